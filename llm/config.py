@@ -1,0 +1,307 @@
+"""Configs: every field with its meaning, argument strings, and errors that help.
+
+A config is a Python file with `get_config(arg=None) -> ConfigDict`. It starts from
+`base()` and changes what it must:
+
+    def get_config(arg=None):
+        arg = config.parse_arg(arg, debug=False)
+        c = config.base()
+        c.model = registry.spec("models", "llama", layers=24)
+        return c
+
+The argument string picks structure (`configs/1b.py:debug`), dotted flags set values
+(`--config.optimizer.learning_rate=0.01`). A ConfigDict cannot override None or lists, so
+absence is 0, '' or () here, and ordered things are tuples.
+"""
+
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from llm import registry
+from llm.errors import InputError, report_input_error
+
+
+def base() -> ConfigDict:
+    """Every field that a config may set, with a small run's defaults."""
+    c = ConfigDict()
+    # What to do: a file of llm/workloads/.
+    c.workload = "train"
+    # The seed of everything: initial weights, data order, dropout, sampling.
+    c.seed = 0
+
+    c.data = ConfigDict()
+    # A run directory whose prepared corpus to use; '' makes one in this workdir.
+    c.data.corpus_dir = ""
+    # Where documents come from: a file of llm/sources/ and its knobs.
+    c.data.source = ConfigDict(registry.spec("sources", "stdlib"))
+    # What happens to them, in this order: files of llm/stages/ ...
+    c.data.stages = ("normalise", "generated", "exact_dedup", "minhash")
+    # ... and their knobs.
+    c.data.stage = ConfigDict(
+        {name: _knobs("stages", name) for name in c.data.stages}
+    )
+    # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
+    c.data.validation_fraction = 0.05
+    c.data.test_fraction = 0.05
+
+    c.tokenizer = ConfigDict()
+    # Pieces in the vocabulary, byte pieces and special tokens included.
+    c.tokenizer.vocab_size = 4096
+    # bpe or unigram, as SentencePiece trains them; or char.
+    c.tokenizer.kind = "bpe"
+
+    # The network: a file of llm/models/ and its knobs.
+    c.model = ConfigDict(registry.spec("models", "llama"))
+    # What it learns: a file of llm/objectives/ and its knobs.
+    c.objective = ConfigDict(registry.spec("objectives", "causal_lm"))
+
+    c.optimizer = ConfigDict()
+    # adamw adam sgd rmsprop adafactor lion muon.
+    c.optimizer.name = "adamw"
+    # Peak learning rate; with muon, of the parameters that AdamW updates.
+    c.optimizer.learning_rate = 3e-3
+    # Peak learning rate of the matrices that Muon updates.
+    c.optimizer.muon_learning_rate = 0.02
+    # First and second moment decay (adam family, lion); momentum is for sgd, muon.
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.95
+    c.optimizer.momentum = 0.95
+    c.optimizer.epsilon = 1e-8
+    # Decoupled weight decay, on the leaves that match `decay`.
+    c.optimizer.weight_decay = 0.1
+    c.optimizer.decay = r".*(kernel|embedding)"
+    # Leaves to leave as they are; '' freezes nothing.
+    c.optimizer.freeze = ""
+    # Largest global gradient norm; 0 does not clip.
+    c.optimizer.clip_norm = 1.0
+
+    c.schedule = ConfigDict()
+    # cosine wsd rsqrt linear constant, each after a linear warm-up.
+    c.schedule.name = "cosine"
+    # Warm-up, and the final decay of wsd, as shares of the run.
+    c.schedule.warmup = 0.05
+    c.schedule.decay = 0.2
+    # Final learning rate as a share of the peak.
+    c.schedule.final = 0.1
+
+    c.train = ConfigDict()
+    # Length of the run: exactly one of these three is not 0. Epochs may be 1.5.
+    c.train.steps = 0
+    c.train.tokens = 0
+    c.train.epochs = 0.0
+    # Sequences in a global batch, and tokens in a sequence.
+    c.train.batch_size = 32
+    c.train.seq_len = 256
+    # Micro-batches that make up one update.
+    c.train.accumulate = 1
+    # Compute dtype of matrix products: float32 or bfloat16. Parameters are float32.
+    c.train.dtype = "bfloat16"
+    # Decay of the exponential moving average of parameters; 0 keeps none.
+    c.train.ema = 0.0
+    # Steps between log lines, between validations and between checkpoints; 0 is never
+    # (a run always validates and saves at its end).
+    c.train.log_every = 10
+    c.train.validate_every = 0
+    c.train.checkpoint_every = 0
+    # Sequences in a validation; 0 takes the whole split.
+    c.train.validation_sequences = 256
+    # Checkpoints kept: the newest ones, and the best ones by validation loss.
+    c.train.keep_last = 2
+    c.train.keep_best = 1
+    # Validations without a better loss after which to stop; 0 never stops early.
+    c.train.patience = 0
+    # Gap between validation and training loss, in nats a token, that raises a warning.
+    c.train.overfit_gap = 0.5
+    # Also log to Weights & Biases (needs the wandb package).
+    c.train.wandb = False
+
+    # Mesh axes and sizes as pairs, -1 fills; and the rules that map logical axes on it.
+    c.mesh = (("data", -1),)
+    c.rules = "fsdp"
+
+    c.evaluate = ConfigDict()
+    # A trained run directory; '' is this workdir.
+    c.evaluate.model_dir = ""
+    # Files of llm/evals/ to run, in this order.
+    c.evaluate.tasks = ("perplexity", "syntax")
+    # Split of the corpus that is scored, and the file that is scored instead, if any.
+    c.evaluate.split = "test"
+    c.evaluate.text = ""
+    # Tokens of context that a window keeps from the window before, so that few tokens
+    # are scored with little context; and windows scored at once.
+    c.evaluate.overlap = 0.5
+    c.evaluate.batch_size = 32
+    # Functions that the syntax task completes.
+    c.evaluate.syntax_samples = 100
+
+    c.generate = ConfigDict()
+    # A trained run directory; '' is this workdir.
+    c.generate.model_dir = ""
+    # Texts to continue.
+    c.generate.prompts = ("def ",)
+    # Most new tokens, and samples of each prompt.
+    c.generate.max_tokens = 200
+    c.generate.samples = 1
+    # 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing.
+    c.generate.temperature = 0.8
+    c.generate.top_k = 0
+    c.generate.top_p = 1.0
+    c.generate.min_p = 0.0
+    c.generate.repetition_penalty = 1.0
+    # Texts that end a sample.
+    c.generate.stop = ()
+
+    c.plan = ConfigDict()
+    # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour.
+    c.plan.accelerator = "v5e"
+    c.plan.chips = 256
+    c.plan.price = 1.2
+    # Share of peak FLOP/s to expect.
+    c.plan.mfu = 0.4
+    return c
+
+
+def debug(c: ConfigDict) -> ConfigDict:
+    """The smallest form of a config: same structure, three steps, tiny shapes, CPU."""
+    for knob, value in registry.module("models", c.model.name).TINY.items():
+        c.model[knob] = value
+    c.data.source.max_documents = 60
+    c.tokenizer.vocab_size = 512
+    c.train.update(steps=3, tokens=0, epochs=0.0, batch_size=8, seq_len=64)
+    c.train.update(log_every=1, validate_every=0, validation_sequences=8)
+    c.train.update(checkpoint_every=2, accumulate=min(c.train.accumulate, 2))
+    c.evaluate.update(syntax_samples=4, batch_size=8)
+    c.generate.update(max_tokens=16)
+    c.mesh = (("data", -1),)
+    return c
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Parses `debug,layers=4` into the given fields, each typed by its default.
+
+    Raises:
+      InputError: a field that is not among `defaults`, or a value of another type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        name, has_value, text = part.partition("=")
+        if name not in defaults:
+            raise InputError(
+                got=f"config argument {name!r}",
+                want=f"{', '.join(defaults)}{registry.hint(name, defaults)}",
+            )
+        values[name] = _typed(name, text if has_value else "true", defaults[name])
+    return ConfigDict(values)
+
+
+def _typed(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() in words:
+            return words[text.lower()]
+    else:
+        try:
+            return type(default)(text)
+        except ValueError:
+            pass
+    raise InputError(
+        got=f"config argument {name}={text!r}", want=f"a {type(default).__name__}"
+    )
+
+
+def load(sibling: str, name: str, arg: str | None = None) -> ConfigDict:
+    """The config `name` in the folder of the file `sibling` (pass `__file__`).
+
+    Configs such as `1b.py` cannot be imported: their names start with a digit.
+    """
+    folder = pathlib.Path(sibling).parent
+    path = folder / f"{name}.py"
+    if not path.exists():
+        known = sorted(p.stem for p in folder.glob("*.py"))
+        raise InputError(
+            got=f"config {name!r}",
+            want=f"one of {', '.join(known)}{registry.hint(name, known)}",
+        )
+    found = importlib.util.spec_from_file_location(f"llm_config_{name}", path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def _knobs(folder: str, name: str) -> dict[str, Any]:
+    knobs = registry.spec(folder, name)
+    del knobs["name"]
+    return knobs
+
+
+# Flags: the command line has these two, and the dotted fields of the config.
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, path[:args].")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: all output goes here.")
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags for `app.run`, with one line and exit code 2 for a bad one."""
+    try:
+        return _parse(list(argv))
+    except InputError as error:
+        sys.exit(report_input_error(error))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    for word in argv[1:]:
+        if word.startswith(("--config=", "-config=")):
+            path = word.partition("=")[2].partition(":")[0]
+            if not pathlib.Path(path).is_file():
+                near = ", ".join(sorted(map(str, pathlib.Path("configs").glob("*.py"))))
+                raise InputError(
+                    got=f"--config={path}, which is not a file",
+                    want=f"a config{': ' + near if near else ' file'}",
+                )
+    try:
+        return flags.FLAGS(argv)
+    except InputError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _explained(error, argv) from error
+
+
+def _explained(error: Exception, argv: list[str]) -> InputError:
+    """One line for what absl and ml_collections raise in many shapes."""
+    # A bad value inside a config file is raised while a flag is parsed.
+    cause = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    text = str(error).strip("'\"").splitlines()[0]
+    if isinstance(error, flags.UnrecognizedFlagError):
+        known = ["config", "workdir", "help"]
+        if not any(word.startswith("--config") for word in argv):
+            known += ["config=FILE before --config.field=value"]
+        name = error.flagname
+        return InputError(
+            got=f"flag --{name}", want=f"{', '.join(known)}{registry.hint(name, known)}"
+        )
+    return InputError(
+        got=text, want="fields and values as the config has them",
+        do="see llm/config.py for every field",
+    )
+
+
+def from_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
+    """The parsed config, frozen, and the working directory."""
+    if len(argv) > 1:
+        raise InputError(got=f"argument {argv[1]!r}", want="only --flags")
+    if _CONFIG.value is None:
+        raise InputError(
+            got="no --config", want="--config=FILE", do="try --config=configs/debug.py"
+        )
+    if not _WORKDIR.value:
+        raise InputError(got="no --workdir", want="--workdir=DIR for all output")
+    return ConfigDict(_CONFIG.value).lock(), _WORKDIR.value

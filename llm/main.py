@@ -1,0 +1,31 @@
+"""Flags to config to workload, and nothing else.
+
+    python -m llm.main --config=configs/quickstart.py --workdir=runs/quickstart
+    python -m llm.main --config=configs/1b.py:debug --workdir=/tmp/debug \\
+        --config.optimizer.learning_rate=0.01
+
+The config names the workload (`llm/workloads/<name>.py`), which does the work and can
+be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
+(one line says what we got, what we wanted and what to do); 75 preempted and saved, run
+the same command again to resume; 130 interrupted and saved.
+"""
+
+import sys
+
+from absl import app
+
+from llm import config, registry
+from llm.errors import InputError, report_input_error
+
+
+def main(argv: list[str]) -> None:
+    """Runs the workload that the config names on the working directory."""
+    try:
+        c, workdir = config.from_flags(argv)
+        registry.build("workloads", c.workload)(c, workdir)
+    except InputError as error:
+        sys.exit(report_input_error(error))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=config.parse)

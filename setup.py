@@ -1,0 +1,43 @@
+"""Installs the `llm` package and, by extras, what its heavier parts need."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "llm/__init__.py").read_text()
+).group(1)
+
+setup(
+    name="llm-lifecycle",
+    version=VERSION,
+    description="The whole life cycle of a language model in JAX and Flax.",
+    license="Apache-2.0",
+    packages=find_packages(include=["llm", "llm.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "etils[epath]>=1.9",
+        "flax>=0.12",
+        "grain>=0.2.10",
+        "jax>=0.10",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "sentencepiece>=0.2.0",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "data": [],
+        "serve": [],
+        "eval": [],
+        "wandb": ["wandb"],
+        "test": ["pytest>=8", "ruff>=0.6"],
+        "oracle": ["torch==2.13.0", "transformers>=5", "tensorboard>=2.18"],
+    },
+)
