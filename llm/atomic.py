@@ -1,0 +1,126 @@
+"""Writes files and folders so that a reader sees the whole of them or nothing.
+
+Everything goes into a sibling, `.<name>.partial`, and is renamed when it is complete: a
+process killed at any instant leaves the old content or the new one, and at most a
+partial sibling that the next write of the same name replaces. One writer at a time.
+
+A disk that is full or read-only is bad input of the user's, not a bug of ours, so those
+OSErrors become `InputError`; use `writing(path)` around other writes (an append, say).
+
+Paths may be local or `gs://`. On an object store a folder is renamed object by object;
+readers there should look for the file that is written last, such as a manifest.
+
+    with atomic.folder(workdir / "corpus") as partial:
+        (partial / "train.jsonl").write_text(lines)
+    atomic.write_text(workdir / "done.json", "{}")
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+from llm.errors import InputError
+
+# What a user can mend: free space, another folder, permissions.
+_REASONS = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.EACCES: "choose a folder that you may write, or change its permissions",
+    errno.EPERM: "choose a folder that you may write, or change its permissions",
+    errno.ENOTDIR: "choose a path whose parents are folders",
+    errno.EEXIST: "choose a path whose parents are folders",
+    errno.EISDIR: "move that folder away",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+
+
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk into InputError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        where = error.filename or os.fspath(path)
+        raise InputError(
+            got=f"{error.strerror} at {where}",
+            want=f"to write {os.fspath(path)}",
+            do=_REASONS[error.errno],
+        ) from error
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Replaces the file `path`, making its parent folders."""
+    path = epath.Path(path)
+    partial = _partial(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                _flush(file)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: epath.PathLike, content: str) -> None:
+    """Replaces the file `path` by UTF-8 text, making its parent folders."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def folder(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Gives an empty folder to fill, which becomes `path` when the block ends well.
+
+    A folder already at `path` stays untouched until then, and is then replaced. An
+    exception in the block leaves nothing behind.
+    """
+    path = epath.Path(path)
+    partial, old = _partial(path), path.parent / f".{path.name}.old"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        partial.mkdir()
+        try:
+            yield partial
+            _flush_all(partial)
+            _remove(old)
+            if path.exists():
+                path.rename(old)
+            partial.rename(path)
+        except BaseException:
+            _remove(partial)
+            raise
+        _remove(old)
+
+
+def _partial(path: epath.Path) -> epath.Path:
+    return path.parent / f".{path.name}.partial"
+
+
+def _remove(folder: epath.Path) -> None:
+    if folder.exists():
+        folder.rmtree()
+
+
+def _flush(file) -> None:
+    """Puts a local file on the disk itself: a rename may outlive a power cut alone."""
+    if hasattr(file, "fileno"):
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_all(folder: epath.Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            _flush_all(path)
+        else:
+            with path.open("rb") as file:
+                _flush(file)
