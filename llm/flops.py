@@ -1,0 +1,263 @@
+"""Floating-point operations of a model, and the most that a device can do.
+
+Model FLOPs count the products that the mathematics needs, two operations each
+multiply-add, and nothing else: not what rematerialisation repeats, nor the norms.
+A token that goes through P weights costs 2 P forward and 4 P backward (the gradients
+of the input and of the weights), so 6 P in training (Kaplan et al. 2020, 2001.08361).
+Attention adds the products with keys and values, 4 N H a (query, key) pair and layer
+forward (Chowdhery et al. 2022, 2204.02311, appendix B).
+
+A causal query sees (S + 1) / 2 keys on average, half of the full square, and that is
+what we count by default. Many published MFU figures count the full square, which
+flatters a 7B model at 8k tokens by 14 %; `causal=False` is that count.
+
+    per_token = train_flops_per_token(P, layers=24, heads=16, head_dim=128, seq_len=512)
+    mfu = tokens_per_s * per_token / peak_flops(mesh.devices.flat)
+
+The table of chips says what `find_chip(device.device_kind)` can do. Peaks are dense
+products, without sparsity, which vendors' headline figures double. Memory is what the
+driver reports. Prices are a planner's defaults: dollars per chip-hour on demand, as
+commonly listed in the United States; yours differ, so look yours up and pass it.
+
+Legend: S sequence length, N heads, H head dim, L layers, W window.
+"""
+
+import functools
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def matmul_params(params: Any) -> int:
+    """Weights that take part in a product with every token's activations.
+
+    They are the leaves named `kernel`, and the leaf named `embedding` where the head is
+    tied, that is where the tree has no `unembed`: a look-up is no product.
+
+    Args:
+      params: a pytree of arrays or of shapes (`jax.eval_shape`).
+    """
+    leaves = [
+        (
+            [getattr(key, "key", getattr(key, "name", "")) for key in path],
+            math.prod(x.shape),
+        )
+        for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
+    ]
+    tied = not any("unembed" in path for path, _ in leaves)
+    last = {"kernel", "embedding"} if tied else {"kernel"}
+    return sum(size for path, size in leaves if path[-1] in last)
+
+
+def attended_keys(seq_len: int, *, window: int = 0, causal: bool = True) -> float:
+    """Keys that a query sees on average; a window of W holds the query itself."""
+    S, W = seq_len, min(window, seq_len) if window else seq_len
+    if not causal:
+        return float(W)
+    # The first W queries see 1, 2, ... W keys, the others W.
+    return (W * (W + 1) / 2 + (S - W) * W) / S
+
+
+def forward_flops_per_token(
+    matmul_params: int,
+    *,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    seq_len: int,
+    window: int = 0,
+    causal: bool = True,
+) -> float:
+    """FLOPs of a token in a forward pass over a whole sequence (prefill, scoring)."""
+    keys = attended_keys(seq_len, window=window, causal=causal)
+    return 2.0 * matmul_params + 4.0 * layers * heads * head_dim * keys
+
+
+def train_flops_per_token(
+    matmul_params: int,
+    *,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    seq_len: int,
+    window: int = 0,
+    causal: bool = True,
+) -> float:
+    """FLOPs of a token in training: the forward pass and twice that backward."""
+    return 3.0 * forward_flops_per_token(
+        matmul_params, layers=layers, heads=heads, head_dim=head_dim, seq_len=seq_len,
+        window=window, causal=causal,
+    )  # fmt: skip
+
+
+def decode_flops_per_token(
+    matmul_params: int,
+    *,
+    layers: int,
+    heads: int,
+    head_dim: int,
+    context: int,
+    window: int = 0,
+) -> float:
+    """FLOPs of generating one token that sees `context` tokens, itself included."""
+    keys = min(context, window) if window else context
+    return 2.0 * matmul_params + 4.0 * layers * heads * head_dim * keys
+
+
+def peak_flops(devices: Sequence[jax.Device]) -> float | None:
+    """Peak bfloat16 FLOP/s of all devices together; None where a kind is not known.
+
+    The CPU devices of a process share its cores, so they count as one, measured.
+    """
+    total = 0.0
+    hosts = set()
+    for device in devices:
+        if device.platform == "cpu":
+            if device.process_index not in hosts:
+                hosts.add(device.process_index)
+                total += measured_cpu_peak(_local_cpu(devices))
+            continue
+        chip = find_chip(device.device_kind)
+        if chip is None:
+            return None
+        total += chip.peak_flops / chip.devices
+    return total
+
+
+def _local_cpu(devices: Sequence[jax.Device]) -> jax.Device:
+    # Other hosts' processors are taken to be like ours.
+    return next(d for d in devices if d.process_index == d.client.process_index())
+
+
+@functools.cache
+def measured_cpu_peak(device: jax.Device) -> float:
+    """FLOP/s of the best matrix product on a CPU device, measured in under 1.5 s.
+
+    The larger of float32 and of bfloat16 with float32 results, whichever the processor
+    does faster: an MFU against it says how much of the machine is used.
+    """
+    # 1024 fits the second-level caches and is large enough to keep every core busy.
+    D = 1024
+    best = 0.0
+    for dtype in (jnp.float32, jnp.bfloat16):
+        x_DD = jax.device_put(jnp.ones((D, D), dtype), device)
+        product = jax.jit(
+            functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+        )
+        product(x_DD, x_DD).block_until_ready()
+        deadline = time.perf_counter() + 0.4
+        while (start := time.perf_counter()) < deadline:
+            product(x_DD, x_DD).block_until_ready()
+            best = max(best, 2 * D**3 / (time.perf_counter() - start))
+    return best
+
+
+_GiB = 1024**3
+_CLOUD_TPU = "cloud.google.com/tpu/docs"
+
+
+class Chip(NamedTuple):
+    """What one chip can do; `kinds` is a pattern for the names jax gives it."""
+
+    kinds: str
+    peak_flops: float  # dense bfloat16 FLOP/s
+    hbm_bytes: float
+    hbm_bandwidth: float  # bytes/s
+    price: float | None  # dollars per chip-hour on demand; None where we know none
+    source: str  # of peak, memory and bandwidth; then whose price
+    # jax shows each TensorCore of a TPU v2, v3 and 7x as a device of its own.
+    devices: int = 1
+
+
+CHIPS = {
+    "v2": Chip(
+        r"tpu v2", 45e12, 16 * _GiB, 700e9, 1.125,
+        f"{_CLOUD_TPU}/v2; Google Cloud, v2-8", devices=2,
+    ),
+    "v3": Chip(
+        r"tpu v3", 123e12, 32 * _GiB, 900e9, 2.0,
+        f"{_CLOUD_TPU}/v3; Google Cloud, v3-8", devices=2,
+    ),
+    "v4": Chip(
+        r"tpu v4", 275e12, 32 * _GiB, 1228e9, 3.22,
+        f"{_CLOUD_TPU}/v4; Google Cloud",
+    ),
+    "v5e": Chip(
+        r"tpu v5( lite|e)", 197e12, 16 * _GiB, 819e9, 1.20,
+        f"{_CLOUD_TPU}/v5e; Google Cloud",
+    ),
+    "v5p": Chip(
+        r"tpu v5p?", 459e12, 95 * _GiB, 2765e9, 4.20,
+        f"{_CLOUD_TPU}/v5p; Google Cloud",
+    ),
+    "v6e": Chip(
+        r"tpu v6( lite|e)", 918e12, 32 * _GiB, 1640e9, 2.70,
+        f"{_CLOUD_TPU}/v6e; Google Cloud",
+    ),
+    "tpu7x": Chip(
+        r"tpu ?v?7x", 2307e12, 192 * _GiB, 7380e9, None,
+        f"{_CLOUD_TPU}/tpu7x", devices=2,
+    ),
+    "a100-40gb": Chip(
+        r"nvidia a100-(sxm4|pcie)-40gb", 312e12, 40 * _GiB, 1555e9, 1.29,
+        "NVIDIA A100 datasheet; Lambda",
+    ),
+    "a100-80gb": Chip(
+        r"nvidia a100(-sxm4|-pcie)?[- ]80gb( pcie)?", 312e12, 80 * _GiB, 1935e9, 1.79,
+        "NVIDIA A100 datasheet (PCIe bandwidth; SXM 2039); Lambda",
+    ),
+    "h100": Chip(
+        r"nvidia h100 80gb hbm3", 989e12, 79.6 * _GiB, 3350e9, 2.99,
+        "NVIDIA H100 datasheet, SXM; Lambda",
+    ),
+    "h100-pcie": Chip(
+        r"nvidia h100 pcie", 756e12, 79.6 * _GiB, 2000e9, 2.49,
+        "NVIDIA H100 datasheet, PCIe; Lambda",
+    ),
+    "h200": Chip(
+        r"nvidia h200", 989e12, 140 * _GiB, 4800e9, 3.80,
+        "NVIDIA H200 datasheet, SXM; RunPod",
+    ),
+    "gh200": Chip(
+        r"nvidia gh200( 480gb)?", 989e12, 95 * _GiB, 4000e9, 1.49,
+        "NVIDIA GH200 datasheet, 96 GB HBM3; Lambda",
+    ),
+    "b200": Chip(
+        r"nvidia b200", 2250e12, 179 * _GiB, 8000e9, 4.99,
+        "NVIDIA HGX B200 datasheet; Lambda",
+    ),
+    "l4": Chip(
+        r"nvidia l4", 121e12, 22.5 * _GiB, 300e9, 0.71,
+        "NVIDIA L4 datasheet; Google Cloud",
+    ),
+    "l40s": Chip(
+        r"nvidia l40s", 362e12, 45 * _GiB, 864e9, 0.86,
+        "NVIDIA L40S datasheet; RunPod",
+    ),
+    "rtx4090": Chip(
+        r"nvidia geforce rtx 4090", 165.2e12, 24 * _GiB, 1008e9, 0.69,
+        "NVIDIA Ada architecture whitepaper; RunPod",
+    ),
+    "rtx3090": Chip(
+        r"nvidia geforce rtx 3090", 71e12, 24 * _GiB, 936e9, 0.46,
+        "NVIDIA GA102 whitepaper; RunPod",
+    ),
+    "mi300x": Chip(
+        r"amd instinct mi300x.*", 1307e12, 192 * _GiB, 5300e9, 2.69,
+        "AMD MI300X datasheet; RunPod",
+    ),
+}  # fmt: skip
+
+
+def find_chip(device_kind: str) -> Chip | None:
+    """The chip that jax calls `device_kind`, or None: a laptop's variant of a card, a
+    slice of one (MIG) or a new chip is not guessed at."""
+    for chip in CHIPS.values():
+        if re.fullmatch(chip.kinds, device_kind.lower()):
+            return chip
+    return None
