@@ -56,7 +56,7 @@ def counted(window=0, causal=True):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("window", [0, 1, 3, 7, 100])
 def test_every_product_is_counted(tied, window):
-    size = dict(layers=L, heads=N, head_dim=H, seq_len=S)
+    size = {"layers": L, "heads": N, "head_dim": H, "seq_len": S}
     weights = flops.matmul_params(shapes(tied))
     forward = flops.forward_flops_per_token(weights, window=window, **size)
     train = flops.train_flops_per_token(weights, window=window, **size)
@@ -65,7 +65,7 @@ def test_every_product_is_counted(tied, window):
 
 
 def test_full_square_and_decode():
-    size = dict(layers=L, heads=N, head_dim=H)
+    size = {"layers": L, "heads": N, "head_dim": H}
     weights = flops.matmul_params(shapes(tied=True))
     full = flops.forward_flops_per_token(weights, seq_len=S, causal=False, **size)
     assert full * S == counted(causal=False)
@@ -96,7 +96,7 @@ def test_xla_counts_the_same_products():
 def test_published_figures():
     # Llama 2 7B: 6.738e9 parameters, of which an input embedding of 32000 x 4096.
     weights = 6_738_415_616 - 32000 * 4096 - 65 * 4096  # and 65 norm scales
-    size = dict(layers=32, heads=32, head_dim=128)
+    size = {"layers": 32, "heads": 32, "head_dim": 128}
     full = flops.train_flops_per_token(weights, seq_len=4096, causal=False, **size)
     # PaLM appendix B: 6 P + 12 L H Q T.
     assert full == 6 * weights + 12 * 32 * 32 * 128 * 4096

@@ -1,4 +1,4 @@
-"""The metrics file after kills, the timer's arithmetic, and the lines on the console."""
+"""The metrics file after kills, the timer's arithmetic, the console's lines."""
 
 import io
 import json
