@@ -32,6 +32,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from llm.tree import named_leaves
+
 
 def matmul_params(params: Any) -> int:
     """Weights that take part in a product with every token's activations.
@@ -42,16 +44,10 @@ def matmul_params(params: Any) -> int:
     Args:
       params: a pytree of arrays or of shapes (`jax.eval_shape`).
     """
-    leaves = [
-        (
-            [getattr(key, "key", getattr(key, "name", "")) for key in path],
-            math.prod(x.shape),
-        )
-        for path, x in jax.tree_util.tree_flatten_with_path(params)[0]
-    ]
-    tied = not any("unembed" in path for path, _ in leaves)
-    last = {"kernel", "embedding"} if tied else {"kernel"}
-    return sum(size for path, size in leaves if path[-1] in last)
+    sizes = {name: math.prod(x.shape) for name, x in named_leaves(params).items()}
+    tied = not any("unembed" in name.split("/") for name in sizes)
+    last = ("kernel", "embedding") if tied else ("kernel",)
+    return sum(n for name, n in sizes.items() if name.split("/")[-1] in last)
 
 
 def attended_keys(seq_len: int, *, window: int = 0, causal: bool = True) -> float:
