@@ -6,11 +6,12 @@ A stage says what to do with documents and nothing about where it runs: the loca
 `Map` turns a document into documents (normalise, split, redact). `Tag` scores a
 document; whether a score drops it is a separate pure function, `decide`, so that a
 changed threshold recomputes nothing. `Group` brings documents together by key (exact or
-near duplicates) and decides per document id.
+near duplicates) and says which documents match an earlier one. A matching document is
+dropped, or kept and only linked: a split keeps linked documents on one side.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 
@@ -57,17 +58,31 @@ class Tag(NamedTuple):
     decide: Callable[[dict[str, float]], str]
 
 
+class Match(NamedTuple):
+    """The document `id` matches the document `of`, which comes before it.
+
+    With a reason it is dropped and `of` stands for it; with '' both stay, and a split
+    keeps them on one side.
+    """
+
+    id: str
+    of: str
+    reason: str
+
+
 class Group(NamedTuple):
-    """Brings documents together by key and decides what to drop.
+    """Brings documents together by key and finds those that match.
 
     `key` gives the (key, value) pairs of one document; `reduce` sees all the values of
-    one key, in document order, and returns {document id: (reason, kept id)} for those to
-    drop: the kept id is the document that stands for it, so that a split can keep near
-    duplicates on one side.
+    one key, in document order. The first document of a set of matches is never dropped.
     """
 
     key: Callable[[Document], list[tuple[Any, Any]]]
-    reduce: Callable[[Any, Sequence[Any]], dict[str, tuple[str, str]]]
+    reduce: Callable[[Any, Sequence[Any]], list[Match]]
 
 
 Stage = Map | Tag | Group
+
+# What a file of sources/ makes: called with `skip(reason, id)`, which it calls for what
+# it leaves out, it yields its documents, always in the same order.
+Source = Callable[[Callable[[str, str], None]], Iterable[Document]]

@@ -1,0 +1,119 @@
+"""Cuts a corpus into train, validation and test by group, the same way every time.
+
+A group (a package, a book, a site) is never cut, and groups whose documents resemble
+each other (`links`) move together, so that no held-out text has a twin in training.
+
+Groups stand in the order of a hash of their names. Test takes them from one end and
+validation from the other, until each holds its share of the bytes; the middle is train.
+A new group therefore moves the ends by about its own size and leaves all else where it
+was, and none ever moves between validation and test. A group of more than 15 % of a
+share goes to train as long as others fill it: one large package would be most of the
+examination.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from llm.document import Document
+from llm.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+_LARGEST = 0.15  # of a held-out share that one group may fill
+_FULL = 0.95  # of a share that counts as full
+
+
+def split(
+    documents: Sequence[Document],
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    links: Iterable[tuple[str, str]] = (),
+) -> dict[str, list[Document]]:
+    """Documents of each split, in their order.
+
+    Args:
+      documents: all of them; bytes are UTF-8 bytes of their texts.
+      validation_fraction: share of the bytes that validates, in (0, 1).
+      test_fraction: share of the bytes that tests, in (0, 1).
+      links: pairs of document ids that must end on one side.
+
+    Raises:
+      InputError: fractions out of range, or fewer groups than splits.
+    """
+    if min(validation_fraction, test_fraction) <= 0 or (
+        validation_fraction + test_fraction >= 1
+    ):
+        raise InputError(
+            got=f"validation_fraction {validation_fraction}, test_fraction "
+            f"{test_fraction}",
+            want="both above 0 and a sum below 1",
+        )
+    cluster = _clusters(documents, links)
+    sizes: dict[str, int] = {}
+    for document in documents:
+        name = cluster[document.group]
+        size = len(document.text.encode("utf-8", errors="surrogatepass"))
+        sizes[name] = sizes.get(name, 0) + size
+    if len(sizes) < len(SPLITS):
+        raise InputError(
+            got=f"{len(documents)} documents in {len(sizes)} groups",
+            want=f"at least {len(SPLITS)} groups: {', '.join(SPLITS)} cut none",
+            do="add text, or cut a long file by piece_bytes of the source 'text'",
+        )
+    order = sorted(sizes, key=lambda name: (_hash(name), name))
+    total = sum(sizes.values())
+    test = _take(order, sizes, test_fraction * total)
+    rest = [name for name in reversed(order) if name not in test]
+    validation = _take(rest, sizes, validation_fraction * total)
+    side = dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
+    parts: dict[str, list[Document]] = {name: [] for name in SPLITS}
+    for document in documents:
+        parts[side.get(cluster[document.group], "train")].append(document)
+    return parts
+
+
+def _take(order: list[str], sizes: dict[str, int], share: float) -> set[str]:
+    """Names from the start of `order` that fill `share` bytes, small ones first."""
+    taken, filled = set(), 0
+    for name in order:
+        if filled >= _FULL * share:
+            break
+        if sizes[name] <= _LARGEST * share and filled + sizes[name] <= share:
+            taken.add(name)
+            filled += sizes[name]
+    if not taken or filled < share / 2:
+        # Few groups, all of them large: the one that comes nearest to the share.
+        for name in order:
+            if name not in taken and abs(filled + sizes[name] - share) < abs(
+                filled - share
+            ):
+                taken.add(name)
+                filled += sizes[name]
+    return taken or {min(order, key=lambda name: sizes[name])}
+
+
+def _clusters(documents, links) -> dict[str, str]:
+    """Group -> the least name among the groups that links tie to it."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node):
+        while parent.setdefault(node, node) != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    def join(a, b):
+        a, b = sorted((root(a), root(b)))
+        parent[b] = a
+
+    for document in documents:
+        join(("group", document.group), ("id", document.id))
+    for a, b in links:
+        join(("id", a), ("id", b))
+    # "group" sorts before "id", so the root of a set that has a group is a group.
+    return {d.group: root(("group", d.group))[1] for d in documents}
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8"), digest_size=8).digest()

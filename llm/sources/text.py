@@ -1,0 +1,125 @@
+"""Text files of your own: one file, or a folder of them.
+
+A file is a document, its group is the top-level folder it lies in, or its own name
+without the suffix at the top. One long file is better cut: with `piece_bytes`, each
+file is cut at blank lines in pieces of about that size, and each piece is a group of
+its own, so that it can be split. Hidden files are left out; any other file that is not
+UTF-8 text is an error that names it: what is skipped in silence is missed.
+
+    --config.data.source.name=text --config.data.source.path=books
+"""
+
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+
+from llm.document import Document, Source
+from llm.errors import InputError
+
+TINY = {"path": __file__, "piece_bytes": 500}
+
+_PATTERN = "or narrow `pattern` to leave it out"
+
+
+def make(
+    *,
+    path: str = "",
+    pattern: str = "**/*",
+    piece_bytes: int = 0,
+    max_documents: int = 0,
+) -> Source:
+    """Makes the source.
+
+    Args:
+      path: a file or a folder.
+      pattern: which files of the folder, as `pathlib.Path.glob` takes it.
+      piece_bytes: cut files at blank lines in pieces of about this size; 0 does not.
+      max_documents: at most so many files, evenly spread; 0 takes all.
+
+    Raises:
+      InputError: no such path, no files, or a file that is not UTF-8 text.
+    """
+
+    def documents(skip: Callable[[str, str], None]) -> Iterator[Document]:
+        files = _files(path, pattern)
+        count = min(max_documents or len(files), len(files))
+        for i in range(count):
+            file, name = files[i * len(files) // count]
+            text = _read(file)
+            if not text.strip():
+                skip("empty", name)
+                continue
+            group = name.partition("/")[0] if "/" in name else file.stem
+            if not piece_bytes:
+                yield _document(name, text, group)
+                continue
+            for n, piece in enumerate(_pieces(text, piece_bytes)):
+                yield _document(f"{name}#{n}", piece, f"{name}#{n}")
+
+    return documents
+
+
+def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:
+    """(file, its name in ids), sorted by name."""
+    if not path:
+        raise InputError(
+            got="source 'text' without a path",
+            want="a text file or a folder of text files",
+            do="set --config.data.source.path",
+        )
+    root = pathlib.Path(path)
+    if root.is_file():
+        return [(root, root.name)]
+    if not root.is_dir():
+        raise InputError(
+            got=f"path {path!r}, which does not exist",
+            want="a text file or a folder of text files",
+        )
+    found = []
+    for file in root.glob(pattern):
+        parts = file.relative_to(root).parts
+        if file.is_file() and not any(part.startswith(".") for part in parts):
+            found.append((file, "/".join(parts)))
+    if not found:
+        raise InputError(
+            got=f"no files that match {pattern!r} in {path}", want="one file or more"
+        )
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def _read(file: pathlib.Path) -> str:
+    try:
+        content = file.read_bytes()
+    except PermissionError as error:
+        raise InputError(got=f"no permission for {file}", want="to read it") from error
+    if b"\0" in content:
+        raise InputError(
+            got=f"a binary file: {file} has a NUL at byte {content.index(0)}",
+            want="UTF-8 text",
+            do=f"remove it, {_PATTERN}",
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            got=f"{file}, which is not UTF-8 at byte {error.start}",
+            want="UTF-8 text",
+            do=f"convert it (iconv -t UTF-8), {_PATTERN}",
+        ) from error
+
+
+def _pieces(text: str, size: int) -> Iterator[str]:
+    """Cuts after the first blank lines past `size` bytes; joined, it is `text`."""
+    piece, filled = [], 0
+    for part in re.split(r"((?:\r?\n){2,})", text):
+        piece.append(part)
+        filled += len(part.encode("utf-8"))
+        if filled >= size and part.isspace():
+            yield "".join(piece)
+            piece, filled = [], 0
+    if any(piece):
+        yield "".join(piece)
+
+
+def _document(id: str, text: str, group: str) -> Document:
+    return Document(id, text, "text", group, "prose", len(text.encode("utf-8")))
