@@ -1,0 +1,130 @@
+"""Losses over tokens: sums with explicit weights, never means.
+
+`B batch, T length, D width, V vocab, M rows of a chunk`
+
+Cross-entropy with its projection is one function with a written-out gradient: logits of
+a chunk of positions are made, turned into their own gradient in place (softmax minus
+one-hot) and dropped, so that the [B, T, V] logits never exist and nothing is computed
+twice. z-loss (arXiv:2204.02311) keeps the normaliser near one.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from llm.precision import Policy, matmul, row_major, transposed
+
+
+class TokenSums(NamedTuple):
+    """Weighted sums over tokens, in nats where they are losses."""
+
+    nll: jax.Array
+    z: jax.Array
+    correct: jax.Array
+
+
+def cross_entropy(
+    hidden_BTD: jax.Array,
+    unembed_DV: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    z_loss: float = 0.0,
+    chunk: int = 0,
+    policy: Policy,
+) -> tuple[jax.Array, TokenSums]:
+    """Sum over tokens of weight * (-log p(target) + z_loss * log(Z)**2).
+
+    Args:
+      chunk: positions whose logits exist at once; 0 is all. It should divide T, else the
+        largest divisor below it is taken.
+
+    Returns:
+      The loss sum, which carries the gradient, and sums of its parts, which do not.
+    """
+    T = targets_BT.shape[1]
+    size = min(chunk or T, T)
+    while T % size:
+        size -= 1
+    return _cross_entropy(
+        hidden_BTD, unembed_DV, targets_BT, weights_BT, z_loss, size, policy
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _cross_entropy(hidden, unembed, targets, weights, z_loss, size, policy):
+    def step(sums, chunk):
+        new, _, _ = _chunk(*chunk, unembed, z_loss, policy, gradient=False)
+        return jax.tree.map(jnp.add, sums, new), None
+
+    zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
+    sums, _ = jax.lax.scan(step, zero, _cut(size, hidden, targets, weights))
+    return sums
+
+
+def _forward(hidden, unembed, targets, weights, z_loss, size, policy):
+    def step(carry, chunk):
+        sums, dunembed = carry
+        new, dhidden, more = _chunk(*chunk, unembed, z_loss, policy, gradient=True)
+        return (jax.tree.map(jnp.add, sums, new), dunembed + more), dhidden
+
+    zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
+    start = (zero, jnp.zeros(unembed.shape, jnp.float32))
+    chunks = _cut(size, hidden, targets, weights)
+    (sums, dunembed), dhidden = jax.lax.scan(step, start, chunks)
+    dhidden = dhidden.swapaxes(0, 1).reshape(hidden.shape).astype(hidden.dtype)
+    return sums, (dhidden, dunembed.astype(unembed.dtype))
+
+
+def _backward(z_loss, size, policy, saved, cotangents):
+    dhidden, dunembed = saved
+    scale = cotangents[0]
+    return (
+        (dhidden * scale).astype(dhidden.dtype),
+        (dunembed * scale).astype(dunembed.dtype),
+        None,
+        None,
+    )
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _cut(size, *arrays):
+    """[B, T, ...] as [T / size, B, size, ...]: the batch stays whole on its devices."""
+
+    def cut(x):
+        B, T = x.shape[:2]
+        return x.reshape(B, T // size, size, *x.shape[2:]).swapaxes(0, 1)
+
+    return tuple(cut(x) for x in arrays)
+
+
+def _chunk(hidden, targets, weights, unembed_DV, z_loss, policy, *, gradient):
+    """Sums of a chunk and, on request, the gradients of its loss sum."""
+    D, V = unembed_DV.shape
+    hidden_MD = hidden.reshape(-1, D)
+    target_M, weight_M = targets.reshape(-1), weights.reshape(-1)
+    logits_MV = matmul(hidden_MD, unembed_DV, policy)
+    top_M1 = logits_MV.max(axis=-1, keepdims=True)
+    exp_MV = jnp.exp(logits_MV - top_M1)
+    sum_M1 = exp_MV.sum(axis=-1, keepdims=True)
+    log_z_M = (top_M1 + jnp.log(sum_M1))[:, 0]
+    chosen_M = jnp.take_along_axis(logits_MV, target_M[:, None], axis=1)[:, 0]
+    nll = jnp.sum(weight_M * (log_z_M - chosen_M))
+    z = z_loss * jnp.sum(weight_M * jnp.square(log_z_M))
+    correct = jnp.sum(weight_M * (chosen_M >= top_M1[:, 0]))
+    sums = (nll + z, TokenSums(nll, z, correct))
+    if not gradient:
+        return sums, None, None
+    scale_M1 = (weight_M * (1 + 2 * z_loss * log_z_M))[:, None] / sum_M1
+    is_target_MV = jnp.arange(V)[None, :] == target_M[:, None]
+    dlogits_MV = exp_MV * scale_M1 - jnp.where(is_target_MV, weight_M[:, None], 0.0)
+    dlogits_MV = dlogits_MV.astype(policy.operands)
+    dhidden_MD = row_major(matmul(dlogits_MV, unembed_DV.T, policy), policy)
+    dunembed_DV = row_major(
+        matmul(transposed(hidden_MD, policy), dlogits_MV, policy), policy
+    )
+    return sums, dhidden_MD.reshape(hidden.shape), dunembed_DV

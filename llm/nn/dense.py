@@ -1,0 +1,39 @@
+"""A kernel with named axes, multiplied by the one einsum."""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from llm.nn.weights import einsum
+from llm.precision import Policy
+
+
+class Dense(nn.Module):
+    """`einsum(spec, x, kernel)`, without bias.
+
+    Attributes:
+      spec: contraction as in `llm.nn.weights.einsum`.
+      shape: of the kernel, with its logical `axes`.
+      scale: standard deviation of the initial kernel in units of 1/sqrt(fan-in); 0 makes
+        a branch of a residual network start as the identity.
+    """
+
+    spec: str
+    shape: Sequence[int]
+    axes: Sequence[str]
+    policy: Policy
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs, kernel = self.spec.partition("->")[0].split(",")
+        contracted = len(set(inputs) & set(kernel))
+        fan_in = math.prod(self.shape[:contracted])
+        init = nn.with_logical_partitioning(
+            nn.initializers.normal(self.scale * fan_in**-0.5), tuple(self.axes)
+        )
+        value = self.param("kernel", init, tuple(self.shape), jnp.float32)
+        return einsum(self.spec, x, value, self.policy)

@@ -1,0 +1,78 @@
+"""The only place that repeats a block.
+
+`scan` compiles one layer, whatever the depth, and stacks its parameters with a leading
+`layers` axis; `unroll` has the same parameters and compiles every layer, which is faster
+to run and slower to compile; `loop` keeps a subtree per layer (`layer_0`, `layer_1`, ...).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+HOW = ("scan", "unroll", "loop")
+# What the backward pass keeps of a layer; the rest it computes again.
+REMAT = {
+    "none": None,
+    # Everything but the results of products with weights.
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nn.Module):
+    """Applies `layers` copies of a block in turn.
+
+    Attributes:
+      block: a Linen class; its `__call__(x, cache, *shared)` returns (x, cache).
+      knobs: what to construct the block with.
+    """
+
+    block: type[nn.Module]
+    layers: int
+    knobs: dict[str, Any]
+    how: str = "scan"
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, cache: Any, *shared: Any) -> tuple[jax.Array, Any]:
+        """`cache` has a leading axis of layers; `shared` is the same for all."""
+
+        def step(block, x, cache):
+            return block(x, cache, *shared)
+
+        if REMAT[self.remat] is not None:
+            step = nn.remat(step, policy=REMAT[self.remat], prevent_cse=False)
+        if self.how == "loop":
+            made = []
+            for i in range(self.layers):
+                held = jax.tree.map(lambda leaf, i=i: leaf[i], cache)
+                block = self.block(**self.knobs, name=f"layer_{i}")
+                x, out = step(block, x, held)
+                made.append(out)
+            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+        repeat = nn.scan(
+            step,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.layers,
+            unroll=self.layers if self.how == "unroll" else 1,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return repeat(self.block(**self.knobs, name="layer"), x, cache)
+
+
+def unstack(params: Any, layers: int) -> Any:
+    """Parameters of a scanned stack (`layer`, stacked) as those of a loop."""
+    stacked = params["layer"]
+    return {
+        f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        for i in range(layers)
+    }
+
+
+def restack(params: Any) -> Any:
+    """Parameters of a loop (`layer_0`, ...) as those of a scanned stack."""
+    ordered = [params[f"layer_{i}"] for i in range(len(params))]
+    return {"layer": jax.tree.map(lambda *leaves: jnp.stack(leaves), *ordered)}

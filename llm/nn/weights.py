@@ -1,0 +1,74 @@
+"""The one product of activations and weights.
+
+The gradient is written out, because the transposes that XLA derives are slow on a CPU:
+the cotangent arrives in float32 and must be cast, and the activations of the weight
+gradient must be physically transposed (see `llm/precision.py`).
+"""
+
+import functools
+
+import jax
+
+from llm.precision import Policy, matmul, row_major, transposed
+
+
+def einsum(spec: str, x: jax.Array, kernel: jax.Array, policy: Policy) -> jax.Array:
+    """Contracts the last axes of `x` with the first axes of `kernel`.
+
+    Args:
+      spec: such as `'BTD,DNH->BTNH'`; what is contracted ends `x` and begins `kernel`.
+      kernel: float32 parameters; cast to the policy's operand dtype.
+
+    Returns:
+      An array of the policy's activation dtype.
+    """
+    contracted = _contracted(spec)
+    return _product(x, kernel, contracted, policy)
+
+
+@functools.cache
+def _contracted(spec: str) -> int:
+    """The number of contracted axes of a spec in the one form that we accept."""
+    inputs, _, result = spec.partition("->")
+    x, _, kernel = inputs.partition(",")
+    count = len(set(x) & set(kernel))
+    form = x[: len(x) - count] + kernel[count:]
+    if count == 0 or x[len(x) - count :] != kernel[:count] or result != form:
+        raise ValueError(f"got {spec!r}; want trailing axes against leading ones")
+    return count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x, kernel, contracted, policy):
+    return _forward(x, kernel, contracted, policy)[0]
+
+
+def _forward(x, kernel, contracted, policy):
+    kept = x.shape[: x.ndim - contracted]
+    made = kernel.shape[contracted:]
+    x = x.astype(policy.operands)
+    y_MN = matmul(_rows(x, len(kept)), _rows(kernel, contracted), policy)
+    y = row_major(y_MN, policy)
+    return y.reshape(*kept, *made).astype(policy.activations), (x, kernel)
+
+
+def _backward(contracted, policy, saved, dy):
+    x, kernel = saved
+    kept = x.ndim - contracted
+    dy_MN, x_MK = _rows(dy, kept), _rows(x, kept)
+    kernel_KN = _rows(kernel, contracted)
+    dx_MK = row_major(matmul(dy_MN, kernel_KN.T, policy), policy)
+    dkernel_KN = row_major(matmul(transposed(x_MK, policy), dy_MN, policy), policy)
+    dx = dx_MK.reshape(x.shape).astype(policy.activations)
+    return dx, dkernel_KN.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_product.defvjp(_forward, _backward)
+
+
+def _rows(x: jax.Array, leading: int) -> jax.Array:
+    """Collapses to a matrix: `leading` axes to rows, the others to columns."""
+    rows = 1
+    for size in x.shape[:leading]:
+        rows *= size
+    return x.reshape(rows, -1)

@@ -1,0 +1,71 @@
+"""The precision policy: how a backend carries out a compute dtype.
+
+Which dtypes a backend multiplies, accumulates and works elementwise in is a property of
+the backend, stated here once; models never mention it. The backend is the platform of
+the devices a program is compiled *for*, so it is handed down in the `Policy` and never
+asked of the process.
+
+On TPU and GPU, operands and results have the compute dtype and products accumulate in
+float32. On a CPU, bfloat16 products are twice as fast as float32 ones only in the form
+bfloat16 x bfloat16 -> float32, row-major and with the contracted axes where they belong;
+elementwise work is faster in float32.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a backend carries out a compute dtype.
+
+    Attributes:
+      dtype: compute dtype of products, `float32` or `bfloat16`.
+      platform: `cpu`, `gpu` or `tpu`, of the devices that the program is compiled for.
+    """
+
+    dtype: str = "float32"
+    platform: str = "cpu"
+
+    @property
+    def operands(self) -> Any:
+        """Dtype in which products take their operands."""
+        return jnp.dtype(self.dtype)
+
+    @property
+    def activations(self) -> Any:
+        """Dtype of everything between products."""
+        return jnp.dtype("float32" if self.platform == "cpu" else self.dtype)
+
+
+def matmul(a_MK: jax.Array, b_KN: jax.Array, policy: Policy) -> jax.Array:
+    """Matrix product, batched over leading axes: policy operands, float32 result."""
+    return jnp.matmul(
+        a_MK.astype(policy.operands),
+        b_KN.astype(policy.operands),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def transposed(x_MK: jax.Array, policy: Policy) -> jax.Array:
+    """The last two axes exchanged, in the operand dtype and, on a CPU, in memory.
+
+    XLA would fold a transpose into the product, whose slow path then costs twice the
+    time of the fast one; the copy is cheap beside it.
+    """
+    return row_major(jnp.swapaxes(x_MK.astype(policy.operands), -1, -2), policy)
+
+
+def row_major(x: jax.Array, policy: Policy) -> jax.Array:
+    """Pins the memory layout on a CPU, where only row-major products are fast.
+
+    XLA's CPU runtime has no bfloat16 x bfloat16 -> float32 product at all that writes
+    another layout, and would otherwise choose one to save a later transpose.
+    """
+    if policy.platform != "cpu":
+        return x
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
