@@ -1,0 +1,294 @@
+"""The tokenizer: SentencePiece, set up so that any string comes back as it was.
+
+SentencePiece (Kudo and Richardson 2018) trains and applies BPE, unigram and character
+models in C++. Out of the box it changes text (NFKC, a space in front, runs of spaces
+made one) and knows no bytes; here normalisation is the identity, no space is added or
+removed, and characters outside the vocabulary become byte pieces. What is left is its
+own mark for a space, U+2581: a text that holds that very character gets the three byte
+pieces of it, and `decode` joins bytes itself. So `decode(encode(text)) == text` for any
+text but one with lone surrogates, which UTF-8 cannot hold.
+
+Two settings fit source code (figures: held-out Python, 4096 pieces): the most frequent
+runs of white space in the corpus, such as a newline with eight spaces, are pieces and
+never part of another, so that a line always starts a token (3.46 to 3.54 bytes a
+token); and pieces may mix letters and punctuation, as in `(self,` (to 3.73). Pieces
+that span words reach 4.00, but then the end of a prompt seldom ends a token.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import io
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import sentencepiece
+from etils import epath
+
+from llm import atomic
+from llm.errors import InputError
+
+KINDS = ("bpe", "unigram", "char")
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+
+_SPACE = "\u2581"  # SentencePiece's mark for a space
+_RESERVED = "\u2581\u2585"  # its own characters; it skips texts with the second one
+_RUNS = re.compile(r"\n[\n\t ]*| {2,}")
+_META = 256 + 4  # byte pieces and special ones
+_TRAIN_BYTES = 100_000_000  # more text changes the vocabulary little
+_CHUNK = 1 << 20  # characters handed to the trainer at once
+_COVERAGE = 0.9999  # of the characters of the corpus that are pieces, if they fit
+_THREADS = 2  # unigram models depend on it, so it is fixed
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Text to token ids and back.
+
+    Attributes:
+      fingerprint: hash of the pieces, their scores, kinds and the special ids: equal
+        exactly if two tokenizers encode alike, wherever their files lie.
+      kind: bpe, unigram or char.
+      piece_bytes: the bytes that each id stands for; b"" for the special ones.
+    """
+
+    processor: sentencepiece.SentencePieceProcessor
+    fingerprint: str
+    kind: str
+    piece_bytes: tuple[bytes, ...]
+    pad_id: int = PAD
+    unk_id: int = UNK
+    bos_id: int = BOS
+    eos_id: int = EOS
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.piece_bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without BOS and EOS; InputError for lone surrogates."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, on all cores."""
+        for text in texts:
+            _check_encodable(text)
+        parts = [text.split(_SPACE) for text in texts]
+        encoded = iter(self.processor.encode([p for some in parts for p in some]))
+        mark = [self.processor.piece_to_id(f"<0x{b:02X}>") for b in _SPACE.encode()]
+        ids = []
+        for some in parts:
+            joined = next(encoded)
+            for _ in some[1:]:
+                joined = joined + mark + next(encoded)
+            ids.append(joined)
+        return ids
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of token ids, which may end inside a character."""
+        ids = [int(i) for i in ids]
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            raise InputError(
+                got=f"token id {max(ids, key=abs)}", want=f"0 to {self.vocab_size - 1}"
+            )
+        return b"".join([self.piece_bytes[i] for i in ids])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; special ids are nothing, broken UTF-8 is U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Token ids as a person reads them: one string each."""
+        return [
+            self.decode([i]) if self.piece_bytes[i] else self.processor.id_to_piece(i)
+            for i in map(int, ids)
+        ]
+
+
+def train(
+    texts: Iterable[str],
+    directory: epath.PathLike,
+    *,
+    vocab_size: int,
+    kind: str = "bpe",
+    seed: int = 0,
+) -> Tokenizer:
+    """Trains a tokenizer and writes it to the folder `directory`.
+
+    Args:
+      texts: the corpus; of more than 100 MB, a random choice of that size.
+      vocab_size: pieces, with 256 byte pieces and 4 special ones; of a char model the
+        most, which it may not reach.
+      kind: bpe, unigram or char.
+      seed: of that random choice.
+
+    Raises:
+      InputError: an unknown kind, an empty corpus, or one too small for `vocab_size`.
+    """
+    if kind not in KINDS:
+        raise InputError(got=f"tokenizer kind {kind!r}", want=" or ".join(KINDS))
+    if vocab_size < _META + 40:
+        raise InputError(
+            got=f"vocab_size {vocab_size}",
+            want=f"{_META + 40} or more: 256 are for bytes and 4 are special",
+        )
+    texts = _sample(list(texts), seed)
+    chars, runs = collections.Counter(), collections.Counter()
+    for text in texts:
+        chars.update(text)
+        runs.update(_RUNS.findall(text))
+    if not chars:
+        raise InputError(got="a corpus without text", want="text to train on")
+    symbols = []
+    if kind != "char":
+        # By frequency, then by text: a Counter keeps the order of the corpus.
+        common = sorted(runs, key=lambda run: (-runs[run], run))
+        common = common[: min(vocab_size // 64, 64)]
+        symbols = [run.replace(" ", _SPACE) for run in common if runs[run] > 1]
+    room = vocab_size - _META - len(symbols)
+    rare = _rare(chars, room if kind == "char" else room // 2)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_chunks(texts, rare),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type=kind,
+            character_coverage=1.0,
+            hard_vocab_limit=kind != "char",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_by_unicode_script=False,
+            user_defined_symbols=symbols,
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            max_sentence_length=8 * _CHUNK,
+            num_threads=_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(error, vocab_size) from error
+    tokenizer = _from_model(model.getvalue(), kind)
+    about = {
+        "kind": kind,
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+        "sentencepiece": sentencepiece.__version__,
+    }
+    with atomic.folder(directory) as partial:
+        (partial / "tokenizer.model").write_bytes(model.getvalue())
+        (partial / "tokenizer.json").write_text(json.dumps(about, indent=1))
+    return tokenizer
+
+
+def load(directory: epath.PathLike) -> Tokenizer:
+    """The tokenizer of a folder that `train` wrote.
+
+    Raises:
+      InputError: there is none, or its files do not belong together.
+    """
+    folder = epath.Path(directory)
+    try:
+        about = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer = _from_model(
+            (folder / "tokenizer.model").read_bytes(), about["kind"]
+        )
+        whole = tokenizer.fingerprint == about["fingerprint"]
+    except FileNotFoundError as error:
+        raise InputError(
+            got=f"no tokenizer in {folder}",
+            want="tokenizer.model and tokenizer.json",
+            do="run the train_tokenizer workload",
+        ) from error
+    except (ValueError, KeyError, TypeError, RuntimeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            got=f"an altered tokenizer in {folder}",
+            want="the files that train_tokenizer wrote",
+            do="restore or train it again",
+        )
+    return tokenizer
+
+
+def _from_model(model: bytes, kind: str) -> Tokenizer:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    rows, contents = [], []
+    for i in range(processor.get_piece_size()):
+        piece = processor.id_to_piece(i)
+        kinds = (processor.is_byte, processor.is_control, processor.is_unknown)
+        byte, control, unknown = (is_kind(i) for is_kind in kinds)
+        rows.append([piece, processor.get_score(i).hex(), byte, control, unknown])
+        if byte:
+            contents.append(bytes([int(piece[1:-1], 16)]))
+        else:
+            special = control or unknown
+            contents.append(b"" if special else piece.replace(_SPACE, " ").encode())
+    identity = json.dumps([rows, PAD, UNK, BOS, EOS])
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    return Tokenizer(processor, fingerprint, kind, tuple(contents))
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            got=f"a lone surrogate U+{ord(text[error.start]):04X} at {error.start}",
+            want="text that UTF-8 can hold",
+            do="run the normalise stage, which replaces it",
+        ) from error
+
+
+def _sample(texts: list[str], seed: int) -> list[str]:
+    texts = [text for text in texts if text]
+    if sum(map(len, texts)) <= _TRAIN_BYTES:
+        return texts
+    chosen, size = [], 0
+    for i in random.Random(seed).sample(range(len(texts)), len(texts)):
+        chosen.append(i)
+        size += len(texts[i])
+        if size >= _TRAIN_BYTES:
+            break
+    return [texts[i] for i in sorted(chosen)]
+
+
+def _rare(chars: collections.Counter, most: int) -> set[str]:
+    """Characters that are left to the byte pieces: the last 0.01 %, and all past `most`."""
+    left = sum(chars.values()) * (1 - _COVERAGE)
+    rare = set(_RESERVED)
+    ranked = sorted(chars, key=lambda char: (chars[char], char))
+    for i, char in enumerate(ranked):
+        left -= chars[char]
+        if left < 0 and len(ranked) - i <= most:
+            break
+        rare.add(char)
+    return rare
+
+
+def _chunks(texts: list[str], rare: set[str]) -> Iterator[str]:
+    table = {ord(char): "\n" for char in rare}
+    for text in texts:
+        text = text.translate(table)
+        for start in range(0, len(text), _CHUNK):
+            yield text[start : start + _CHUNK]
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+    most = re.search(r"value <= (\d+)", str(error))
+    if most:
+        return InputError(
+            got=f"vocab_size {vocab_size}",
+            want=f"at most {most[1]} for a corpus this small",
+            do="set tokenizer.vocab_size, or add text",
+        )
+    if re.search(r"sentences_\.empty|all_chars_count", str(error)):
+        return InputError(got="a corpus without text", want="text to train on")
+    return error

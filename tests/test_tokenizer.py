@@ -1,0 +1,173 @@
+"""Any string comes back; a vocabulary is reproducible and bad input is one line."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from llm.data import tokenizer
+from llm.errors import InputError
+
+CODE = "".join(
+    f"def function_{i}(self, value):\n    if value is None:\n        return {i}\n\n"
+    f"\tfor item in values[{i}:]:\n\t\tself.append(item)  # grüße {i}\n\n\n"
+    for i in range(200)
+)
+NASTY = [
+    "", " ", "  ", "   x", "x   ", "\n", "\n\n\n", "\r\n", "a\r\nb\rc", "\t", "\t\tx\t",
+    "\0", "a\0b", "\x07\x1b[0m\x7f\x85\xa0", "\u2581", "a\u2581b \u2581 c\u2581\u2581",
+    "\u2585", " \u2585 ", "<s>", "</s>", "<unk>", "<pad>", "<0x41>", "<0x0A>a<0x>",
+    "<s>hello</s>", "<mask>", "\ufeffbom", "\ufffd", "\uffff", "\u2028\u2029",
+    "👩\u200d👩\u200d👧 🏳️\u200d🌈", "e\u0301", "\u0301\u0301 alone", "क्षि", "日本語",
+    "𓀀𓂀",    "\U0010ffff", "ﬁ ﬂ Å Å", "if x:\n        y\n\n            z\n   w\n\t  \t v",
+    " " * 100, "\n" * 50, "a" * 3000, "\ufffc", "\u00ad\u200b\u200e",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=tokenizer.KINDS)
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return tokenizer.train([CODE], folder / "t", vocab_size=330, kind=request.param)
+
+
+def test_nasty_strings_come_back(trained):
+    assert [trained.decode(trained.encode(text)) for text in NASTY] == NASTY
+    batch = trained.encode_batch(NASTY)
+    assert batch == [trained.encode(text) for text in NASTY]
+    special = {trained.pad_id, trained.unk_id, trained.bos_id, trained.eos_id}
+    assert not special.intersection(i for ids in batch for i in ids)
+
+
+def test_random_strings_come_back(trained):
+    rng = random.Random(0)
+    alphabets = [
+        [chr(c) for c in range(128)],
+        [*" \n\t\r\u2581\u2585<>/sx0", *"self.def"],
+        [chr(c) for c in range(0x300)],
+        [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000],
+    ]
+    texts = [
+        "".join(rng.choices(rng.choice(alphabets), k=rng.randrange(40)))
+        for _ in range(4000)
+    ]
+    assert [trained.decode(ids) for ids in trained.encode_batch(texts)] == texts
+
+
+def test_texts_of_the_corpus_come_back(trained):
+    assert trained.decode(trained.encode(CODE)) == CODE
+
+
+def test_piece_bytes_add_up_to_the_text(trained):
+    ids = trained.encode(CODE + "日本 \u2581")
+    size = sum(len(trained.piece_bytes[i]) for i in ids)
+    assert size == len((CODE + "日本 \u2581").encode())
+
+
+def test_white_space_runs_are_pieces(tmp_path):
+    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=512)
+    ids = trained.encode("x\n        return\n\t\tself")
+    assert "\n        " in trained.pieces(ids) and "\n\t\t" in trained.pieces(ids)
+    for i in range(trained.vocab_size):
+        assert b"\n" not in trained.piece_bytes[i].lstrip(b"\n"), "newline inside"
+
+
+def test_special_ids_decode_to_nothing(trained):
+    ids = [trained.bos_id, *trained.encode("a b"), trained.eos_id, trained.pad_id]
+    assert trained.decode(ids) == "a b"
+    assert trained.pieces([trained.bos_id, trained.eos_id]) == ["<s>", "</s>"]
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6])
+def test_id_outside_the_vocabulary(trained, bad):
+    with pytest.raises(InputError, match="token id"):
+        trained.decode([bad])
+
+
+def test_lone_surrogate(trained):
+    with pytest.raises(InputError, match=r"U\+D800 at 1"):
+        trained.encode("a\ud800")
+
+
+def test_same_corpus_gives_the_same_fingerprint(tmp_path):
+    def make(name, texts, **knobs):
+        return tokenizer.train(texts, tmp_path / name, **{"vocab_size": 330} | knobs)
+
+    first, second = make("a", [CODE]), make("b", [CODE])
+    assert first.fingerprint == second.fingerprint
+    others = [
+        make("c", [CODE.replace("item", "thing")]),
+        make("d", [CODE], vocab_size=331),
+        make("e", [CODE], kind="unigram"),
+    ]
+    assert len({t.fingerprint for t in [first, *others]}) == 4
+
+
+def test_load_gives_what_was_trained(tmp_path):
+    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    shutil.copytree(tmp_path / "t", tmp_path / "copy")
+    loaded = tokenizer.load(tmp_path / "copy")
+    assert loaded.fingerprint == trained.fingerprint
+    assert loaded.encode(CODE) == trained.encode(CODE)
+    assert (loaded.vocab_size, loaded.kind) == (330, "bpe")
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "other", "json"])
+def test_altered_files_are_refused(tmp_path, damage):
+    tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    model = tmp_path / "t" / "tokenizer.model"
+    if damage == "cut":
+        model.write_bytes(model.read_bytes()[:-100])
+    elif damage == "noise":
+        model.write_bytes(b"\xff" * 2000)
+    elif damage == "other":
+        tokenizer.train([CODE], tmp_path / "o", vocab_size=331)
+        shutil.copy(tmp_path / "o" / "tokenizer.model", model)
+    else:
+        (tmp_path / "t" / "tokenizer.json").write_text(json.dumps({"kind": "bpe"}))
+    with pytest.raises(InputError, match="altered tokenizer"):
+        tokenizer.load(tmp_path / "t")
+
+
+def test_missing_tokenizer(tmp_path):
+    with pytest.raises(InputError, match="no tokenizer in"):
+        tokenizer.load(tmp_path)
+
+
+def test_vocabulary_larger_than_the_corpus_says_how_large_it_may_be(tmp_path):
+    with pytest.raises(InputError, match="at most") as caught:
+        tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=8000)
+    most = int(str(caught.value).split("at most ")[1].split()[0])
+    tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=most)
+    with pytest.raises(InputError):
+        tokenizer.train([CODE[:2000]], tmp_path / "u", vocab_size=most + 64)
+    assert not (tmp_path / "u").exists()
+
+
+def test_many_characters_leave_room_for_pieces(tmp_path):
+    rare = "".join(chr(c) for c in range(0x4E00, 0x5E00))
+    trained = tokenizer.train([CODE, rare], tmp_path / "t", vocab_size=400)
+    assert trained.vocab_size == 400
+    assert trained.decode(trained.encode(rare)) == rare
+    assert any(len(piece) > 3 for piece in trained.piece_bytes)
+
+
+def test_reserved_characters_do_not_hide_a_text_from_training(tmp_path):
+    plain = tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    marked = tokenizer.train(["\u2585\u2581" + CODE], tmp_path / "m", vocab_size=330)
+    assert len(marked.encode(CODE)) < 1.02 * len(plain.encode(CODE))
+
+
+@pytest.mark.parametrize("texts", [[], ["", ""]])
+def test_empty_corpus(tmp_path, texts):
+    with pytest.raises(InputError, match="without text"):
+        tokenizer.train(texts, tmp_path / "t", vocab_size=330)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [({"kind": "word"}, "bpe or unigram"), ({"vocab_size": 100}, "300 or more")],
+)
+def test_bad_settings(tmp_path, knobs, words):
+    with pytest.raises(InputError, match=words):
+        tokenizer.train([CODE], tmp_path / "t", **{"vocab_size": 330} | knobs)
