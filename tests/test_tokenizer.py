@@ -1,5 +1,7 @@
 """Any string comes back; a vocabulary is reproducible and bad input is one line."""
 
+import argparse
+import inspect
 import json
 import random
 import shutil
@@ -9,10 +11,9 @@ import pytest
 from llm.data import tokenizer
 from llm.errors import InputError
 
-CODE = "".join(
-    f"def function_{i}(self, value):\n    if value is None:\n        return {i}\n\n"
-    f"\tfor item in values[{i}:]:\n\t\tself.append(item)  # grüße {i}\n\n\n"
-    for i in range(200)
+CODE = inspect.getsource(argparse)[:40_000] + "".join(
+    f"\tfor item in values[{i}:]:\n\t\tself.append(item)  # grüße {i}\n"
+    for i in range(99)
 )
 NASTY = [
     "", " ", "  ", "   x", "x   ", "\n", "\n\n\n", "\r\n", "a\r\nb\rc", "\t", "\t\tx\t",
@@ -20,7 +21,7 @@ NASTY = [
     "\u2585", " \u2585 ", "<s>", "</s>", "<unk>", "<pad>", "<0x41>", "<0x0A>a<0x>",
     "<s>hello</s>", "<mask>", "\ufeffbom", "\ufffd", "\uffff", "\u2028\u2029",
     "👩\u200d👩\u200d👧 🏳️\u200d🌈", "e\u0301", "\u0301\u0301 alone", "क्षि", "日本語",
-    "𓀀𓂀",    "\U0010ffff", "ﬁ ﬂ Å Å", "if x:\n        y\n\n            z\n   w\n\t  \t v",
+    "𓀀𓂀", "\U0010ffff", "ﬁ ﬂ Å Å", "if x:\n        y\n\n            z\n   w\n\t  \t v",
     " " * 100, "\n" * 50, "a" * 3000, "\ufffc", "\u00ad\u200b\u200e",
 ]  # fmt: skip
 
@@ -65,7 +66,7 @@ def test_piece_bytes_add_up_to_the_text(trained):
 
 
 def test_white_space_runs_are_pieces(tmp_path):
-    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=512)
+    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=600)
     ids = trained.encode("x\n        return\n\t\tself")
     assert "\n        " in trained.pieces(ids) and "\n\t\t" in trained.pieces(ids)
     for i in range(trained.vocab_size):
@@ -96,7 +97,7 @@ def test_same_corpus_gives_the_same_fingerprint(tmp_path):
     first, second = make("a", [CODE]), make("b", [CODE])
     assert first.fingerprint == second.fingerprint
     others = [
-        make("c", [CODE.replace("item", "thing")]),
+        make("c", [CODE.replace("self", "them")]),
         make("d", [CODE], vocab_size=331),
         make("e", [CODE], kind="unigram"),
     ]

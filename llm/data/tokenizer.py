@@ -261,7 +261,7 @@ def _sample(texts: list[str], seed: int) -> list[str]:
 
 
 def _rare(chars: collections.Counter, most: int) -> set[str]:
-    """Characters that are left to the byte pieces: the last 0.01 %, and all past `most`."""
+    """Characters that are left to the byte pieces: the last 0.01 %, all past `most`."""
     left = sum(chars.values()) * (1 - _COVERAGE)
     rare = set(_RESERVED)
     ranked = sorted(chars, key=lambda char: (chars[char], char))

@@ -1,0 +1,225 @@
+"""Batches at random access: a batch is a function of (manifest, seed, step).
+
+There is no state but the step. Row `r` of the batch of step `s` is row `s * batch_size
++ r` of an endless line of epochs, each planned by `packing`; a host computes its own
+part of the rows, so that 1, 2 or 4 hosts see slices of the same global batch.
+Grain reads ahead with threads; it stores nothing either.
+
+    data = batches(split, seq_len=256, batch_size=32, seed=0, features=features)
+    data[1000]                       # the batch of step 1000, on any machine
+    for batch in data.iterate(1000): # the same and those after it, read ahead
+        ...
+"""
+
+import collections
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import grain
+import numpy as np
+
+from llm.data import packing
+from llm.data.tokens import TokenSplit
+from llm.errors import InputError
+
+# record {"tokens", "segments", "positions"}: int32 [seq_len + 1] each, and a generator.
+Features = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+Batch = dict[str, np.ndarray]
+
+_FOREVER = 1 << 40  # steps
+_THREADS, _AHEAD = 2, 8  # of the reading ahead; batches
+_EVALUATION = 1 << 32  # an epoch that training never reaches
+
+
+class Batches(Sequence):
+    """`batches[step]` is a dict of arrays [rows of this host, seq_len]."""
+
+    def __init__(self, split, seq_len, batch_size, seed, features, hosts):
+        self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
+        self.rows_per_epoch = packing.rows_per_epoch(split.lengths, seq_len)
+        self._seed, self._features = seed, features
+        host, count = hosts
+        self._rows = range(host * batch_size // count, (host + 1) * batch_size // count)
+        self._plans: dict[int, packing.Plan] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        self._dataset = grain.MapDataset.source(_Steps(self.batch, _FOREVER))
+
+    def __len__(self) -> int:
+        return _FOREVER
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._dataset[step]
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """The batches from `start_step` on, without end, computed ahead by threads."""
+        ahead = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+        return iter(self._dataset[start_step:].to_iter_dataset(ahead))
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; it reads nothing but its arguments and the split."""
+        rows = [self._row(step * self.batch_size + row) for row in self._rows]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def document_ids(self, step: int) -> list[str]:
+        """Ids of the documents in the global batch of a step, as they appear."""
+        found = {}
+        for row in range(self.batch_size):
+            epoch, r = divmod(step * self.batch_size + row, self.rows_per_epoch)
+            for span in packing.spans(self._plan(epoch), r):
+                found[self.split.ids[span.document]] = None
+        return list(found)
+
+    def _row(self, row: int) -> Batch:
+        epoch, r = divmod(row, self.rows_per_epoch)
+        record = read_row(self.split, self._plan(epoch), r)
+        return self._features(record, _generator(self._seed, epoch, row))
+
+    def _plan(self, epoch: int) -> packing.Plan:
+        # A plan costs a sort of the corpus: it is kept for the epoch and the next.
+        with self._lock:
+            if epoch not in self._plans:
+                lengths = self.split.lengths
+                made = packing.plan(lengths, self.seq_len, self._seed, epoch)
+                self._plans[epoch] = made
+                while len(self._plans) > 2:
+                    self._plans.popitem(last=False)
+            return self._plans[epoch]
+
+
+class _Steps(Sequence):
+    """A function of the step as a sequence, which is what grain reads."""
+
+    def __init__(self, batch: Callable[[int], Batch], length: int):
+        self._batch, self._length = batch, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self._length:
+            raise IndexError(step)
+        return self._batch(int(step))
+
+
+def batches(
+    split: TokenSplit,
+    *,
+    seq_len: int,
+    batch_size: int,
+    seed: int,
+    features: Features,
+    hosts: tuple[int, int] = (0, 1),
+) -> Batches:
+    """Endless training batches over a split, in a new order each epoch.
+
+    Args:
+      seq_len: tokens of a row after the objective cut it in inputs and targets.
+      batch_size: rows of a batch over all hosts.
+      features: the objective's; called with the record of a row and a generator that
+        depends on (seed, epoch, number of the row) alone.
+      hosts: (number of this host, number of hosts).
+
+    Raises:
+      InputError: a split too short for a row, or a batch that hosts cannot share.
+    """
+    _check(split, seq_len, batch_size, hosts)
+    return Batches(split, seq_len, batch_size, seed, features, hosts)
+
+
+def eval_batches(
+    split: TokenSplit,
+    *,
+    seq_len: int,
+    batch_size: int,
+    features: Features,
+    limit: int = 0,
+    hosts: tuple[int, int] = (0, 1),
+) -> Sequence[Batch]:
+    """Fixed rows in the order of the documents, for validation.
+
+    Args:
+      limit: at most so many rows, evenly spread over the split; 0 takes all.
+
+    Returns:
+      Batches of one shape; rows that fill up the last one are all padding.
+    """
+    _check(split, seq_len, batch_size, hosts)
+    plan = packing.unshuffled(split.lengths, seq_len)
+    total = len(plan.rows)
+    count = min(limit or total, total)
+    host, n_hosts = hosts
+    mine = range(host * batch_size // n_hosts, (host + 1) * batch_size // n_hosts)
+
+    def row(i: int) -> Batch:
+        if i < count:
+            record = read_row(split, plan, i * total // count)
+        else:
+            nothing = np.zeros(seq_len + 1, np.int32)
+            record = {"tokens": nothing + split.manifest["pad_id"]}
+            record |= {"segments": nothing, "positions": nothing}
+        return features(record, _generator(0, _EVALUATION, i))
+
+    def batch(step: int) -> Batch:
+        rows = [row(step * batch_size + r) for r in mine]
+        return {name: np.stack([made[name] for made in rows]) for name in rows[0]}
+
+    return _Steps(batch, -(-count // batch_size))
+
+
+def read_row(split: TokenSplit, plan: packing.Plan, row: int) -> dict[str, np.ndarray]:
+    """A packed row: `tokens`, `segments` and `positions`, int32 [seq_len + 1].
+
+    Segments count the documents of the row from 1, and 0 is padding; positions restart
+    with each of them. Padding ends the last row of the line.
+    """
+    size = plan.seq_len + 1
+    found = packing.spans(plan, row)
+    if len(found) == 1 and found[0].length == size:
+        tokens = split.read(*found[0]).astype(np.int32)
+        return {"tokens": tokens, "segments": _ones(size), "positions": _count(size)}
+    tokens = np.full(size, split.manifest["pad_id"], np.int32)
+    segments, positions = np.zeros((2, size), np.int32)
+    at = 0
+    for segment, span in enumerate(found, 1):
+        end = at + span.length
+        tokens[at:end] = split.read(*span)
+        segments[at:end] = segment
+        positions[at:end] = _count(span.length)
+        at = end
+    return {"tokens": tokens, "segments": segments, "positions": positions}
+
+
+@functools.lru_cache(maxsize=8)
+def _ones(size: int) -> np.ndarray:
+    ones = np.ones(size, np.int32)
+    ones.flags.writeable = False
+    return ones
+
+
+@functools.lru_cache(maxsize=8192)
+def _count(size: int) -> np.ndarray:
+    counted = np.arange(size, dtype=np.int32)
+    counted.flags.writeable = False
+    return counted
+
+
+def _generator(seed: int, epoch: int, row: int) -> np.random.Generator:
+    key = (seed & 0xFFFFFFFFFFFFFFFF) | epoch << 64
+    return np.random.Generator(np.random.Philox(key=key, counter=row << 128))
+
+
+def _check(split: TokenSplit, seq_len: int, batch_size: int, hosts) -> None:
+    host, count = hosts
+    tokens = int(split.offsets[-1])
+    if seq_len < 1 or batch_size < 1 or tokens < 2:
+        raise InputError(
+            got=f"seq_len {seq_len}, batch_size {batch_size}, and {tokens} tokens in "
+            f"the {split.name} split",
+            want="at least 1, 1 and 2",
+        )
+    if batch_size % count or not 0 <= host < count:
+        raise InputError(
+            got=f"batch_size {batch_size} for host {host} of {count}",
+            want=f"a multiple of {count}, and a host from 0 to {count - 1}",
+        )

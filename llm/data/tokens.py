@@ -1,0 +1,250 @@
+"""Token shards: every document of a split as BOS, its tokens, EOS, read at random.
+
+    <split>-00000.bin       token ids, raw little-endian uint16 or uint32
+    <split>.offsets.npy     int64 [documents + 1]: where documents start, in all
+    <split>.documents.jsonl {"id", "raw_bytes", "text_bytes"} of each document
+    manifest.json           counts, hashes, the fingerprint of the tokenizer
+
+The manifest is written last, so a folder that has one is whole. A document never
+crosses from one shard into the next. Sizes are checked whenever a split is opened,
+hashes too unless a file is large; `verify` checks them all.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from llm import atomic
+from llm.data.tokenizer import Tokenizer
+from llm.document import Document
+from llm.errors import InputError
+
+_SHARD_TOKENS = 1 << 28
+_HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
+_ENCODED_AT_ONCE = 64  # documents
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSplit:
+    """The tokens of one split, memory-mapped.
+
+    Attributes:
+      name: train, validation or test.
+      shards: one array of token ids a shard.
+      starts: int64 [shards]: global position of the first token of each.
+      offsets: int64 [documents + 1]: global position of each BOS, and the end.
+      ids: document ids.
+      raw_bytes: int64 [documents]: UTF-8 bytes of each text before any stage.
+      manifest: that of the folder.
+    """
+
+    name: str
+    shards: tuple[np.ndarray, ...]
+    starts: np.ndarray
+    offsets: np.ndarray
+    ids: tuple[str, ...]
+    raw_bytes: np.ndarray
+    manifest: dict[str, Any]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document, with BOS and EOS."""
+        return np.diff(self.offsets)
+
+    def read(self, document: int, start: int, length: int) -> np.ndarray:
+        """`length` token ids of a document from its token `start` on; a view."""
+        begin = int(self.offsets[document]) + start
+        if len(self.shards) == 1:
+            return self.shards[0][begin : begin + length]
+        shard = int(np.searchsorted(self.starts, begin, side="right")) - 1
+        begin -= int(self.starts[shard])
+        return self.shards[shard][begin : begin + length]
+
+
+def write(
+    directory: epath.PathLike,
+    splits: Mapping[str, Sequence[Document]],
+    tokenizer: Tokenizer,
+    *,
+    corpus_hash: str,
+    shard_tokens: int = _SHARD_TOKENS,
+) -> dict[str, Any]:
+    """Tokenizes the splits into the folder `directory` and returns the manifest."""
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    manifest = {
+        "dtype": dtype.str,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "pad_id": tokenizer.pad_id,
+        "tokenizer": tokenizer.fingerprint,
+        "corpus": corpus_hash,
+        "splits": {},
+    }
+    with atomic.folder(directory) as partial:
+        for name, documents in splits.items():
+            manifest["splits"][name] = _write_split(
+                partial, name, documents, tokenizer, dtype, shard_tokens
+            )
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    return manifest
+
+
+def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens):
+    lengths, shards, waiting, filled = [], [], [], 0
+
+    def flush():
+        file = f"{name}-{len(shards):05d}.bin"
+        content = np.concatenate([np.zeros(0, dtype), *waiting]).astype(dtype).tobytes()
+        shards.append(_put(folder, file, content) | {"tokens": filled})
+        waiting.clear()
+
+    for ids in _encoded(documents, tokenizer):
+        if waiting and filled + len(ids) > shard_tokens:
+            flush()
+            filled = 0
+        waiting.append(np.asarray(ids, dtype))
+        lengths.append(len(ids))
+        filled += len(ids)
+    flush()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
+    index = io.BytesIO()
+    np.save(index, offsets, allow_pickle=False)
+    sizes = [len(document.text.encode("utf-8")) for document in documents]
+    rows = [
+        {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
+        for document, size in zip(documents, sizes, strict=True)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    return {
+        "documents": len(documents),
+        "tokens": int(offsets[-1]),
+        "raw_bytes": sum(row["raw_bytes"] for row in rows),
+        "text_bytes": sum(sizes),
+        "shards": shards,
+        "offsets": _put(folder, f"{name}.offsets.npy", index.getvalue()),
+        "ids": _put(folder, f"{name}.documents.jsonl", lines.encode("utf-8")),
+    }
+
+
+def _encoded(documents, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    for start in range(0, len(documents), _ENCODED_AT_ONCE):
+        texts = [d.text for d in documents[start : start + _ENCODED_AT_ONCE]]
+        for ids in tokenizer.encode_batch(texts):
+            yield [tokenizer.bos_id, *ids, tokenizer.eos_id]
+
+
+def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:
+    (folder / file).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": file, "bytes": len(content), "sha256": digest}
+
+
+def manifest(directory: epath.PathLike) -> dict[str, Any]:
+    """The manifest of a folder of tokens; InputError if there is none."""
+    path = epath.Path(directory) / "manifest.json"
+    if not path.exists():
+        raise InputError(
+            got=f"no tokens in {directory}",
+            want="a folder with a manifest.json",
+            do="run the train_tokenizer workload",
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise _altered(path) from error
+
+
+def open_split(
+    directory: epath.PathLike, split: str, fingerprint: str = ""
+) -> TokenSplit:
+    """Opens a split for random access.
+
+    Args:
+      fingerprint: that of the tokenizer to be used with the tokens; '' does not check.
+
+    Raises:
+      InputError: no tokens, no such split, another tokenizer, or an altered file.
+    """
+    folder, about = epath.Path(directory), manifest(directory)
+    if fingerprint and fingerprint != about.get("tokenizer"):
+        raise InputError(
+            got=f"a tokenizer with fingerprint {fingerprint}",
+            want=f"{about.get('tokenizer')}, which made the tokens in {directory}",
+            do="use the tokenizer beside them, or run train_tokenizer again",
+        )
+    try:
+        known = about["splits"]
+        if split not in known:
+            raise InputError(got=f"split {split!r}", want=f"one of {', '.join(known)}")
+        entry, dtype = known[split], np.dtype(about["dtype"])
+        for file in _files(entry):
+            _check(folder, file, hashed=file["bytes"] <= _HASH_ON_OPEN)
+        index = (folder / entry["offsets"]["file"]).read_bytes()
+        offsets = np.load(io.BytesIO(index), allow_pickle=False)
+        lines = (folder / entry["ids"]["file"]).read_text().split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        sizes = [shard["tokens"] for shard in entry["shards"]]
+        shards = tuple(_mapped(folder / s["file"], dtype) for s in entry["shards"])
+    except (KeyError, TypeError) as error:
+        raise _altered(folder / "manifest.json") from error
+    return TokenSplit(
+        name=split,
+        shards=shards,
+        starts=np.cumsum([0, *sizes[:-1]], dtype=np.int64),
+        offsets=offsets,
+        ids=tuple(row["id"] for row in rows),
+        raw_bytes=np.array([row["raw_bytes"] for row in rows], np.int64),
+        manifest=about,
+    )
+
+
+def verify(directory: epath.PathLike) -> None:
+    """Checks size and hash of every file; InputError names the first that is wrong."""
+    for entry in manifest(directory)["splits"].values():
+        for file in _files(entry):
+            _check(epath.Path(directory), file, hashed=True)
+
+
+def _files(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*entry["shards"], entry["offsets"], entry["ids"]]
+
+
+def _mapped(path: epath.Path, dtype: np.dtype) -> np.ndarray:
+    if path.stat().length == 0:
+        return np.zeros(0, dtype)
+    # As a plain ndarray: slices of the subclass memmap cost three times as much.
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def _check(folder: epath.Path, file: dict[str, Any], hashed: bool) -> None:
+    path = folder / file["file"]
+    if not path.exists():
+        raise InputError(
+            got=f"no {path}",
+            want="every file of the manifest",
+            do="run the train_tokenizer workload in an empty folder",
+        )
+    size = path.stat().length
+    if size != file["bytes"]:
+        raise InputError(
+            got=f"{path} of {size} bytes",
+            want=f"{file['bytes']} bytes: it is truncated or altered",
+            do="delete the tokens and run train_tokenizer again",
+        )
+    if hashed and hashlib.sha256(path.read_bytes()).hexdigest() != file["sha256"]:
+        raise _altered(path)
+
+
+def _altered(path: epath.Path) -> InputError:
+    return InputError(
+        got=f"an altered {path}",
+        want="the file that train_tokenizer wrote",
+        do="delete the tokens and run train_tokenizer again",
+    )
