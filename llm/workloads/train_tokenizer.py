@@ -1,0 +1,123 @@
+"""Trains the tokenizer on the train split and turns the corpus into token shards.
+
+Writes `workdir/tokenizer/`, `workdir/tokens/` and `train_tokenizer.json`. Finished ones
+of the same corpus and settings are kept; those of others are never overwritten.
+"""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic
+from llm.data import corpus, tokenizer, tokens
+from llm.errors import InputError
+
+_EXAMPLES = 6  # lines shown with their pieces
+_EXAMPLE_WIDTH = (30, 80)  # characters of such a line
+
+
+def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
+    """Trains and applies the tokenizer that the config describes.
+
+    Returns:
+      The content of train_tokenizer.json.
+
+    Raises:
+      InputError: no corpus, one too small for the vocabulary, one that does not belong
+        to the tokens already there, or a disk that cannot be written.
+    """
+    workdir = epath.Path(workdir)
+    folder = epath.Path(c.data.corpus_dir or workdir) / "corpus"
+    about = corpus.manifest(folder)
+    settings = {
+        "corpus": about["hash"],
+        "vocab_size": c.tokenizer.vocab_size,
+        "kind": c.tokenizer.kind,
+        "seed": c.seed,
+    }
+    report = workdir / "train_tokenizer.json"
+    if report.exists():
+        result = json.loads(report.read_text())
+        _check_same(result["settings"], settings, workdir)
+        if _whole(workdir, result):
+            logging.info("tokenizer: %s is finished, kept", workdir / "tokenizer")
+            return result
+    start = time.time()
+    splits = {name: corpus.read(folder, name) for name in about["splits"]}
+    trained = tokenizer.train(
+        [document.text for document in splits["train"]],
+        workdir / "tokenizer",
+        vocab_size=c.tokenizer.vocab_size,
+        kind=c.tokenizer.kind,
+        seed=c.seed,
+    )
+    counts = tokens.write(
+        workdir / "tokens", splits, trained, corpus_hash=about["hash"]
+    )["splits"]
+    result = {
+        "settings": settings,
+        "vocab_size": trained.vocab_size,
+        "fingerprint": trained.fingerprint,
+        "bytes_per_token": {
+            name: round(part["text_bytes"] / max(1, part["tokens"]), 4)
+            for name, part in counts.items()
+        },
+        "tokens": {name: part["tokens"] for name, part in counts.items()},
+        "examples": _examples(splits["validation"], trained),
+        "unused_pieces": _unused(workdir / "tokens", trained),
+        "seconds": round(time.time() - start, 3),
+    }
+    atomic.write_text(report, json.dumps(result, indent=1))
+    logging.info(
+        "tokenizer: %d pieces, bytes a token %s, tokens %s",
+        trained.vocab_size, result["bytes_per_token"], result["tokens"],
+    )  # fmt: skip
+    return result
+
+
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        differences = (f"{n} {found.get(n)}, now {wanted[n]}" for n in other)
+        raise InputError(
+            got=f"a tokenizer in {workdir} that was made with {'; '.join(differences)}",
+            want="the same corpus and settings",
+            do="choose another workdir, or delete this one",
+        )
+
+
+def _whole(workdir: epath.Path, result: dict[str, Any]) -> bool:
+    """Whether what the report describes is all there; InputError if it was altered."""
+    folders = (workdir / "tokenizer", workdir / "tokens")
+    if not all(folder.exists() for folder in folders):
+        return False
+    fingerprint = tokenizer.load(folders[0]).fingerprint
+    for split in result["tokens"]:
+        tokens.open_split(folders[1], split, fingerprint)
+    return True
+
+
+def _examples(documents, trained: tokenizer.Tokenizer) -> list[dict[str, Any]]:
+    """A line from each of some documents, evenly spread, and its pieces."""
+    found = []
+    count = min(_EXAMPLES, len(documents))
+    for i in range(count):
+        lines = documents[i * len(documents) // count].text.split("\n")
+        fitting = [n for n in lines if _EXAMPLE_WIDTH[0] <= len(n) <= _EXAMPLE_WIDTH[1]]
+        if fitting:
+            line = fitting[len(fitting) // 2]
+            found.append({"text": line, "pieces": trained.pieces(trained.encode(line))})
+    return found
+
+
+def _unused(folder: epath.Path, trained: tokenizer.Tokenizer) -> int:
+    """Pieces that do not occur in the train split."""
+    seen = np.zeros(trained.vocab_size, bool)
+    for shard in tokens.open_split(folder, "train").shards:
+        seen[shard] = True
+    return int((~seen).sum())
