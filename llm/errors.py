@@ -11,14 +11,40 @@ class InputError(ValueError):
         super().__init__(f"got {got}; want {want}{'; ' + do if do else ''}")
 
 
-class Preempted(SystemExit):
-    """The run was asked to stop and has saved: exit code 75, resume me."""
-
-    def __init__(self):
-        super().__init__(75)
-
-
 def report_input_error(error: InputError) -> int:
     """Prints the one line of a bad input and returns its exit code, 2."""
     print(f"llm: {error}", file=sys.stderr)
     return 2
+
+
+class Stopped(SystemExit):
+    """A run that ends before its time, with one line that says why."""
+
+    def __init__(self, message: str, code: int):
+        print(f"llm: {message}", file=sys.stderr)
+        super().__init__(code)
+
+
+class Preempted(Stopped):
+    """SIGTERM: saved; exit code 75 says run me again."""
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"asked to stop: saved step {step}; run the same command again to resume", 75
+        )
+
+
+class Interrupted(Stopped):
+    """Ctrl-C: saved; exit code 130."""
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"interrupted: saved step {step}; run the same command again to resume", 130
+        )
+
+
+class Diverged(Stopped):
+    """A loss that is not finite; exit code 1."""
+
+    def __init__(self, message: str):
+        super().__init__(message, 1)

@@ -12,7 +12,7 @@ the same command again to resume; 130 interrupted and saved.
 
 import sys
 
-from absl import app
+from absl import app, logging
 
 from llm import config, registry
 from llm.errors import InputError, report_input_error
@@ -20,6 +20,7 @@ from llm.errors import InputError, report_input_error
 
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
+    logging.set_verbosity(logging.WARNING)
     try:
         c, workdir = config.from_flags(argv)
         registry.build("workloads", c.workload)(c, workdir)

@@ -10,8 +10,10 @@ A model is a Linen module with
     KIND                                                    'causal'; a module constant
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -47,3 +49,19 @@ def plain_inputs(tokens_BT: jax.Array) -> Inputs:
     positions_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
     ones_BT = jnp.ones((B, T), jnp.int32)
     return Inputs(tokens_BT, positions_BT, ones_BT, jnp.arange(B, dtype=jnp.int32))
+
+
+def with_head(model: nn.Module) -> Callable[..., tuple[Output, jax.Array]]:
+    """`apply(params, inputs, train=False, rngs=None)` -> (Output, unembed_DV).
+
+    Losses take the output projection with the hidden states, so that the logits of a
+    whole batch need never exist.
+    """
+
+    def apply(params, inputs, train=False, rngs=None):
+        def both(m):
+            return m(inputs, train=train), m.unembed_weight()
+
+        return model.apply({"params": params}, method=both, rngs=rngs)
+
+    return apply

@@ -1,0 +1,212 @@
+"""Checkpoints with orbax: asynchronous, whole or not there, on any mesh.
+
+`checkpoints/STEP/` holds `params`, `opt_state`, `ema` where there is one, and `loop`:
+the step, what the training loop remembers, and a digest of the arrays, so that a
+checkpoint that reads but is not what was written is noticed. Nothing is pickled.
+
+Restoring takes the newest checkpoint; one that cannot be read is said, moved to
+`unreadable/` and passed over for the one before. If none can be read we stop: starting
+over would write over a run.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from llm.errors import InputError
+
+FOLDER = "checkpoints"
+# What orbax, tensorstore and JSON raise for files that are not what they should be.
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
+
+
+class State(NamedTuple):
+    """What training changes. `ema` is None where no average is kept."""
+
+    step: jax.Array
+    params: Any
+    ema: Any
+    opt_state: Any
+
+
+class Checkpoints:
+    """The checkpoints of a run; writes in the background.
+
+    Args:
+      keep_last: how many of the newest to keep.
+      keep_best: how many of those with the lowest validation loss to keep besides.
+    """
+
+    def __init__(self, workdir: str, *, keep_last: int = 2, keep_best: int = 1):
+        self._root = epath.Path(workdir).absolute() / FOLDER
+        self._keep_last, self._keep_best = max(keep_last, 1), keep_best
+        self._manager = _manager(self._root)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether a new best validation loss is worth a checkpoint of its own."""
+        return self._keep_best > 0
+
+    def save(self, state: State, loop: dict[str, Any], loss: float | None) -> None:
+        """Starts to write; `loss` is the validation loss of this step, if there is one.
+
+        The arrays may be donated as soon as this returns.
+        """
+        step = int(state.step)
+        self._manager.wait_until_finished()
+        best = [tuple(entry) for entry in loop.get("best", [])]
+        if loss is not None:
+            best = sorted({*best, (loss, step)})[: self._keep_best]
+        loop["best"] = [list(entry) for entry in best]
+        record = {**loop, "step": step, "digest": digest(state)}
+        held = jax.tree.map(_own, state._asdict())
+        del held["step"]
+        items = {k: ocp.args.StandardSave(v) for k, v in held.items() if v is not None}
+        self._manager.save(
+            step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
+        )
+        kept = set(sorted(self._manager.all_steps())[-self._keep_last :])
+        kept |= {step, *(s for _, s in best)}
+        # The newest is not committed yet: keep what would be needed without it.
+        done = sorted(s for s in self._manager.all_steps() if s != step)
+        for old in done[: -self._keep_last]:
+            if old not in kept:
+                self._manager.delete(old)
+
+    def restore(self, abstract: State, say: Any = print) -> tuple[State, dict] | None:
+        """The newest readable state and loop record; None where there is no checkpoint.
+
+        Args:
+          abstract: shapes, dtypes and shardings to restore to; the mesh may differ from
+            the one that wrote.
+
+        Raises:
+          InputError: there are checkpoints and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return _read(self._manager, step, abstract)
+            except _UNREADABLE as error:
+                reason = str(error).strip().splitlines()[0][:200]
+                say(f"checkpoint {step} cannot be read ({reason}); trying the one before")
+                self._set_aside(step)
+        if steps:
+            raise InputError(
+                got=f"checkpoints {steps} in {self._root.parent}, none of them readable",
+                want="one that fits the config",
+                do="they are in unreadable/ now; restore one or use another --workdir",
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        aside = self._root.parent / "unreadable"
+        aside.mkdir(parents=True, exist_ok=True)
+        target, number = aside / str(step), 1
+        while target.exists():
+            target, number = aside / f"{step}.{number}", number + 1
+        (self._root / str(step)).rename(target)
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Returns when everything is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def restore_params(
+    model_dir: str, abstract_params: Any, *, which: str = "best"
+) -> tuple[Any, int]:
+    """Parameters to use, and their step: the average where one was kept.
+
+    Args:
+      which: 'best' by validation loss where that is known, else 'last'.
+
+    Raises:
+      InputError: no checkpoint, or none that fits.
+    """
+    root = epath.Path(model_dir).absolute() / FOLDER
+    steps = _manager(root, read_only=True).all_steps() if root.exists() else []
+    if not steps:
+        raise InputError(
+            got=f"{model_dir}, which has no checkpoint",
+            want="the directory of a training run",
+            do="train first, or correct the path",
+        )
+    manager = _manager(root, read_only=True)
+    newest = max(steps)
+    try:
+        loop = _loop(manager, newest)
+        best = [step for _, step in loop.get("best", []) if step in steps]
+        step = best[0] if best and which == "best" else newest
+        item = "ema" if (root / str(step) / "ema").exists() else "params"
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract_params)})
+        return manager.restore(step, args=args)[item], step
+    except _UNREADABLE as error:
+        raise InputError(
+            got=f"a checkpoint in {model_dir} that cannot be read "
+            f"({str(error).strip().splitlines()[0][:200]})",
+            want="a checkpoint of the model in its config.json",
+        ) from error
+
+
+def digest(state: Any) -> str:
+    """A checksum of all arrays: the same on every mesh, other for another bit."""
+    return f"{int(_digest(state)):08x}"
+
+
+@jax.jit
+def _digest(state):
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(state), start=1):
+        bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf)), jnp.uint32)
+        total += jnp.uint32(2 * number + 1) * jnp.sum(bits, dtype=jnp.uint32)
+    return total
+
+
+def _word(leaf):
+    return jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.uint32
+
+
+def _own(leaf: jax.Array) -> jax.Array:
+    """A copy on a CPU, where the writer would read the memory that is donated next."""
+    on_cpu = next(iter(leaf.devices())).platform == "cpu"
+    return jnp.copy(leaf) if on_cpu else leaf
+
+
+def _manager(root: epath.Path, read_only: bool = False) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
+    )
+    return ocp.CheckpointManager(root, options=options)
+
+
+def _loop(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    args = ocp.args.Composite(loop=ocp.args.JsonRestore())
+    return dict(manager.restore(step, args=args)["loop"])
+
+
+def _read(manager, step: int, abstract: State) -> tuple[State, dict]:
+    wanted = abstract._asdict()
+    del wanted["step"]
+    items = {k: ocp.args.StandardRestore(v) for k, v in wanted.items() if v is not None}
+    args = ocp.args.Composite(loop=ocp.args.JsonRestore(), **items)
+    found = manager.restore(step, args=args)
+    loop = dict(found["loop"])
+    sharding = abstract.step.sharding
+    state = State(
+        step=jax.device_put(jnp.int32(loop.pop("step")), sharding),
+        params=found["params"],
+        ema=found["ema"] if abstract.ema is not None else None,
+        opt_state=found["opt_state"],
+    )
+    written = loop.pop("digest")
+    if digest(state) != written:
+        raise ValueError(f"its digest is {digest(state)}, it was written as {written}")
+    return state, loop

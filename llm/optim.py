@@ -1,0 +1,220 @@
+"""Schedules and optimizers, as optax chains.
+
+Every optimizer treats a stack of scanned layers as the layers it holds: what an update
+takes from a whole leaf (Muon's orthogonal factor, Adafactor's row and column means) is
+taken a layer at a time, so that scanning does not change training.
+
+    tx = optimizer("muon", schedule("cosine", 1000), axes, learning_rate=3e-3)
+    groups(...)  # {leaf name: optimizer}, for the log
+"""
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from llm import tree
+from llm.errors import InputError
+from llm.precision import Policy, matmul, transposed
+
+NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "linear", "rsqrt", "wsd")
+# Axes of a leaf that only stack what are separate parameters.
+STACKING = ("layers", "experts")
+
+
+def schedule(
+    name: str, steps: int, *, warmup: float = 0.05, decay: float = 0.2, final: float = 0.1
+) -> Callable[[jax.Array], jax.Array]:
+    """The factor of the peak learning rate at a step (0 is the first update).
+
+    Args:
+      steps: length of the run.
+      warmup: share of the run over which the factor rises linearly from near 0 to 1.
+      decay: share of the run over which `wsd` falls linearly at the end.
+      final: factor at the end of the run (`rsqrt` and `constant` do without).
+    """
+    if name not in SCHEDULES:
+        raise InputError(got=f"schedule {name!r}", want=f"one of {', '.join(SCHEDULES)}")
+    rise = max(1, round(warmup * steps))
+    fall = max(1, round(decay * steps))
+    rest = max(1, steps - rise)
+
+    def factor(step):
+        step = jnp.asarray(step, jnp.float32) + 1
+        up = jnp.minimum(step / rise, 1.0)
+        done = jnp.clip((step - rise) / rest, 0.0, 1.0)
+        shape = {
+            "constant": lambda: 1.0,
+            "linear": lambda: 1 + (final - 1) * done,
+            "cosine": lambda: final + (1 - final) * (1 + jnp.cos(jnp.pi * done)) / 2,
+            "rsqrt": lambda: jnp.sqrt(rise / jnp.maximum(step, rise)),
+            "wsd": lambda: (
+                1 + (final - 1) * jnp.clip((step - steps + fall) / fall, 0.0, 1.0)
+            ),
+        }[name]()
+        return up * shape
+
+    return factor
+
+
+def groups(
+    name: str, axes: dict[str, tuple[str, ...]], *, freeze: str = ""
+) -> dict[str, str]:
+    """The optimizer of every leaf, from the logical axes of each ({leaf name: axes})."""
+
+    def group(leaf, names):
+        if freeze and re.fullmatch(freeze, leaf):
+            return "frozen"
+        if name == "muon":
+            return "muon" if is_matrix(names) else "adamw"
+        return name
+
+    return {leaf: group(leaf, names) for leaf, names in axes.items()}
+
+
+def is_matrix(axes: tuple[str, ...]) -> bool:
+    """Whether a leaf is a hidden layer's matrix (a stack of them, with heads unfolded).
+
+    Embeddings and the output projection have the axis `vocab` and are not.
+    """
+    own = [a for a in axes if a not in STACKING]
+    return len(own) >= 2 and "embed" in (own[0], own[-1]) and "vocab" not in own
+
+
+def optimizer(
+    name: str,
+    factor: Callable[[jax.Array], jax.Array],
+    axes: dict[str, tuple[str, ...]],
+    *,
+    learning_rate: float,
+    muon_learning_rate: float = 0.02,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    momentum: float = 0.95,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay: str = r".*(kernel|embedding)",
+    freeze: str = "",
+    policy: Policy = Policy(),
+) -> optax.GradientTransformation:
+    """An optimizer by name; clipping is the training loop's, which has the norm.
+
+    Args:
+      factor: what `schedule` returned.
+      axes: {leaf name: logical axes}.
+      decay: regular expression of the leaves that decay, decoupled from the gradient.
+      policy: precision of Muon's products.
+    """
+    if name not in NAMES:
+        raise InputError(got=f"optimizer {name!r}", want=f"one of {', '.join(NAMES)}")
+
+    def scaled(core, peak):
+        return optax.chain(
+            core,
+            optax.add_decayed_weights(weight_decay, lambda p: tree.matches(p, decay)),
+            optax.scale_by_learning_rate(lambda step: peak * factor(step)),
+        )
+
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
+    # L2 regularisation for plain Adam, as it was defined; AdamW decouples it.
+    coupled = optax.add_decayed_weights(weight_decay, lambda p: tree.matches(p, decay))
+    plain = optax.chain(
+        coupled, adam, optax.scale_by_learning_rate(lambda s: learning_rate * factor(s))
+    )
+    made = {
+        "adamw": lambda: scaled(adam, learning_rate),
+        "adam": lambda: plain,
+        "sgd": lambda: scaled(optax.trace(decay=momentum), learning_rate),
+        "rmsprop": lambda: scaled(
+            optax.scale_by_rms(decay=b2, eps=epsilon), learning_rate
+        ),
+        "lion": lambda: scaled(optax.scale_by_lion(b1=b1, b2=b2), learning_rate),
+        "adafactor": lambda: scaled(
+            by_layer(
+                optax.chain(
+                    optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)
+                ),
+                axes,
+            ),
+            learning_rate,
+        ),
+        "muon": lambda: scaled(
+            scale_by_muon(axes, momentum=momentum, policy=policy), muon_learning_rate
+        ),
+        "frozen": optax.set_to_zero,
+    }
+    labels = groups(name, axes, freeze=freeze)
+    return optax.partition(
+        {group: made[group]() for group in set(labels.values())},
+        lambda params: tree.map_named(lambda leaf, _: labels[leaf], params),
+    )
+
+
+def by_layer(
+    tx: optax.GradientTransformation, axes: dict[str, tuple[str, ...]]
+) -> optax.GradientTransformation:
+    """Applies `tx` to each layer of a stacked leaf as to a leaf of its own."""
+
+    def kind(params):
+        return tree.map_named(
+            lambda leaf, _: "stack" if axes[leaf][:1] == ("layers",) else "leaf", params
+        )
+
+    mapped = optax.GradientTransformation(
+        jax.vmap(tx.init), lambda g, s, p=None: jax.vmap(tx.update)(g, s, p)
+    )
+    return optax.partition({"stack": mapped, "leaf": tx}, kind)
+
+
+def scale_by_muon(
+    axes: dict[str, tuple[str, ...]], *, momentum: float = 0.95, policy: Policy
+) -> optax.GradientTransformation:
+    """Muon (kellerjordan.github.io/posts/muon): an orthogonalised momentum.
+
+    A kernel is seen as a matrix from its inputs to its outputs, with heads folded, a
+    layer (and expert) at a time; the update is scaled by sqrt(max(1, out / in)).
+    """
+
+    def init(params):
+        return optax.TraceState(trace=jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        trace = jax.tree.map(lambda g, m: momentum * m + g, updates, state.trace)
+
+        def direction(leaf, gradient, held):
+            nesterov = momentum * held + gradient
+            matrix = as_matrix(nesterov, axes[leaf])
+            scale = max(1.0, matrix.shape[-1] / matrix.shape[-2]) ** 0.5
+            return (orthogonal(matrix, policy) * scale).reshape(gradient.shape)
+
+        return tree.map_named(direction, updates, trace), optax.TraceState(trace)
+
+    return optax.GradientTransformation(init, update)
+
+
+def as_matrix(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """[stacking..., inputs, outputs]: the axis `embed` is one side, the rest the other."""
+    stacking = sum(a in STACKING for a in axes)
+    shape = x.shape[stacking:]
+    if axes[stacking] == "embed":
+        return x.reshape(*x.shape[:stacking], shape[0], -1)
+    return x.reshape(*x.shape[:stacking], -1, shape[-1])
+
+
+def orthogonal(x: jax.Array, policy: Policy, steps: int = 5) -> jax.Array:
+    """An approximation of U V^T where x = U S V^T, by a quintic Newton-Schulz iteration.
+
+    Its singular values end between about 0.7 and 1.2; the coefficients favour speed.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.swapaxes(-1, -2) if tall else x
+    x = x / (jnp.linalg.norm(x, axis=(-2, -1), keepdims=True) + 1e-7)
+    for _ in range(steps):
+        gram = matmul(x, transposed(x, policy), policy)
+        x = a * x + matmul(b * gram + c * matmul(gram, gram, policy), x, policy)
+    return x.swapaxes(-1, -2) if tall else x

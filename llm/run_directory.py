@@ -1,0 +1,99 @@
+"""A run directory belongs to one config, and says so before anything is written.
+
+`config.json` holds the resolved config, package versions, the git commit and the device.
+The same command run again finds its own config and goes on; another config is refused
+with the fields that differ.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from etils import epath
+
+from llm import atomic
+from llm.errors import InputError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) -> None:
+    """Makes `workdir` this config's, or checks that it is already.
+
+    Args:
+      config: nested plain values, as `ConfigDict.to_dict()` returns them.
+
+    Raises:
+      InputError: the directory holds another config, or cannot be written.
+    """
+    path = epath.Path(workdir) / "config.json"
+    config = json.loads(json.dumps(config))
+    if path.exists():
+        held = load(workdir)["config"]
+        if held != config:
+            raise InputError(
+                got=f"a config that differs from the one in {workdir} in "
+                + "; ".join(differences(held, config)),
+                want="the same config, to resume",
+                do="use another --workdir",
+            )
+        return
+    record = {
+        "config": config,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "git_commit": _git_commit(),
+        "device_kind": device,
+        "devices": devices,
+        "python": platform.python_version(),
+    }
+    atomic.write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def load(workdir: str) -> dict[str, Any]:
+    """The content of config.json.
+
+    Raises:
+      InputError: the directory is not a run directory.
+    """
+    path = epath.Path(workdir) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            got=f"{workdir or 'no directory'}, which has no config.json",
+            want="the directory of a run",
+            do="train one first, or correct the path",
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            got=f"{path}, which is not JSON ({error})", want="a whole config.json"
+        ) from error
+
+
+def differences(held: Any, new: Any, prefix: str = "") -> list[str]:
+    """Lines such as `train.steps (100 there, 200 here)`."""
+    if isinstance(held, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(held.keys() | new.keys()):
+            found += differences(held.get(key), new.get(key), f"{prefix}{key}.")
+        return found
+    return [] if held == new else [f"{prefix[:-1]} ({held!r} there, {new!r} here)"]
+
+
+def _git_commit() -> str:
+    """The commit of the checkout that this package is run from, or ''."""
+    here = pathlib.Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,36 @@
+"""From raw text to a measured, talking model: every workload in turn, then the report.
+
+    corpus -> tokenizer -> training -> held-out evaluation -> samples -> report.html
+
+Each workload leaves its result in the run directory and finds it there the next time, so
+a pipeline that was stopped goes on where it was.
+"""
+
+import time
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import registry, report, run_directory, units
+
+STAGES = ("prepare_data", "train_tokenizer", "train", "evaluate", "generate")
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Runs the stages whose result is not there yet, and writes the report."""
+    devices = jax.devices()
+    run_directory.claim(
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+    )
+    for number, stage in enumerate(STAGES, start=1):
+        title = f"[{number}/{len(STAGES)}] {stage}"
+        if (epath.Path(workdir) / f"{stage}.json").exists():
+            print(f"{title}: done before", flush=True)
+            continue
+        print(title, flush=True)
+        start = time.perf_counter()
+        registry.build("workloads", stage)(c, workdir)
+        print(f"{title}: {units.duration(time.perf_counter() - start)}", flush=True)
+        report.write(workdir)
+    print(f"report: {report.write(workdir)}")

@@ -1,0 +1,278 @@
+"""Pretraining: tokens in, checkpoints, metrics and train.json out.
+
+Run the same command again after a kill and it goes on where the newest checkpoint is,
+bit for bit on a CPU.
+"""
+
+import functools
+import json
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, flops, optim, registry, run_directory, sharding, tree, units
+from llm import train as training
+from llm.checkpoint import Checkpoints
+from llm.data import loader, tokens
+from llm.data import tokenizer as tokenizers
+from llm.errors import InputError
+from llm.monitor import Console, MetricWriter
+from llm.nn.contract import plain_inputs, with_head
+from llm.precision import Policy
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
+    devices = jax.devices()
+    run_directory.claim(
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+    )
+    t = c.train
+    mesh = sharding.make_mesh(c.mesh, devices)
+    _check_batch(t, mesh)
+    policy = Policy(_dtype(t.dtype), devices[0].platform)
+    console_line = functools.partial(print, flush=True)
+
+    tokenizer, train_split, validation_split = _open_data(workdir)
+    vocab_size = padded_vocab(tokenizer.vocab_size)
+    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
+    objective = registry.build("objectives", c.objective)
+    check_pair(c, objective)
+    apply = with_head(model)
+
+    hosts = (jax.process_index(), jax.process_count())
+    data = loader.batches(
+        train_split,
+        seq_len=t.seq_len,
+        batch_size=t.batch_size,
+        seed=c.seed,
+        features=objective.features,
+        hosts=hosts,
+    )
+    steps = length(t, data.rows_per_epoch)
+    held_out = loader.eval_batches(
+        validation_split,
+        seq_len=t.seq_len,
+        batch_size=t.batch_size // t.accumulate,
+        features=objective.features,
+        limit=t.validation_sequences,
+        hosts=hosts,
+    )
+
+    init = functools.partial(init_params, model)
+    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    factor = optim.schedule(steps=steps, **c.schedule)
+    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
+    tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+    abstract = training.abstract_state(init, tx, mesh, c.rules, ema=t.ema > 0)
+
+    knobs = training.Knobs(
+        steps=steps,
+        tokens_per_step=t.batch_size * t.seq_len,
+        accumulate=t.accumulate,
+        clip_norm=c.optimizer.clip_norm,
+        ema=t.ema,
+        seed=c.seed,
+        log_every=t.log_every,
+        validate_every=t.validate_every,
+        checkpoint_every=t.checkpoint_every,
+        patience=t.patience,
+        overfit_gap=t.overfit_gap,
+        flops_per_token=flops.train_flops_per_token(
+            flops.matmul_params(abstract.params),
+            layers=model.layers,
+            heads=model.heads,
+            head_dim=model.head_dim,
+            seq_len=t.seq_len,
+        ),
+        peak_flops=flops.peak_flops(devices) or 0.0,
+        tokens_per_epoch=data.rows_per_epoch * t.seq_len,
+    )
+    groups = _groups(optim.groups(c.optimizer.name, axes, freeze=c.optimizer.freeze),
+                     abstract.params)  # fmt: skip
+    for line in _opening(c, abstract, mesh, knobs, groups, policy):
+        console_line(line)
+
+    checkpoints = Checkpoints(workdir, keep_last=t.keep_last, keep_best=t.keep_best)
+    restored = checkpoints.restore(abstract, say=console_line)
+    if restored is None:
+        with sharding.laid_out(mesh, c.rules):
+            state, loop = training.init_state(init, tx, abstract, c.seed), {}
+    else:
+        state, loop = restored
+        console_line(f"resuming after step {int(state.step)}")
+
+    place = functools.partial(
+        jax.make_array_from_process_local_data, sharding.batch_sharding(mesh)
+    )
+    on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    step = jax.jit(
+        training.build_step(apply, objective, tx, knobs, policy),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+    )
+    peak = _peak_rate(c)
+    with (
+        sharding.laid_out(mesh, c.rules),
+        MetricWriter(
+            workdir,
+            resume_step=int(state.step),
+            wandb=t.wandb,
+            run_config=c.to_dict(),
+        ) as writer,
+        Console(steps) as console,
+    ):
+        state, loop = training.fit(
+            state,
+            loop,
+            step=step,
+            validate=jax.jit(training.build_validate(apply, objective, policy)),
+            batches=lambda start: map(on_devices, data.iterate(start)),
+            validation=lambda: map(on_devices, held_out),
+            documents=data.document_ids,
+            learning_rate=lambda at: peak * float(factor(np.int32(at))),
+            knobs=knobs,
+            checkpoints=checkpoints,
+            writer=writer,
+            console=console,
+        )
+    checkpoints.close()
+    _write_result(workdir, state, loop, knobs, groups, abstract)
+
+
+def init_params(model: Any, key: jax.Array) -> Any:
+    """New parameters in their boxes; shapes do not depend on the batch."""
+    return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
+
+
+def padded_vocab(size: int, multiple: int = 128) -> int:
+    """The vocabulary rounded up, so that every mesh divides it and tiles are whole."""
+    return -(-size // multiple) * multiple
+
+
+def length(t: ConfigDict, rows_per_epoch: int) -> int:
+    """Steps of the run, from exactly one of `steps`, `tokens` and `epochs`."""
+    given = {name: t[name] for name in ("steps", "tokens", "epochs") if t[name]}
+    if len(given) != 1 or min(given.values()) < 0:
+        raise InputError(
+            got=", ".join(f"train.{k}={v}" for k, v in given.items()) or "no length",
+            want="exactly one of train.steps, train.tokens and train.epochs above 0",
+        )
+    if t.steps:
+        return t.steps
+    if t.tokens:
+        return math.ceil(t.tokens / (t.batch_size * t.seq_len))
+    return math.ceil(t.epochs * rows_per_epoch / t.batch_size)
+
+
+def check_pair(c: ConfigDict, objective: Any) -> None:
+    """Raises InputError where the objective cannot train this kind of model."""
+    kind = registry.module("models", c.model.name).KIND
+    if kind not in objective.kinds:
+        fitting = [
+            name
+            for name in registry.choices("objectives")
+            if kind in registry.build("objectives", name).kinds
+        ]
+        raise InputError(
+            got=f"objective {c.objective.name!r}, which needs a model that is "
+            f"{' or '.join(objective.kinds)}; {c.model.name!r} is {kind}",
+            want=f"one of {', '.join(fitting)}",
+        )
+
+
+def _check_batch(t: ConfigDict, mesh) -> None:
+    ways = sharding.batch_ways(mesh) * t.accumulate
+    if t.accumulate < 1 or t.batch_size < 1 or t.batch_size % ways:
+        raise InputError(
+            got=f"train.batch_size {t.batch_size} with {t.accumulate} micro-batches on "
+            f"a mesh of {dict(mesh.shape)}",
+            want=f"a multiple of {ways}",
+        )
+
+
+def _dtype(name: str) -> str:
+    if name not in ("float32", "bfloat16"):
+        raise InputError(got=f"train.dtype {name!r}", want="float32 or bfloat16")
+    return name
+
+
+def _open_data(workdir: str):
+    root = epath.Path(workdir)
+    tokenizer = tokenizers.load(root / "tokenizer")
+    opened = [
+        tokens.open_split(root / "tokens", name, tokenizer.fingerprint)
+        for name in ("train", "validation")
+    ]
+    return tokenizer, *opened
+
+
+def _peak_rate(c: ConfigDict) -> float:
+    """The learning rate that the log shows: Muon's own where Muon trains."""
+    muon = c.optimizer.name == "muon"
+    return c.optimizer.muon_learning_rate if muon else c.optimizer.learning_rate
+
+
+def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
+    leaves = tree.named_leaves(params)
+    made = []
+    for group in sorted(set(labels.values())):
+        names = [name for name, label in labels.items() if label == group]
+        parameters = tree.count([leaves[name] for name in names])
+        made.append({"optimizer": group, "names": names, "leaves": len(names),
+                     "parameters": parameters})  # fmt: skip
+    return made
+
+
+def _opening(c, abstract, mesh, knobs, groups, policy):
+    """What a run says before its first step."""
+    devices = mesh.devices.size
+    kind = mesh.devices.flat[0].device_kind
+    yield (
+        f"{c.model.name}: {units.count(tree.count(abstract.params))} parameters, "
+        f"{policy.dtype} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
+        f"rules {c.rules}, attention: batched XLA products"
+    )
+    for group in groups:
+        names = group["names"]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        yield f"{group['optimizer']}: {units.count(group['parameters'])} in {shown}"
+    tokens_in_all = knobs.steps * knobs.tokens_per_step
+    yield (
+        f"{knobs.steps} steps of {knobs.tokens_per_step} tokens: "
+        f"{units.count(tokens_in_all)} tokens, "
+        f"{tokens_in_all / knobs.tokens_per_epoch:.2f} epochs"
+    )
+
+
+def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
+    at = int(state.step)
+    done = at * knobs.tokens_per_step
+    logged = epath.Path(workdir) / "metrics.jsonl"
+    rates = [
+        (r["tokens_per_s"], r["mfu"])
+        for r in map(json.loads, logged.read_text().splitlines())
+    ]
+    result = {
+        "steps": at,
+        "tokens": done,
+        "epochs": done / knobs.tokens_per_epoch,
+        "parameters": tree.count(abstract.params),
+        "seconds": loop["seconds"],
+        "validation_loss": loop.get("validation_loss"),
+        "best_validation_loss": loop.get("best_validation_loss"),
+        "best_step": loop.get("best_step"),
+        "stopped_early": loop["stopped_early"],
+        "tokens_per_s": float(np.median([rate for rate, _ in rates])),
+        "mfu": float(np.median([mfu for _, mfu in rates])) if knobs.peak_flops else None,
+        "optimizer_groups": groups,
+        "events": loop["events"],
+    }
+    atomic.write_text(
+        epath.Path(workdir) / "train.json", json.dumps(result, indent=1) + "\n"
+    )
