@@ -1,6 +1,6 @@
 """From nothing to a small language model of Python, on two CPU cores.
 
-    python -m llm.main --config=configs/quickstart.py --workdir=runs/quickstart
+python -m llm.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from llm import config, registry
@@ -11,7 +11,14 @@ def get_config(arg=None):
     c = config.base()
     c.workload = "pipeline"
     c.model = registry.spec(
-        "models", "llama", layers=4, width=256, heads=4, kv_heads=2, head_dim=64, mlp=704,
+        "models",
+        "llama",
+        layers=4,
+        width=256,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        mlp=704,
         how="unroll",
     )
     c.optimizer.update(

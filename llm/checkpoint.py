@@ -92,7 +92,9 @@ class Checkpoints:
                 return _read(self._manager, step, abstract)
             except _UNREADABLE as error:
                 reason = str(error).strip().splitlines()[0][:200]
-                say(f"checkpoint {step} cannot be read ({reason}); trying the one before")
+                say(
+                    f"checkpoint {step} cannot be read ({reason}); trying the one before"
+                )
                 self._set_aside(step)
         if steps:
             raise InputError(
@@ -132,14 +134,14 @@ def restore_params(
       InputError: no checkpoint, or none that fits.
     """
     root = epath.Path(model_dir).absolute() / FOLDER
-    steps = _manager(root, read_only=True).all_steps() if root.exists() else []
+    manager = _manager(root, read_only=True) if root.exists() else None
+    steps = manager.all_steps() if manager else []
     if not steps:
         raise InputError(
             got=f"{model_dir}, which has no checkpoint",
             want="the directory of a training run",
             do="train first, or correct the path",
         )
-    manager = _manager(root, read_only=True)
     newest = max(steps)
     try:
         loop = _loop(manager, newest)

@@ -43,9 +43,7 @@ def base() -> ConfigDict:
     # What happens to them, in this order: files of llm/stages/ ...
     c.data.stages = ("normalise", "generated", "exact_dedup", "minhash")
     # ... and their knobs.
-    c.data.stage = ConfigDict(
-        {name: _knobs("stages", name) for name in c.data.stages}
-    )
+    c.data.stage = ConfigDict({name: _knobs("stages", name) for name in c.data.stages})
     # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
     c.data.validation_fraction = 0.05
     c.data.test_fraction = 0.05
@@ -125,20 +123,24 @@ def base() -> ConfigDict:
     c.mesh = (("data", -1),)
     c.rules = "fsdp"
 
+    # A text file, or a folder of them, to score besides the held-out split.
+    c.eval_text = ""
+
     c.evaluate = ConfigDict()
     # A trained run directory; '' is this workdir.
     c.evaluate.model_dir = ""
     # Files of llm/evals/ to run, in this order.
     c.evaluate.tasks = ("perplexity", "syntax")
-    # Split of the corpus that is scored, and the file that is scored instead, if any.
+    # Split of the corpus that is scored.
     c.evaluate.split = "test"
-    c.evaluate.text = ""
-    # Tokens of context that a window keeps from the window before, so that few tokens
-    # are scored with little context; and windows scored at once.
+    # Share of a window that is context kept from the window before, so that few tokens
+    # are scored with little context; and windows scored, or texts generated, at once.
     c.evaluate.overlap = 0.5
     c.evaluate.batch_size = 32
-    # Functions that the syntax task completes.
-    c.evaluate.syntax_samples = 100
+    # Knobs of the tasks.
+    c.evaluate.task = ConfigDict(
+        {name: _knobs("evals", name) for name in c.evaluate.tasks}
+    )
 
     c.generate = ConfigDict()
     # A trained run directory; '' is this workdir.
@@ -176,7 +178,8 @@ def debug(c: ConfigDict) -> ConfigDict:
     c.train.update(steps=3, tokens=0, epochs=0.0, batch_size=8, seq_len=64)
     c.train.update(log_every=1, validate_every=0, validation_sequences=8)
     c.train.update(checkpoint_every=2, accumulate=min(c.train.accumulate, 2))
-    c.evaluate.update(syntax_samples=4, batch_size=8)
+    c.evaluate.batch_size = 8
+    c.evaluate.task.syntax.update(registry.module("evals", "syntax").TINY)
     c.generate.update(max_tokens=16)
     c.mesh = (("data", -1),)
     return c
@@ -289,7 +292,8 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
             got=f"flag --{name}", want=f"{', '.join(known)}{registry.hint(name, known)}"
         )
     return InputError(
-        got=text, want="fields and values as the config has them",
+        got=text,
+        want="fields and values as the config has them",
         do="see llm/config.py for every field",
     )
 

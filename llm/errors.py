@@ -30,7 +30,8 @@ class Preempted(Stopped):
 
     def __init__(self, step: int):
         super().__init__(
-            f"asked to stop: saved step {step}; run the same command again to resume", 75
+            f"asked to stop: saved step {step}; run the same command again to resume",
+            75,
         )
 
 

@@ -128,3 +128,22 @@ def _chunk(hidden, targets, weights, unembed_DV, z_loss, policy, *, gradient):
         matmul(transposed(hidden_MD, policy), dlogits_MV, policy), policy
     )
     return sums, dhidden_MD.reshape(hidden.shape), dunembed_DV
+
+
+def token_scores(
+    hidden_BTD: jax.Array,
+    unembed_DV: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    policy: Policy,
+) -> tuple[jax.Array, jax.Array]:
+    """-log p of every target, in nats, and whether it is the most likely token."""
+
+    def row(_, given):
+        hidden_TD, target_T = given
+        logits_TV = matmul(hidden_TD, unembed_DV, policy)
+        chosen_T = jnp.take_along_axis(logits_TV, target_T[:, None], axis=1)[:, 0]
+        nll_T = jax.nn.logsumexp(logits_TV, axis=-1) - chosen_T
+        return None, (nll_T, chosen_T >= logits_TV.max(axis=-1))
+
+    return jax.lax.scan(row, None, (hidden_BTD, targets_BT))[1]

@@ -20,7 +20,7 @@ from llm.errors import InputError, report_input_error
 
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)  # orbax tells much
     try:
         c, workdir = config.from_flags(argv)
         registry.build("workloads", c.workload)(c, workdir)

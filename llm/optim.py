@@ -26,7 +26,12 @@ STACKING = ("layers", "experts")
 
 
 def schedule(
-    name: str, steps: int, *, warmup: float = 0.05, decay: float = 0.2, final: float = 0.1
+    name: str,
+    steps: int,
+    *,
+    warmup: float = 0.05,
+    decay: float = 0.2,
+    final: float = 0.1,
 ) -> Callable[[jax.Array], jax.Array]:
     """The factor of the peak learning rate at a step (0 is the first update).
 
@@ -37,7 +42,9 @@ def schedule(
       final: factor at the end of the run (`rsqrt` and `constant` do without).
     """
     if name not in SCHEDULES:
-        raise InputError(got=f"schedule {name!r}", want=f"one of {', '.join(SCHEDULES)}")
+        raise InputError(
+            got=f"schedule {name!r}", want=f"one of {', '.join(SCHEDULES)}"
+        )
     rise = max(1, round(warmup * steps))
     fall = max(1, round(decay * steps))
     rest = max(1, steps - rise)

@@ -34,7 +34,8 @@ def module(folder: str, name: str) -> Any:
     known = choices(folder)
     if name not in known:
         raise InputError(
-            got=f"{folder} {name!r}", want=f"one of {', '.join(known)}{hint(name, known)}"
+            got=f"{folder} {name!r}",
+            want=f"one of {', '.join(known)}{hint(name, known)}",
         )
     return importlib.import_module(f"llm.{folder}.{name}")
 

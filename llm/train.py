@@ -68,7 +68,9 @@ def abstract_state(
     params = _placed(nn.meta.unbox(boxed), sharding.shardings_of(boxed, mesh, rules))
     opt_state = jax.eval_shape(tx.init, params)
     whole = sharding.replicated(mesh)
-    own = {n: (leaf.shape, leaf.sharding) for n, leaf in tree.named_leaves(params).items()}
+    own = {
+        n: (leaf.shape, leaf.sharding) for n, leaf in tree.named_leaves(params).items()
+    }
 
     def like_its_parameter(name, leaf):
         # A moment's name ends in the name of its parameter.

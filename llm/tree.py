@@ -53,5 +53,7 @@ def size_bytes(tree: Any) -> int:
 
 def global_norm(tree: Any) -> jax.Array:
     """Square root of the sum of squares of all leaves, in float32."""
-    squares = [jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)]
+    squares = [
+        jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
+    ]
     return jnp.sqrt(sum(squares))

@@ -175,9 +175,9 @@ class Block(nn.Module):
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
             y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
-            y_BTD = SwiGLU(
-                self.mlp, self.policy, self.residual_scale, name="mlp"
-            )(y_BTD)
+            y_BTD = SwiGLU(self.mlp, self.policy, self.residual_scale, name="mlp")(
+                y_BTD
+            )
             x_BTD = x_BTD + drop(y_BTD)
         return x_BTD, cache
 

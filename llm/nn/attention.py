@@ -111,9 +111,7 @@ def _over_heads(mask: jax.Array, q_BKRH: jax.Array, by_key: bool = False) -> jax
     B, R = mask.shape[0], q_BKRH.shape[2]
     T = mask.shape[2 if by_key else 1]
     if by_key:
-        mask_BSGT = jnp.broadcast_to(
-            mask[:, :, None, :], (B, mask.shape[1], R // T, T)
-        )
+        mask_BSGT = jnp.broadcast_to(mask[:, :, None, :], (B, mask.shape[1], R // T, T))
         return mask_BSGT.reshape(B, 1, -1, R)
     S = mask.shape[2]
     mask_BGTS = jnp.broadcast_to(mask[:, None], (B, R // T, T, S))

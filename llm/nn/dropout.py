@@ -25,7 +25,7 @@ class Dropout(nn.Module):
         key = self.make_rng("dropout")
         keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(index_B)
         keep = 1 - self.rate
-        kept_BTD = jax.vmap(
-            lambda k: jax.random.bernoulli(k, keep, x_BTD.shape[1:])
-        )(keys_B)
+        kept_BTD = jax.vmap(lambda k: jax.random.bernoulli(k, keep, x_BTD.shape[1:]))(
+            keys_B
+        )
         return jnp.where(kept_BTD, x_BTD / keep, 0).astype(x_BTD.dtype)

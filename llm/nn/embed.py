@@ -7,6 +7,11 @@ import jax.numpy as jnp
 from llm.precision import Policy
 
 
+def padded_vocab(size: int, multiple: int = 128) -> int:
+    """The vocabulary rounded up, so that every mesh divides it and tiles are whole."""
+    return -(-size // multiple) * multiple
+
+
 class Embed(nn.Module):
     """Looks tokens up in a [vocab, width] table.
 

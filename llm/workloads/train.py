@@ -22,6 +22,7 @@ from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
 from llm.nn.contract import plain_inputs, with_head
+from llm.nn.embed import padded_vocab
 from llm.precision import Policy
 
 
@@ -150,11 +151,6 @@ def init_params(model: Any, key: jax.Array) -> Any:
     return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
 
 
-def padded_vocab(size: int, multiple: int = 128) -> int:
-    """The vocabulary rounded up, so that every mesh divides it and tiles are whole."""
-    return -(-size // multiple) * multiple
-
-
 def length(t: ConfigDict, rows_per_epoch: int) -> int:
     """Steps of the run, from exactly one of `steps`, `tokens` and `epochs`."""
     given = {name: t[name] for name in ("steps", "tokens", "epochs") if t[name]}
@@ -240,7 +236,9 @@ def _opening(c, abstract, mesh, knobs, groups, policy):
     )
     for group in groups:
         names = group["names"]
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        shown = ", ".join(names[:4]) + (
+            f" and {len(names) - 4} more" if names[4:] else ""
+        )
         yield f"{group['optimizer']}: {units.count(group['parameters'])} in {shown}"
     tokens_in_all = knobs.steps * knobs.tokens_per_step
     yield (
@@ -269,7 +267,9 @@ def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
         "best_step": loop.get("best_step"),
         "stopped_early": loop["stopped_early"],
         "tokens_per_s": float(np.median([rate for rate, _ in rates])),
-        "mfu": float(np.median([mfu for _, mfu in rates])) if knobs.peak_flops else None,
+        "mfu": float(np.median([mfu for _, mfu in rates]))
+        if knobs.peak_flops
+        else None,
         "optimizer_groups": groups,
         "events": loop["events"],
     }

@@ -1,0 +1,166 @@
+"""Whether a model writes Python: the share of `def` lines that it completes validly.
+
+A sample counts only if the `def` line with its completion parses as one function with at
+least two statements other than `pass` and a docstring, if the model ended it by itself
+(by a line that is not indented, or the end of the text) within the limit, and if it
+copies no 50 characters in a row from the training text. Samples that repeat each other
+would flatter the rate, so the share of distinct ones stands beside it, and so does the
+rate of the held-out functions themselves under the same rules (their own text may of
+course stand in the training text by chance).
+"""
+
+import ast
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from llm.task import Context, Generate, Generated, Task
+
+TINY = dict(samples=2, max_tokens=8)
+COPIED = 50  # characters in a row
+
+
+def make(
+    *,
+    samples: int = 100,
+    max_tokens: int = 256,
+    temperature: float = 0.7,
+    context: Context,
+) -> Task:
+    """Completion of `samples` held-out `def` lines, evenly spread over the functions."""
+    functions = [
+        f for d in context.documents if d.kind == "code" for f in found(d.text)
+    ]
+    count = min(samples, len(functions))
+    chosen = [functions[i * len(functions) // count] for i in range(count)]
+
+    def request(function):
+        head, _ = function
+        return [Generate(head, r"\n(?=\S)", max_tokens, temperature)]
+
+    def measure(function, answers):
+        head, body = function
+        (answer,) = answers
+        real = Generated(
+            body, "stop" if context.count_tokens(body) <= max_tokens else "length"
+        )
+        return {
+            "prompt": head,
+            "completion": answer.text,
+            "reason": fault(head, answer),
+            "corpus_reason": fault(head, real),
+        }
+
+    def summarise(figures):
+        copied = copies([f["completion"] for f in figures], context.training_texts())
+        for figure, is_copy in zip(figures, copied, strict=True):
+            if is_copy and not figure["reason"]:
+                figure["reason"] = f"copies {COPIED} characters of training text"
+        return totals(figures)
+
+    return Task(chosen, lambda f: request(f), measure, summarise)
+
+
+def found(code: str) -> list[tuple[str, str]]:
+    """(`def` line, body) of the top-level functions of a module."""
+    lines = code.splitlines(keepends=True)
+    functions = []
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef) and node.body[0].lineno > node.lineno:
+            # The signature ends in the line before the body, less comments between.
+            start, first = node.lineno - 1, node.body[0].lineno - 1
+            head = "".join(lines[start:first])
+            body = "".join(lines[first : node.end_lineno])
+            if head.rstrip().endswith(":"):
+                functions.append((head, body))
+    return functions
+
+
+def fault(head: str, answer: Generated) -> str:
+    """Why a completion does not count; '' if it does."""
+    if answer.stop_reason == "length":
+        return "did not end within the limit"
+    try:
+        body = ast.parse(head + answer.text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"does not parse: {getattr(error, 'msg', error)}"
+    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
+        return "is not one function"
+    statements = [n for n in ast.walk(body[0]) if isinstance(n, ast.stmt)]
+    real = [s for s in statements[1:] if not _says_nothing(s)]
+    return "" if len(real) >= 2 else "has fewer than two statements"
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    is_text = isinstance(statement, ast.Expr) and isinstance(
+        statement.value, ast.Constant
+    )
+    return is_text or isinstance(statement, ast.Pass)
+
+
+def totals(figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates over samples, and some samples to look at."""
+    count = max(len(figures), 1)
+    return {
+        "syntax_valid_rate": sum(not f["reason"] for f in figures) / count,
+        "syntax_corpus_rate": sum(not f["corpus_reason"] for f in figures) / count,
+        "syntax_distinct_rate": len({f["completion"] for f in figures}) / count,
+        "syntax_samples": len(figures),
+        "syntax_examples": [
+            {
+                "prompt": f["prompt"],
+                "completion": textwrap.shorten(f["completion"], 2000, placeholder="...")
+                if len(f["completion"]) > 2000
+                else f["completion"],
+                "valid": not f["reason"],
+                "reason": f["reason"],
+            }
+            for f in figures[:20]
+        ],
+    }
+
+
+def copies(samples: list[str], training_texts: list[str]) -> list[bool]:
+    """Whether each sample shares COPIED characters in a row with any training text.
+
+    Windows are compared by a polynomial hash modulo 2**64, and a hit is looked up.
+    """
+    wanted = {}
+    for number, sample in enumerate(samples):
+        for start, value in enumerate(_window_hashes(sample)):
+            wanted.setdefault(int(value), []).append((number, start))
+    known = np.array(sorted(wanted), np.uint64)
+    hit = [False] * len(samples)
+    if not len(known):
+        return hit
+    for text in training_texts:
+        hashes = _window_hashes(text)
+        if not len(hashes):
+            continue
+        at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        for value in np.unique(hashes[known[at] == hashes]):
+            for number, start in wanted[int(value)]:
+                hit[number] |= samples[number][start : start + COPIED] in text
+    return hit
+
+
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
+_INVERSE = pow(_BASE, -1, 1 << 64)
+
+
+def _window_hashes(text: str) -> np.ndarray:
+    """uint64 hash of every window of COPIED characters."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    if len(codes) < COPIED:
+        return np.zeros(0, np.uint64)
+    powers = _powers(_BASE, len(codes))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * powers)])
+    windows = sums[COPIED:] - sums[:-COPIED]
+    return windows * _powers(_INVERSE, len(windows))
+
+
+def _powers(base: int, count: int) -> np.ndarray:
+    factors = np.full(count, base, np.uint64)
+    factors[0] = 1
+    return np.cumprod(factors)

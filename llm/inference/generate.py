@@ -1,0 +1,153 @@
+"""Continues prompts: a prefill, then one token at a time from the cache.
+
+`B batch, P padded prompt, V vocab`
+
+Prompts of unequal length share a batch without left padding: each row has its own
+position, and what pads a short prompt is never seen. What a row samples depends on the
+seed, its number and its position, not on its batch mates. Decoding runs on the device in
+pieces of `_PIECE` tokens; between them the host looks for stop texts.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llm.data.tokenizer import Tokenizer
+from llm.inference import sampling
+from llm.nn.contract import Inputs
+from llm.task import Generated
+
+_PIECE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decoder:
+    """What is compiled once for all batches of a shape."""
+
+    model: Any
+    knobs: sampling.Sampling
+    forbidden: tuple[int, ...]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def prefill(self, params, tokens_BP, lengths_B, cache):
+        """Logits after each prompt, and the cache that holds the prompts."""
+        B, P = tokens_BP.shape
+        positions_BP = jnp.broadcast_to(jnp.arange(P), (B, P))
+        segments_BP = (positions_BP < lengths_B[:, None]).astype(jnp.int32)
+        inputs = Inputs(tokens_BP, positions_BP, segments_BP, jnp.arange(B))
+        hidden_BPD, cache = self.model.apply({"params": params}, inputs, cache)
+        last_B1D = jnp.take_along_axis(
+            hidden_BPD, (lengths_B - 1)[:, None, None], axis=1
+        )
+        return self._logits_BV(params, last_B1D), cache
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+    def decode(self, params, state, keys_B):
+        """`_PIECE` more tokens of every row: (state, tokens_BT)."""
+        state, tokens_TB = jax.lax.scan(
+            lambda s, _: self._step(params, s, keys_B), state, length=_PIECE
+        )
+        return state, tokens_TB.T
+
+    def _step(self, params, state, keys_B):
+        logits_BV, cache, positions_B, seen_BV = state
+        B = logits_BV.shape[0]
+        if self.knobs.repetition_penalty != 1:
+            logits_BV = sampling.penalise(
+                logits_BV, seen_BV, self.knobs.repetition_penalty
+            )
+        step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, positions_B)
+        token_B = sampling.choose(logits_BV, step_keys_B, self.knobs)
+        seen_BV = seen_BV.at[jnp.arange(B), token_B].set(True)
+        inputs = Inputs(
+            token_B[:, None],
+            positions_B[:, None],
+            jnp.ones((B, 1), jnp.int32),
+            jnp.arange(B),
+        )
+        hidden_B1D, cache = self.model.apply({"params": params}, inputs, cache)
+        logits_BV = self._logits_BV(params, hidden_B1D)
+        return (logits_BV, cache, positions_B + 1, seen_BV), token_B
+
+    def _logits_BV(self, params, hidden_B1D):
+        logits_BV = self.model.apply(
+            {"params": params}, hidden_B1D, method=self.model.unembed
+        )[:, 0]
+        # Padding of the vocabulary and tokens that no text holds.
+        return logits_BV.at[:, jnp.array(self.forbidden)].set(-jnp.inf)
+
+
+def generate(
+    model: Any,
+    params: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    knobs: sampling.Sampling,
+    max_tokens: int,
+    stop: str = "",
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[Generated]:
+    """Continues every prompt until its end, a stop, or `max_tokens` tokens.
+
+    Args:
+      stop: regular expression; the text is cut where it first matches. '' never stops.
+    """
+    forbidden = {tokenizer.bos_id, tokenizer.pad_id, tokenizer.unk_id}
+    forbidden |= set(range(tokenizer.vocab_size, model.vocab_size))
+    decoder = _Decoder(model, knobs, tuple(sorted(forbidden - {-1})))
+    done: list[Generated] = []
+    for first in range(0, len(prompts), batch_size):
+        part = prompts[first : first + batch_size]
+        done += _batch(decoder, params, tokenizer, part, max_tokens, stop, seed, first)
+    return done
+
+
+def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
+    ids = [[tokenizer.bos_id, *tokenizer.encode(p)] for p in prompts]
+    B, longest = len(ids), max(map(len, ids))
+    P = -(-longest // _PIECE) * _PIECE  # few shapes, few compilations
+    tokens_BP = np.zeros((B, P), np.int32)
+    for row, prompt in zip(tokens_BP, ids, strict=True):
+        row[: len(prompt)] = prompt
+    lengths_B = np.array([len(prompt) for prompt in ids], np.int32)
+    pieces = -(-max_tokens // _PIECE)
+    cache = decoder.model.init_cache(B, P + pieces * _PIECE)
+    logits_BV, cache = decoder.prefill(params, tokens_BP, lengths_B, cache)
+    seen_BV = np.zeros(logits_BV.shape, bool)
+    for row, prompt in zip(seen_BV, ids, strict=True):
+        row[prompt] = True
+    numbers = jnp.arange(first, first + B)
+    keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
+    state = (logits_BV, cache, jnp.asarray(lengths_B), jnp.asarray(seen_BV))
+    made: list[list[int]] = [[] for _ in ids]
+    ended: list[Generated | None] = [None] * B
+    for _ in range(pieces):
+        state, tokens_BT = decoder.decode(params, state, keys_B)
+        for row, new in enumerate(np.asarray(tokens_BT)):
+            if ended[row] is None:
+                made[row] += new.tolist()
+                ended[row] = _ended(made[row][:max_tokens], tokenizer, stop)
+        if all(ended):
+            break
+    return [
+        end or Generated(tokenizer.decode(row[:max_tokens]), "length")
+        for row, end in zip(made, ended, strict=True)
+    ]
+
+
+def _ended(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated | None:
+    """The finished text, if the end or a stop is in it."""
+    whole = tokenizer.eos_id in ids
+    text = tokenizer.decode(ids[: ids.index(tokenizer.eos_id)] if whole else ids)
+    match = re.search(stop, text) if stop else None
+    if match:
+        return Generated(text[: match.start()], "stop")
+    return Generated(text, "end") if whole else None

@@ -1,0 +1,138 @@
+"""Scores a trained run on its held-out split, and on any other text: evaluate.json."""
+
+import json
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, registry, run_directory
+from llm.data import corpus
+from llm.document import Document
+from llm.errors import InputError
+from llm.inference import load, sampling
+from llm.inference.generate import generate
+from llm.inference.score import rolling_scorer
+from llm.task import Context, Generate, Rolling, Task
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Runs `c.evaluate.tasks` on a model and writes their figures."""
+    device = jax.devices()[0]
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
+    e = c.evaluate
+    model_dir = e.model_dir or workdir
+    loaded = load.load(model_dir, device)
+    # The corpus that the model was trained on says what it has not seen.
+    corpus_dir = loaded.config.data.corpus_dir or model_dir
+    documents = corpus.read(epath.Path(corpus_dir) / "corpus", e.split)
+    context = Context(
+        documents=documents,
+        training_texts=lambda: [
+            d.text for d in corpus.read(epath.Path(corpus_dir) / "corpus", "train")
+        ],
+        count_tokens=lambda text: len(loaded.tokenizer.encode(text)),
+    )
+    answer = _answerer(loaded, c)
+    result: dict[str, Any] = {"split": e.split, "step": loaded.step}
+    for name in e.tasks:
+        knobs = {"name": name, **e.task.get(name, {})}
+        task = registry.build("evals", knobs, context=context)
+        result |= perform(task, answer)
+        print(_line(name, result), flush=True)
+    if c.eval_text:
+        outside = context._replace(documents=_outside(c.eval_text, loaded.config))
+        task = registry.build("evals", "perplexity", context=outside)
+        result["eval_text"] = {"path": c.eval_text, **perform(task, answer)}
+        print(_line(c.eval_text, result["eval_text"]), flush=True)
+    atomic.write_text(
+        epath.Path(workdir) / "evaluate.json", json.dumps(result, indent=1) + "\n"
+    )
+
+
+def perform(task: Task, answer: Any) -> dict[str, Any]:
+    """Asks everything a task wants to know, at once, and summarises the answers."""
+    asked = [task.requests(example) for example in task.examples]
+    answers = iter(answer([request for requests in asked for request in requests]))
+    figures = [
+        task.measure(example, [next(answers) for _ in requests])
+        for example, requests in zip(task.examples, asked, strict=True)
+    ]
+    return task.summarise(figures)
+
+
+def _answerer(loaded: load.Loaded, c: ConfigDict):
+    """A function from requests to answers, each kind in batches."""
+    e = c.evaluate
+    score = rolling_scorer(
+        loaded.model,
+        loaded.params,
+        loaded.tokenizer,
+        length=loaded.config.train.seq_len,
+        overlap=e.overlap,
+        batch_size=e.batch_size,
+        policy=loaded.model.policy,
+    )
+    decoding = load.for_decoding(loaded)
+
+    def answer(requests: list[Any]) -> list[Any]:
+        answers: list[Any] = [None] * len(requests)
+        by_kind: dict[Any, list[int]] = {}
+        for number, request in enumerate(requests):
+            # Generations of one form share a batch.
+            form = request[1:] if isinstance(request, Generate) else ()
+            by_kind.setdefault((type(request), form), []).append(number)
+        for (kind, form), numbers in by_kind.items():
+            texts = [requests[n][0] for n in numbers]
+            if kind is Rolling:
+                made = score(texts)
+            else:
+                stop, max_tokens, temperature = form
+                made = generate(
+                    decoding,
+                    loaded.params,
+                    loaded.tokenizer,
+                    texts,
+                    knobs=sampling.Sampling(temperature=temperature),
+                    max_tokens=max_tokens,
+                    stop=stop,
+                    seed=c.seed,
+                    batch_size=e.batch_size,
+                )
+            for number, one in zip(numbers, made, strict=True):
+                answers[number] = one
+        return answers
+
+    return answer
+
+
+def _outside(path: str, trained: ConfigDict) -> list[Document]:
+    """Documents of a text file or folder, normalised as the training text was."""
+    documents = list(registry.build("sources", {"name": "text", "path": path}))
+    if "normalise" in trained.data.stages:
+        knobs = {"name": "normalise", **trained.data.stage.normalise}
+        normalise = registry.build("stages", knobs)
+        documents = [made for d in documents for made in normalise.apply(d)]
+    if not documents:
+        raise InputError(got=f"no text in {path}", want="a text file that is not empty")
+    return documents
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    shown = {
+        "bits_per_byte": "{:.4f} bits per byte",
+        "perplexity": "perplexity {:.2f}",
+        "token_accuracy": "accuracy {:.1%}",
+        "syntax_valid_rate": "{:.0%} of sampled functions valid",
+        "syntax_corpus_rate": "corpus {:.0%}",
+        "syntax_distinct_rate": "distinct {:.0%}",
+    }
+    mine = {k: v for k, v in result.items() if k in shown}
+    if name == "perplexity" or "/" in name:
+        mine = {k: v for k, v in mine.items() if not k.startswith("syntax")}
+    if name == "syntax":
+        mine = {k: v for k, v in mine.items() if k.startswith("syntax")}
+    return f"{name}: " + ", ".join(shown[k].format(v) for k, v in mine.items())

@@ -1,0 +1,53 @@
+"""Continues prompts with a trained run: samples.txt, generate.json."""
+
+import json
+import re
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, run_directory
+from llm.inference import load, sampling
+from llm.inference.generate import generate
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Samples `c.generate.samples` continuations of every prompt and prints them."""
+    device = jax.devices()[0]
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
+    g = c.generate
+    loaded = load.load(g.model_dir or workdir, device)
+    knobs = sampling.Sampling(
+        temperature=g.temperature,
+        top_k=g.top_k,
+        top_p=g.top_p,
+        min_p=g.min_p,
+        repetition_penalty=g.repetition_penalty,
+    )
+    prompts = [prompt for prompt in g.prompts for _ in range(g.samples)]
+    made = generate(
+        load.for_decoding(loaded),
+        loaded.params,
+        loaded.tokenizer,
+        prompts,
+        knobs=knobs,
+        max_tokens=g.max_tokens,
+        stop="|".join(re.escape(text) for text in g.stop),
+        seed=c.seed,
+    )
+    samples = [
+        {"prompt": prompt, "completion": one.text, "stop_reason": one.stop_reason}
+        for prompt, one in zip(prompts, made, strict=True)
+    ]
+    text = "\n".join(
+        f"----- {number}: {s['stop_reason']} -----\n{s['prompt']}{s['completion']}\n"
+        for number, s in enumerate(samples, start=1)
+    )
+    print(text)
+    root = epath.Path(workdir)
+    atomic.write_text(root / "samples.txt", text)
+    result = {"samples": samples, "sampling": vars(knobs), "step": loaded.step}
+    atomic.write_text(root / "generate.json", json.dumps(result, indent=1) + "\n")
