@@ -40,9 +40,8 @@ def make() -> Map:
 def normalise(text: str) -> str:
     """The one form of `text`; '' if nothing is left. Idempotent."""
     text = _PAGE_BREAKS.sub("", _NEWLINES.sub("\n", _SURROGATES.sub("\ufffd", text)))
-    text = _CONTROL.sub("", _SPACES.sub(" ", text)).lstrip("\ufeff")
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", _CONTROL.sub("", _SPACES.sub(" ", text)))
     text = "\n".join([line.rstrip() for line in text.split("\n")])
     text = _BLANK_LINES.sub("\n\n\n", text)
-    text = text.strip("\n")
+    text = text.lstrip("\n\ufeff").rstrip("\n")
     return text + "\n" if text else ""

@@ -1,0 +1,19 @@
+"""The first of equal texts stays."""
+
+from llm.data import runner
+from llm.document import Document
+from llm.stages import exact_dedup
+
+
+def test_first_copy_stays():
+    texts = {"a": "x", "b": "y", "c": "x", "d": "x ", "e": "y", "f": "x"}
+    documents = [Document(i, t, "s", i, "prose", 1) for i, t in texts.items()]
+    result = runner.run([("exact_dedup", exact_dedup.make())], documents)
+    assert [document.id for document in result.documents] == ["a", "b", "d"]
+    assert result.links == [("a", "c"), ("a", "f"), ("b", "e")]
+    (entry,) = result.counts
+    assert entry["dropped"] == {
+        "exact copy of an earlier document": {
+            "documents": 3, "bytes": 3, "examples": ["c", "e", "f"],
+        }
+    }  # fmt: skip

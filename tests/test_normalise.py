@@ -1,0 +1,72 @@
+"""Normalisation does what its table says, once, and leaves code the same program."""
+
+import ast
+import random
+import warnings
+
+import pytest
+
+from llm.document import Document
+from llm.sources import stdlib
+from llm.stages import normalise
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a\r\nb\rc", "a\nb\nc\n"),
+        ("\ufeffa", "a\n"),
+        ("e\u0301", "\u00e9\n"),
+        ("a \t\nb\u00a0\n", "a\nb\n"),
+        ("a\n\n\n\n\n\nb", "a\n\n\nb\n"),
+        ("a\n \n\t\n  \n\nb", "a\n\n\nb\n"),
+        ("a\0b\x1b[0m\x7f", "ab[0m\n"),
+        ("a\fb\vc\x85d", "a b c d\n"),
+        ("x\n\fdef f(): pass", "x\ndef f(): pass\n"),
+        ("\n\n    indented\n", "    indented\n"),
+        ("\ttab  inside", "\ttab  inside\n"),
+        ("a\ud800b", "a\ufffdb\n"),
+        (" \n\t\n", ""),
+        ("", ""),
+    ],
+)
+def test_table(before, after):
+    assert normalise.normalise(before) == after
+
+
+def test_idempotent():
+    rng = random.Random(0)
+    alphabet = (
+        "ab \t\n\r\f\v\0\x1c\x85\ufeff\u0301e\u212b\ud800\u00a0\u2028\u1100\u1161"
+    )
+    for _ in range(3000):
+        once = normalise.normalise("".join(rng.choices(alphabet, k=rng.randrange(25))))
+        assert normalise.normalise(once) == once
+
+
+def test_document_without_text_is_dropped():
+    stage = normalise.make()
+    assert stage.apply(Document("a", "\0\n", "s", "g", "prose", 2)) == []
+    (kept,) = stage.apply(Document("a", "x\r\n", "s", "g", "prose", 3))
+    assert (kept.text, kept.raw_bytes) == ("x\n", 3)
+
+
+def test_library_code_stays_the_same_program():
+    changed = 0
+    for document in stdlib.make()(lambda *skip: None):
+        text = normalise.normalise(document.text)
+        if document.kind == "code" and text != document.text:
+            changed += 1
+            assert _tree(text) == _tree(document.text), document.id
+    assert changed > 10
+
+
+def _tree(code):
+    """The syntax tree without the insides of strings, which may lose spaces."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            node.value = ""
+    return ast.dump(tree)
