@@ -39,13 +39,13 @@ def matmul_params(params: Any) -> int:
     """Weights that take part in a product with every token's activations.
 
     They are the leaves named `kernel`, and the leaf named `embedding` where the head is
-    tied, that is where the tree has no `unembed`: a look-up is no product.
+    tied, that is where nothing is named `head` or `unembed`: a look-up is no product.
 
     Args:
       params: a pytree of arrays or of shapes (`jax.eval_shape`).
     """
     sizes = {name: math.prod(x.shape) for name, x in named_leaves(params).items()}
-    tied = not any("unembed" in name.split("/") for name in sizes)
+    tied = not any({"head", "unembed"} & set(name.split("/")) for name in sizes)
     last = ("kernel", "embedding") if tied else ("kernel",)
     return sum(n for name, n in sizes.items() if name.split("/")[-1] in last)
 

@@ -1,0 +1,238 @@
+"""Parameters, FLOPs, memory, hours and money of a config, before a cent is spent.
+
+Prints a table and writes plan.json; needs no accelerator, no data and no memory to
+speak of. Works on any training config, also by `--config.workload=plan`.
+"""
+
+import functools
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, flops, optim, plan, registry, sharding, tree, units
+from llm import train as training
+from llm.errors import InputError
+from llm.nn.contract import plain_inputs, with_head
+from llm.precision import Policy
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Writes plan.json into `workdir` and prints it as a table."""
+    result = make_plan(c, corpus_dir=c.data.corpus_dir or workdir)
+    print(table(result))
+    path = epath.Path(workdir) / "plan.json"
+    atomic.write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
+    """What the config needs, as plain values: the content of plan.json."""
+    name, chips = c.plan.accelerator, c.plan.chips
+    if name not in flops.CHIPS:
+        raise InputError(
+            got=f"plan.accelerator {name!r}",
+            want=f"one of {', '.join(flops.CHIPS)}{registry.hint(name, flops.CHIPS)}",
+        )
+    if chips < 1 or not 0 < c.plan.mfu <= 1:
+        raise InputError(
+            got=f"plan.chips={chips}, plan.mfu={c.plan.mfu}",
+            want="at least one chip and a share of peak FLOP/s between 0 and 1",
+        )
+    chip = flops.CHIPS[name]
+    price = c.plan.price or chip.price
+    if not price:
+        raise InputError(
+            got=f"no price for {name}", want="dollars per chip-hour",
+            do="set --config.plan.price",
+        )  # fmt: skip
+    platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
+    policy = Policy(c.train.dtype, platform)
+    model = registry.build(
+        "models", c.model, vocab_size=_padded_vocab(c.tokenizer.vocab_size),
+        policy=policy,
+    )  # fmt: skip
+    mesh = plan.planned_mesh(c.mesh, chips * chip.devices)
+    state, need = _memory(c, model, policy, mesh)
+
+    size = {
+        "layers": model.layers,
+        "heads": getattr(model, "heads", 0),
+        "head_dim": getattr(model, "head_dim", 0),
+    }
+    seq_len = c.train.seq_len
+    products = flops.matmul_params(state.params)
+    per_token = flops.train_flops_per_token(products, seq_len=seq_len, **size)
+    parameters = tree.count(state.params)
+    costs = functools.partial(
+        plan.cost, flops_per_token=per_token, chip=chip, chips=chips, mfu=c.plan.mfu,
+        price=price,
+    )  # fmt: skip
+    tokens = _tokens(c, corpus_dir)
+    fitted = plan.fitted_tokens(parameters)
+    result = {
+        "model": c.model.name,
+        "parameters": parameters,
+        "matmul_parameters": products,
+        "train_flops_per_token": per_token,
+        "train_flops_per_token_full_attention": flops.train_flops_per_token(
+            products, seq_len=seq_len, causal=False, **size
+        ),
+        "decode_flops_per_token": flops.decode_flops_per_token(
+            products, context=seq_len, **size
+        ),
+        "mesh": [list(axis) for axis in mesh.shape.items()],
+        "rules": c.rules,
+        "remat": c.model.get("remat", "none"),
+        "optimizer": c.optimizer.name,
+        "rows_per_device": _rows(c, mesh),
+        "seq_len": seq_len,
+        "accelerator": {
+            "name": name, "chips": chips, "devices_per_chip": chip.devices,
+            "dollars_per_chip_hour": price, "expected_mfu": c.plan.mfu,
+            "peak_flops": chip.peak_flops, "hbm_bytes": chip.hbm_bytes,
+            "source": chip.source,
+        },
+        "memory_per_device": {**need._asdict(), "total": sum(need)},
+        "fits": plan.spare_bytes(need, chip) >= 0,
+        "spare_bytes": plan.spare_bytes(need, chip),
+        "verdict": plan.verdict(need, chip),
+        "tokens": tokens,
+        "compute_optimal": {
+            "tokens_at_20_per_parameter": plan.TOKENS_PER_PARAMETER * parameters,
+            "tokens_by_parametric_fit": fitted,
+        },
+        "cost": costs(tokens)._asdict() if tokens else None,
+        "cost_compute_optimal": costs(fitted)._asdict(),
+    }  # fmt: skip
+    if tokens:
+        # The size that would make the most of the same number of FLOPs.
+        best = plan.fitted_parameters(6 * parameters * tokens)
+        result["compute_optimal"]["parameters_for_this_compute"] = best
+    return result
+
+
+def _memory(c: ConfigDict, model: Any, policy: Policy, mesh: Any):
+    """(abstract training state, memory of a step), as the trainer would build them."""
+    objective = registry.build("objectives", c.objective)
+    apply = with_head(model)
+
+    def init(key):
+        return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
+
+    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
+    factor = optim.schedule(steps=1000, **c.schedule)
+    tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+    state = training.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
+
+    T = c.train.seq_len
+    blank = np.zeros(T + 1, np.int32)
+    record = {"tokens": blank, "positions": blank, "segments": blank}
+    rows = _rows(c, mesh)
+    batch = {
+        name: jax.ShapeDtypeStruct((rows, *value.shape), value.dtype)
+        for name, value in objective.features(record, np.random.default_rng(0)).items()
+    }
+    batch["index"] = jax.ShapeDtypeStruct((rows,), np.int32)
+
+    def loss(params, batch):
+        rngs = {"dropout": jax.random.key(0)}
+        return objective.loss(apply, params, batch, rngs=rngs, policy=policy)[0]
+
+    need = plan.step_memory(
+        state.params, state.opt_state, batch, loss=loss, update=tx.update,
+        accumulate=c.train.accumulate, ema=c.train.ema > 0,
+        tensor_ways=1 if c.rules == "replicated" else mesh.shape.get("tensor", 1),
+    )  # fmt: skip
+    return state, need
+
+
+def _rows(c: ConfigDict, mesh: Any) -> int:
+    """Rows of a micro-batch on one device."""
+    ways = sharding.batch_ways(mesh) * c.train.accumulate
+    if c.train.batch_size % ways:
+        raise InputError(
+            got=f"train.batch_size {c.train.batch_size} in {c.train.accumulate} "
+            f"micro-batches on {sharding.batch_ways(mesh)} batch devices",
+            want=f"a multiple of {ways}",
+            do="set --config.plan.chips or --config.train.batch_size",
+        )
+    return c.train.batch_size // ways
+
+
+def _tokens(c: ConfigDict, corpus_dir: str) -> float | None:
+    """Tokens of the run; None where it counts epochs of a corpus not yet prepared."""
+    t = c.train
+    if t.epochs:
+        path = epath.Path(corpus_dir) / "train_tokenizer.json"
+        if not path.exists():
+            return None
+        return t.epochs * json.loads(path.read_text())["tokens"]["train"]
+    return t.tokens or t.steps * t.batch_size * t.seq_len or None
+
+
+def _padded_vocab(size: int) -> int:
+    """The vocabulary as the trainer makes it: a multiple of 128."""
+    return -(-size // 128) * 128
+
+
+def table(p: dict[str, Any]) -> str:
+    """A plan as a person reads it."""
+    a, need, best = p["accelerator"], p["memory_per_device"], p["compute_optimal"]
+    mesh = " x ".join(f"{name} {size}" for name, size in p["mesh"])
+    rows_each = p["rows_per_device"]
+    cost, optimal = p["cost"], p["cost_compute_optimal"]
+    devices = "chip" if a["devices_per_chip"] == 1 else "device (half a chip)"
+    rows = [
+        ("Model", None),
+        ("parameters", f"{units.count(p['parameters'])} ({p['parameters']:,})"),
+        ("of these in products", units.count(p["matmul_parameters"])),
+        ("training FLOPs a token", units.quantity(p["train_flops_per_token"], "FLOP")),
+        (
+            "  attention counted in full",
+            units.quantity(p["train_flops_per_token_full_attention"], "FLOP"),
+        ),
+        (
+            f"decoding, {p['seq_len']} tokens of context",
+            units.quantity(p["decode_flops_per_token"], "FLOP"),
+        ),
+        (f"Memory of a {devices}, {rows_each} x {p['seq_len']} tokens", None),
+        *((kind, units.size(need[kind])) for kind in plan.Memory._fields),
+        ("total", units.size(need["total"])),
+        (f"{a['name']} ({units.size(a['hbm_bytes'])} a chip)", p["verdict"]),
+        ("layout", f"{mesh}, rules {p['rules']}, remat {p['remat']}"),
+        (f"Training on {a['chips']} x {a['name']}", None),
+        ("expected MFU", f"{a['expected_mfu']:.0%}"),
+        ("speed", f"{units.count(optimal['tokens_per_s'])} tok/s"),
+        *_cost_rows("this config", p["tokens"], cost, a),
+        *_cost_rows(
+            "compute-optimal, parametric fit",
+            best["tokens_by_parametric_fit"], optimal, a,
+        ),
+        (
+            "compute-optimal, 20 a parameter",
+            f"{units.count(best['tokens_at_20_per_parameter'])} tokens",
+        ),
+    ]  # fmt: skip
+    if "parameters_for_this_compute" in best:
+        size = units.count(best["parameters_for_this_compute"])
+        rows.append(("best size for this compute", f"{size} parameters"))
+    lines = []
+    for label, value in rows:
+        lines.append(f"  {label:<36} {value}" if value is not None else f"\n{label}")
+    return "\n".join(lines).lstrip("\n")
+
+
+def _cost_rows(label: str, tokens: float | None, cost: dict | None, a: dict):
+    if not tokens or not cost:
+        yield label, "epochs of a corpus that is not prepared yet: tokens unknown"
+        return
+    dollars = f"${cost['dollars']:,.2f}" if cost["dollars"] >= 0.01 else "under $0.01"
+    yield (
+        label,
+        f"{units.count(tokens)} tokens, {units.duration(cost['hours'] * 3600)}, "
+        f"{dollars} at ${a['dollars_per_chip_hour']:.2f} a chip-hour",
+    )

@@ -1,0 +1,272 @@
+"""Plans against formulas worked out by hand, and memory against XLA's own figures."""
+
+import json
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llm import config, flops, memory, plan, registry
+from llm.errors import InputError
+from llm.nn.contract import plain_inputs, with_head
+from llm.precision import Policy
+from llm.workloads import plan as workload
+from llm.workloads import train as trainer
+
+GiB = 2**30
+# Llama 3 8B, but for its norms of queries and keys.
+V, D, L, N, K, H, F = 128_256, 4096, 32, 32, 8, 128, 14_336
+LAYER = 2 * D * N * H + 2 * D * K * H + 3 * D * F
+SMALL = L * (2 * D + 2 * H) + D
+
+
+def eight_billion(**knobs):
+    c = config.base()
+    c.model = registry.spec(
+        "models", "llama", layers=L, width=D, heads=N, kv_heads=K, head_dim=H, mlp=F,
+        remat="full", **knobs,
+    )  # fmt: skip
+    c.tokenizer.vocab_size = V
+    c.train.update(tokens=160_000_000_000, batch_size=256, seq_len=2048)
+    c.optimizer.name = "adamw"
+    c.plan.update(accelerator="v5e", chips=256, price=1.2, mfu=0.4)
+    return c
+
+
+def test_8b_does_not_fit_on_one_chip():
+    c = eight_billion()
+    c.plan.chips, c.train.batch_size = 1, 1
+    p = workload.make_plan(c)
+    parameters = 2 * V * D + L * LAYER + SMALL
+    assert p["parameters"] == parameters
+    assert p["matmul_parameters"] == V * D + L * LAYER
+    need = p["memory_per_device"]
+    assert need["parameters"] == need["gradients"] == 4 * parameters
+    assert need["optimizer"] == pytest.approx(8 * parameters, rel=1e-6)
+    # Full rematerialisation keeps the stream before each layer, in bfloat16; the loss
+    # keeps the gradient of the output projection, in float32.
+    kept = L * 2048 * D * 2 + 4 * V * D
+    assert kept <= need["activations"] < 1.05 * kept
+    assert need["total"] == sum(need[kind] for kind in plan.Memory._fields)
+    assert not p["fits"]
+    lacking = need["total"] - 0.95 * 16 * GiB
+    assert p["spare_bytes"] == -lacking
+    assert lacking > 100 * GiB
+    assert f"does not fit: {lacking / GiB:.0f} GiB more than the 16 GiB" in p["verdict"]
+    assert p["verdict"] in workload.table(p)
+
+
+def test_8b_on_256_chips_by_hand():
+    p = workload.make_plan(eight_billion())
+    parameters = p["parameters"]
+    need = p["memory_per_device"]
+    # Every kernel is cut in 256 along its embedding axis; the small norms are whole.
+    cut = 4 * (parameters - SMALL) / 256
+    assert cut <= need["parameters"] <= cut + 4 * SMALL
+    assert need["optimizer"] == pytest.approx(2 * need["parameters"], rel=1e-3)
+    assert p["rows_per_device"] == 1
+    per_token = 6 * (V * D + L * LAYER) + 12 * L * N * H * (2048 + 1) / 2
+    assert p["train_flops_per_token"] == pytest.approx(per_token, rel=1e-12)
+    seconds = 160e9 * per_token / (256 * 197e12 * 0.4)
+    assert p["cost"]["hours"] == pytest.approx(seconds / 3600, rel=1e-9)
+    assert p["cost"]["dollars"] == pytest.approx(seconds / 3600 * 256 * 1.2, rel=1e-9)
+    assert p["compute_optimal"]["tokens_at_20_per_parameter"] == 20 * parameters
+
+
+def test_optimizers_and_choices_change_memory():
+    def need(name="adamw", **changes):
+        c = eight_billion()
+        c.optimizer.name = name
+        c.update(changes)
+        return workload.make_plan(c)["memory_per_device"]
+
+    adamw = need()
+    # Muon keeps one moment of the layers' matrices, AdamW two of everything.
+    muon = 4 * (L * LAYER + 2 * 2 * V * D) / 256
+    assert need("muon")["optimizer"] == pytest.approx(muon, rel=0.02)
+    assert need("adafactor")["optimizer"] < adamw["optimizer"] / 2
+    assert need(train={"ema": 0.999})["parameters"] == 2 * adamw["parameters"]
+    two = need(train={"accumulate": 2, "batch_size": 512})
+    assert two["gradients"] == 2 * adamw["gradients"]
+    whole = need(rules="replicated")
+    assert whole["parameters"] == 4 * (2 * V * D + L * LAYER + SMALL)
+    tensor = need(mesh=(("data", -1), ("tensor", 4)), train={"batch_size": 64})
+    assert tensor["parameters"] == pytest.approx(adamw["parameters"], rel=0.05)
+    assert tensor["temporaries"] == pytest.approx(adamw["temporaries"] / 4, rel=0.01)
+
+
+def test_rematerialisation_is_seen():
+    found = {}
+    for remat in ("none", "minimal", "full"):
+        c = eight_billion()
+        c.model.remat = remat
+        found[remat] = workload.make_plan(c)["memory_per_device"]["activations"]
+    # Beside the 2 GiB that the loss keeps whatever the layers do.
+    none, minimal, full = (found[r] - 4 * V * D for r in ("none", "minimal", "full"))
+    assert none > 2 * minimal > 4 * full
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_memory_is_near_what_xla_takes(remat):
+    policy = Policy("bfloat16", "cpu")
+    model = registry.build(
+        "models", {"name": "llama", "layers": 3, "width": 128, "heads": 4,
+                   "kv_heads": 2, "head_dim": 32, "mlp": 352, "remat": remat},
+        vocab_size=1024, policy=policy,
+    )  # fmt: skip
+    objective = registry.build("objectives", "causal_lm")
+    apply = with_head(model)
+    shape = jax.ShapeDtypeStruct((8, 256), jnp.int32)
+    names = ("tokens", "positions", "segments", "targets", "weights")
+    batch = dict.fromkeys(names, shape) | {"index": jax.ShapeDtypeStruct((8,), "int32")}
+
+    def init(key):
+        return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
+
+    params = nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+    def loss(params, batch):
+        return objective.loss(apply, params, batch, policy=policy)[0]
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile()
+    theirs = compiled.memory_analysis().temp_size_in_bytes
+    ours = memory.working_bytes(jax.grad(loss), params, batch)
+    assert 0.8 * theirs < ours < 1.6 * theirs
+    assert memory.saved_bytes(loss, params, batch) < ours
+
+
+def test_live_bytes_by_hand():
+    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    w = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+    # A chain of elementwise operations works in one buffer; the result is not counted.
+    assert memory.working_bytes(lambda x: jnp.sin(jnp.cos(jnp.tanh(x))), x) == 4000
+    # A product needs its operand and its own room, whichever follows.
+    assert memory.working_bytes(lambda x, w: ((x + 1) @ w) @ w, x, w) == 8000
+
+    # What is needed later stays.
+    def late(x, w):
+        a = jnp.cos(x)
+        return (a @ w) @ w + a
+
+    assert memory.working_bytes(late, x, w) == 12000
+    # An optimizer's update is one pass.
+    assert memory.working_bytes(late, x, w, fused=True) == 8000
+
+    # The backward pass waits for the three cosines; `x` is there anyway.
+    def chain(w, x):
+        return jnp.sum(jnp.sin(jnp.sin(jnp.sin(x * w))))
+
+    assert memory.saved_bytes(chain, x, x) == 12000
+    looped = lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), c), x, length=50)[1].sum()  # noqa: E731
+    assert memory.working_bytes(looped, x) >= 50 * 4000
+
+
+def test_fit_is_the_least_loss_of_its_compute():
+    for parameters in (1e8, 1e9, 7e10):
+        tokens = plan.fitted_tokens(parameters)
+        compute = 6 * parameters * tokens
+        # By trial: the same compute spent on other sizes is worse.
+        sizes = parameters * np.exp(np.linspace(-2, 2, 4001))
+        losses = [plan.fitted_loss(n, compute / 6 / n) for n in sizes]
+        assert sizes[int(np.argmin(losses))] == pytest.approx(parameters, rel=2e-3)
+        assert plan.fitted_parameters(compute) == pytest.approx(parameters, rel=1e-9)
+        # The corrected fit agrees with the rule of thumb (Besiroglu et al., figure 5).
+        assert 15 < tokens / parameters < 30
+    # Chinchilla itself, 70B parameters on 1.4T tokens, read about 1.94 nats.
+    assert plan.fitted_loss(70e9, 1.4e12) == pytest.approx(1.97, abs=0.05)
+
+
+def test_cost_by_hand():
+    # 1 exaFLOP/s at 50 %: 1e12 tokens of 6e9 FLOPs take 12 000 s on 1000 chips.
+    chip = flops.Chip("x", 1e15, 1, 1, None, "none")
+    cost = plan.cost(1e12, 6e9, chip, chips=1000, mfu=0.5, price=3.6)
+    assert cost.tokens_per_s == pytest.approx(1e18 * 0.5 / 6e9)
+    assert cost.hours == pytest.approx(12000 / 3600)
+    assert cost.dollars == pytest.approx(12000)
+
+
+def tiny(**plans):
+    c = config.base()
+    c.train.update(steps=100, batch_size=8, seq_len=64)
+    c.plan.update(chips=4, **plans)
+    return config.debug(c)
+
+
+def test_parameters_are_those_that_the_trainer_makes():
+    c = tiny()
+    p = workload.make_plan(c)
+    vocab = trainer.padded_vocab(c.tokenizer.vocab_size)
+    model = registry.build("models", c.model, vocab_size=vocab, policy=Policy())
+    params = jax.eval_shape(lambda: trainer.init_params(model, jax.random.key(0)))
+    assert p["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+    assert workload._padded_vocab(32_000) == trainer.padded_vocab(32_000)
+    assert workload._padded_vocab(50_257) == trainer.padded_vocab(50_257) == 50_304
+
+
+def test_run_writes_and_prints(tmp_path, capsys):
+    workload.run(tiny(), str(tmp_path))
+    printed = capsys.readouterr().out
+    p = json.loads((tmp_path / "plan.json").read_text())
+    assert p["tokens"] == 3 * 8 * 64 and p["fits"]
+    for shown in (
+        "training FLOPs a token", "optimizer", "activations", "fits, with", "MFU",
+        "compute-optimal, parametric fit", "a chip-hour",
+    ):  # fmt: skip
+        assert shown in printed
+
+
+def test_epochs_need_the_corpus(tmp_path):
+    c = tiny()
+    c.train.update(steps=0, epochs=1.5)
+    p = workload.make_plan(c, str(tmp_path))
+    assert p["tokens"] is None and "not prepared yet" in workload.table(p)
+    (tmp_path / "train_tokenizer.json").write_text('{"tokens": {"train": 1000}}')
+    assert workload.make_plan(c, str(tmp_path))["tokens"] == 1500
+
+
+def test_prices_and_devices():
+    c = tiny(accelerator="h100", price=0.0)
+    assert workload.make_plan(c)["accelerator"]["dollars_per_chip_hour"] == 2.99
+    # A chip of TPU 7x is two devices with half of its memory each.
+    p = workload.make_plan(tiny(accelerator="tpu7x", price=9.0))
+    assert p["mesh"] == [["data", 8]]
+    assert p["spare_bytes"] + p["memory_per_device"]["total"] == 0.95 * 96 * GiB
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"accelerator": "v5x"}, "did you mean 'v5"),
+        ({"accelerator": "tpu7x", "price": 0.0}, "--config.plan.price"),
+        ({"chips": 0}, "at least one chip"),
+        ({"mfu": 60.0}, "between 0 and 1"),
+        ({"chips": 3}, "train.batch_size 8"),
+    ],
+)
+def test_bad_input(changes, message):
+    c = tiny()
+    c.plan.update(changes)
+    with pytest.raises(InputError, match=message):
+        workload.make_plan(c)
+
+
+def test_mesh_must_divide():
+    c = tiny()
+    c.mesh = (("data", 3), ("tensor", -1))
+    with pytest.raises(InputError, match="on 4 devices"):
+        workload.make_plan(c)
+
+
+def test_config_picks_any_model(tmp_path):
+    found = config.load(__file__.replace("tests/test_plan", "configs/x"), "plan",
+                        "model=quickstart,accelerator=h100,chips=8")  # fmt: skip
+    assert (found.workload, found.plan.accelerator, found.plan.chips) == (
+        "plan", "h100", 8,
+    )  # fmt: skip
+    assert found.model.width == 256
+    workload.run(found, str(tmp_path))
+    with pytest.raises(InputError, match="one of"):
+        config.load(__file__.replace("tests/test_plan", "configs/x"), "plan", "model=x")
