@@ -131,7 +131,9 @@ def test_memory_is_near_what_xla_takes(remat):
     def loss(params, batch):
         return objective.loss(apply, params, batch, policy=policy)[0]
 
-    compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile()
+    compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile(
+        compiler_options={"xla_backend_optimization_level": 0}
+    )
     theirs = compiled.memory_analysis().temp_size_in_bytes
     ours = memory.working_bytes(jax.grad(loss), params, batch)
     assert 0.8 * theirs < ours < 1.6 * theirs
