@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_hashes_are_the_same_in_every_process():
     )
     seen = {
         subprocess.run(
-            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed},
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in ("1", "2")

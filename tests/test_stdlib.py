@@ -1,6 +1,7 @@
 """The standard library as documents: which, in what order, and in which group."""
 
 import ast
+import os
 import subprocess
 import sys
 import warnings
@@ -89,7 +90,7 @@ def test_order_is_the_same_in_another_process():
     )
     seen = {
         subprocess.run(
-            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed},
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in ("1", "2")

@@ -192,7 +192,9 @@ def open_split(
         rows = [json.loads(line) for line in lines]
         sizes = [shard["tokens"] for shard in entry["shards"]]
         shards = tuple(_mapped(folder / s["file"], dtype) for s in entry["shards"])
-    except (KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise _altered(folder / "manifest.json") from error
     return TokenSplit(
         name=split,

@@ -1,0 +1,174 @@
+"""A corpus is made whole, kept when it is finished, and refused when it cannot be."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import data_config
+import pytest
+
+from llm.data import corpus
+from llm.errors import InputError
+from llm.workloads import prepare_data
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, prepare_data.run(data_config.make(), workdir)
+
+
+def test_report_agrees_with_the_corpus(prepared):
+    workdir, result = prepared
+    assert result == json.loads((workdir / "prepare_data.json").read_text())
+    manifest = corpus.manifest(workdir / "corpus")
+    everything = []
+    for name, part in result["splits"].items():
+        documents = corpus.read(workdir / "corpus", name)
+        everything += documents
+        assert part["documents"] == len(documents) > 0
+        assert part["bytes"] == sum(len(d.text.encode()) for d in documents)
+        assert part["bytes"] == manifest["splits"][name]["text_bytes"]
+        assert part["groups"] == sorted({d.group for d in documents})
+    groups = [g for part in result["splits"].values() for g in part["groups"]]
+    assert len(groups) == len(set(groups)), "a group was cut"
+    assert [stage["name"] for stage in result["stages"]] == list(data_config.STAGES)
+    first, last = result["stages"][0], result["stages"][-1]
+    assert result["documents"] == first["documents_in"]
+    assert last["documents_out"] == len(everything)
+    dropped = sum(
+        entry["documents"]
+        for stage in result["stages"]
+        for entry in stage["dropped"].values()
+    )
+    assert first["documents_in"] - dropped == len(everything)
+
+
+def test_finished_corpus_is_kept(prepared):
+    workdir, result = prepared
+    before = {p: p.stat().st_mtime_ns for p in (workdir / "corpus").iterdir()}
+    assert prepare_data.run(data_config.make(), workdir) == result
+    assert before == {p: p.stat().st_mtime_ns for p in (workdir / "corpus").iterdir()}
+
+
+def test_other_settings_do_not_overwrite(prepared):
+    workdir, _ = prepared
+    c = data_config.make()
+    c.data.stage.minhash.threshold = 0.7
+    c.data.test_fraction = 0.2
+    with pytest.raises(InputError, match=r"test_fraction 0.1, now 0.2") as caught:
+        prepare_data.run(c, workdir)
+    assert "data.stage " in str(caught.value) and "\n" not in str(caught.value)
+    assert corpus.manifest(workdir / "corpus")
+
+
+def test_corpus_is_reproducible(prepared, tmp_path):
+    prepare_data.run(data_config.make(), tmp_path)
+    hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
+    assert len(hashes) == 1
+
+
+def test_corpus_of_another_run(prepared, tmp_path):
+    c = data_config.make()
+    c.data.corpus_dir = str(prepared[0])
+    assert prepare_data.run(c, tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+    c.data.corpus_dir = str(tmp_path)
+    with pytest.raises(InputError, match="no corpus in"):
+        prepare_data.run(c, tmp_path / "new")
+
+
+def write_texts(folder, texts):
+    folder.mkdir()
+    for i, text in enumerate(texts):
+        (folder / f"{i}.txt").write_bytes(text)
+    return str(folder)
+
+
+WORDS = [" ".join(f"{w}{i}" for w in "abcdefgh").encode() for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ([*WORDS, b"\x7fELF\0\0"], "9.txt"),
+        ([*WORDS, b"\xff\xfe"], "9.txt"),
+        ([], "no files"),
+        ([b"", b" \n"], "no documents"),
+        ([b"\x07", b"\x08"], "all dropped"),
+        (WORDS[:2], "at least 3 groups"),
+        ([WORDS[0]] * 5, "at least 3 groups"),
+    ],
+)
+def test_bad_text_is_one_line_and_leaves_nothing(tmp_path, texts, words):
+    c = data_config.make("text", path=write_texts(tmp_path / "in", texts))
+    with pytest.raises(InputError, match=words) as caught:
+        prepare_data.run(c, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_folder_of_text(tmp_path):
+    c = data_config.make("text", path=write_texts(tmp_path / "in", WORDS))
+    result = prepare_data.run(c, tmp_path / "run")
+    assert sum(part["documents"] for part in result["splits"].values()) == 9
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_disk_that_refuses(tmp_path, monkeypatch, code):
+    def refuse(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    c = data_config.make("text", path=write_texts(tmp_path / "in", WORDS))
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(InputError, match=os.strerror(code)):
+        prepare_data.run(c, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_workdir_under_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="parents are folders"):
+        prepare_data.run(data_config.make(), tmp_path / "file" / "run")
+
+
+_SLOW = """
+import sys, time
+from llm import atomic
+from llm.workloads import prepare_data
+import data_config
+flush = atomic._flush
+def slow(file):
+    print("writing", flush=True)
+    time.sleep(0.2)
+    flush(file)
+atomic._flush = slow
+prepare_data.run(data_config.make(max_documents=30), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("writes", [1, 2, 4])
+def test_killed_run_is_done_again_whole(tmp_path, writes):
+    command = [sys.executable, "-c", _SLOW, str(tmp_path / "run")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        for _ in range(writes):
+            assert process.stdout.readline() == "writing\n"
+        time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert not (tmp_path / "run" / "corpus").exists()
+    with pytest.raises(InputError, match="no corpus in"):
+        corpus.read(tmp_path / "run" / "corpus", "train")
+    c = data_config.make(max_documents=30)
+    prepare_data.run(c, tmp_path / "run")
+    assert corpus.read(tmp_path / "run" / "corpus", "train")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"corpus", "prepare_data.json"}

@@ -1,0 +1,118 @@
+"""The tokenizer and the tokens of a run belong together and to its corpus."""
+
+import json
+import shutil
+
+import data_config
+import numpy as np
+import pytest
+
+from llm.data import corpus, tokenizer, tokens
+from llm.errors import InputError
+from llm.workloads import prepare_data, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    prepare_data.run(data_config.make(), workdir)
+    return workdir, train_tokenizer.run(data_config.make(), workdir)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_report_agrees_with_the_files(trained):
+    workdir, result = trained
+    assert result == json.loads((workdir / "train_tokenizer.json").read_text())
+    loaded = tokenizer.load(workdir / "tokenizer")
+    assert result["vocab_size"] == loaded.vocab_size == 512
+    assert result["fingerprint"] == loaded.fingerprint
+    used = set()
+    for name in ("train", "validation", "test"):
+        documents = corpus.read(workdir / "corpus", name)
+        split = tokens.open_split(workdir / "tokens", name, loaded.fingerprint)
+        assert split.ids == tuple(d.id for d in documents)
+        assert result["tokens"][name] == split.offsets[-1]
+        size = sum(len(d.text.encode()) for d in documents)
+        ratio = result["bytes_per_token"][name]
+        assert ratio == pytest.approx(size / int(split.offsets[-1]), abs=1e-4)
+        assert ratio > 1.5
+        if name == "train":
+            used = set(np.unique(split.shards[0]).tolist())
+            text = loaded.decode(split.read(0, 0, int(split.lengths[0])))
+            assert text == documents[0].text
+    assert result["unused_pieces"] == 512 - len(used)
+    for example in result["examples"]:
+        assert "".join(example["pieces"]) == example["text"]
+    assert result["examples"]
+
+
+def test_finished_ones_are_kept(trained):
+    workdir, result = trained
+    files = [p for p in workdir.glob("tok*/*") if p.is_file()]
+    before = [p.stat().st_mtime_ns for p in files]
+    assert train_tokenizer.run(data_config.make(), workdir) == result
+    assert before == [p.stat().st_mtime_ns for p in files] and len(files) > 8
+
+
+def test_lost_tokens_are_made_again(run):
+    before = (run / "tokens" / "manifest.json").read_text()
+    shutil.rmtree(run / "tokens")
+    train_tokenizer.run(data_config.make(), run)
+    assert (run / "tokens" / "manifest.json").read_text() == before
+
+
+def test_truncated_shard_and_swapped_tokenizer_are_refused(run, tmp_path):
+    shard = run / "tokens" / "train-00000.bin"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    with pytest.raises(InputError, match="truncated"):
+        train_tokenizer.run(data_config.make(), run)
+    shard.write_bytes(content)
+    texts = [d.text for d in corpus.read(run / "corpus", "train")]
+    tokenizer.train(texts, run / "tokenizer", vocab_size=400)
+    with pytest.raises(InputError, match="fingerprint"):
+        train_tokenizer.run(data_config.make(), run)
+
+
+def test_other_settings_do_not_overwrite(run):
+    c = data_config.make()
+    c.tokenizer.vocab_size = 600
+    with pytest.raises(InputError, match="vocab_size 512, now 600"):
+        train_tokenizer.run(c, run)
+    assert tokenizer.load(run / "tokenizer").vocab_size == 512
+
+
+def test_corpus_of_another_run(trained, tmp_path):
+    c = data_config.make()
+    c.data.corpus_dir = str(trained[0])
+    result = train_tokenizer.run(c, tmp_path / "new")
+    assert result["fingerprint"] == trained[1]["fingerprint"]
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"tokenizer", "tokens", "train_tokenizer.json"}
+
+
+def test_missing_corpus(tmp_path):
+    with pytest.raises(InputError, match="no corpus in"):
+        train_tokenizer.run(data_config.make(), tmp_path)
+
+
+def test_vocabulary_too_large_leaves_nothing(trained, tmp_path):
+    c = data_config.make()
+    c.data.corpus_dir = str(trained[0])
+    c.tokenizer.vocab_size = 200_000
+    with pytest.raises(InputError, match="at most"):
+        train_tokenizer.run(c, tmp_path / "new")
+    assert not (tmp_path / "new").exists() or not list((tmp_path / "new").iterdir())
+
+
+def test_workdir_under_a_file(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    c = data_config.make()
+    c.data.corpus_dir = str(trained[0])
+    with pytest.raises(InputError, match="parents are folders"):
+        train_tokenizer.run(c, tmp_path / "file" / "run")
