@@ -305,6 +305,9 @@ def format_record(record: Mapping[str, Any], total_steps: int) -> str:
         "mfu": lambda x: f"MFU {x:.1%}",
         "eta_s": lambda x: f"ETA {units.duration(x)}",
     }
+    # Right after a (re)start there is no speed yet, only a compilation.
+    if record.get("tokens_per_s") == 0:
+        shown = {key: shown[key] for key in list(shown)[:4]}
     for key, form in shown.items():
         if record.get(key) is not None:
             parts.append(form(record[key]))

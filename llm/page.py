@@ -9,7 +9,15 @@ import builtins
 import keyword
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as _escaped
+
+
+def escape(text: str) -> str:
+    """Text as HTML; control characters, which HTML forbids, as their pictures (␀)."""
+    return _escaped(text.translate(_PICTURES))
+
+
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 
 
 def page(title: str, header_html: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -91,6 +99,12 @@ def details(summary: str, html: str) -> str:
 def panel(html: str) -> str:
     """A framed part of a section; nothing for nothing."""
     return f'<div class="panel">{html}</div>' if html else ""
+
+
+def pieces(words: Iterable[str]) -> str:
+    """Text cut in pieces, each on its own ground; spaces show as dots."""
+    shown = (escape(word.replace(" ", "·")) for word in words)
+    return f'<div class="pieces">{"".join(f"<i>{word}</i>" for word in shown)}</div>'
 
 
 def badge(text: str, kind: str) -> str:
@@ -196,7 +210,7 @@ nav a:hover { color: var(--c1); }
 section { margin: 40px 0 0; }
 main { padding-bottom: 72px; }
 h2 { margin: 0; font-size: 1.22rem; font-weight: 660; letter-spacing: -.012em; }
-h3 { margin: 22px 0 8px; font-size: .95rem; font-weight: 640; }
+h3 { margin: 14px 0 6px; font-size: .95rem; font-weight: 640; }
 p { margin: 0; max-width: 80ch; }
 .soft { color: var(--soft); }
 .panel { background: var(--panel); border: 1px solid var(--line); border-radius: 12px;
@@ -214,7 +228,7 @@ section > * + * { margin-top: 14px; }
 .grid { display: grid; gap: 16px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .facts { display: grid; gap: 14px 24px; margin: 0;
-  grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); }
 dd { margin: 0; font-weight: 560; font-variant-numeric: tabular-nums; }
 figure { margin: 0; min-width: 0; }
 figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: .88rem;
@@ -254,6 +268,7 @@ svg text.value { fill: var(--ink); font-size: 11.5px; font-weight: 560; }
   font-variant-numeric: tabular-nums; }
 .row-head span:last-child { margin-left: auto; }
 .reasons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 9px; }
+h3:first-child { margin-top: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }
@@ -302,6 +317,11 @@ details > *:not(summary) { margin-top: 10px; }
   border-top: 1px solid var(--line); padding: 3px 0; }
 .config dd { text-align: right; font: 12.5px/1.5 var(--mono); }
 .config dt { font: 12.5px/1.5 var(--mono); }
+.pieces { font: 12.5px/1.9 var(--mono); }
+.pieces i { font-style: normal; white-space: pre-wrap; border-radius: 3px;
+  padding: 1px 1px; margin-right: 2px; background: var(--prompt); }
+.pieces i:nth-child(3n + 1) { background: rgba(9, 146, 104, .14); }
+.pieces i:nth-child(3n + 2) { background: rgba(232, 89, 12, .13); }
 .words { font: 12.5px/1.7 var(--mono); color: var(--soft); }
 @media (max-width: 760px) {
   header, main { padding: 0 16px; }

@@ -76,7 +76,7 @@ def lines(
         y = at(x_axis.low, tick)[1]
         parts.append(_line(left, y, right, y, "grid"))
         parts.append(_text(left - 8, y + 4, label, "tick", "end"))
-    for tick in x_axis.ticks:
+    for tick in filter(float.is_integer, map(float, x_axis.ticks)):  # of whole steps
         x = at(tick, y_axis.low)[0]
         parts.append(_line(x, bottom, x, bottom + 4, "axis"))
         parts.append(_text(x, bottom + 17, units.count(tick), "tick", "middle"))

@@ -339,8 +339,13 @@ SECTIONS = (
 
 
 def _column(run: Run, key: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of the records that have a number there."""
+    """(steps, values) of the records that have a number there.
+
+    A speed of 0 is that of the first record after a start, which measured none.
+    """
+    rate = key in ("tokens_per_s", "mfu")
     found = [(r["step"], r[key]) for r in run.metrics if r.get(key) is not None]
+    found = [(step, value) for step, value in found if value or not rate]
     return [step for step, _ in found], [value for _, value in found]
 
 

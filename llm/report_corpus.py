@@ -37,15 +37,15 @@ def data(p: dict[str, Any]) -> str:
     source = p.get("source")
     if isinstance(source, dict):
         source = source.get("name")
-    skipped = p.get("skipped")
-    skipped = len(skipped) if isinstance(skipped, (list, dict)) else skipped
+    skipped = p.get("skipped", {})
     summary = page.facts(
         (
             ("source", source),
-            ("files skipped", f"{skipped:,}" if skipped else None),
+            ("documents read", _whole(p.get("documents"))),
+            ("size", units.size(p["raw_bytes"]) if "raw_bytes" in p else None),
             ("time", _time(p)),
         )
-    )
+    ) + _reasons(skipped, "Examples of what was skipped while reading")
     legend = page.legend((f"{name} {share:.1%}", css) for name, share, css in parts)
     bar = plots.bar(parts, title="shares of the splits")
     split = f"{legend}{bar}{table}{groups}"
@@ -61,31 +61,35 @@ def _stage(stage: dict[str, Any]) -> str:
     came, left = stage.get("documents_in", 0), stage.get("documents_out", 0)
     size_in, size_out = stage.get("bytes_in", 0), stage.get("bytes_out", 0)
     kept = size_out / size_in if size_in else 1.0
-    dropped = stage.get("dropped", {})
-    badges = "".join(
-        page.badge(
-            f"{reason.replace('_', ' ')}: {d.get('documents', 0):,} documents, "
-            f"{units.size(d.get('bytes', 0))}",
-            "warn",
-        )
-        for reason, d in dropped.items()
-    )
-    examples = "".join(
-        f"<h3>{page.escape(reason.replace('_', ' '))}</h3>"
-        f'<div class="words">{page.escape(", ".join(map(str, d["examples"])))}</div>'
-        for reason, d in dropped.items()
-        if d.get("examples")
-    )
+    reasons = _reasons(stage.get("dropped", {}), "Examples of what was dropped")
     shares = [("kept", kept, "c1"), ("dropped", max(1 - kept, 0), "lost")]
     return (
         f'<div><div class="row-head"><b>{page.escape(stage.get("name", "?"))}</b>'
         f"<span>{came:,} → {left:,} documents</span>"
         f"<span>{units.size(size_in)} → {units.size(size_out)}</span></div>"
         f"{plots.bar(shares, title='bytes kept')}"
-        f"{f'<div class=reasons>{badges}</div>' if badges else ''}"
-        f"{page.details('Examples of what was dropped', examples) if examples else ''}"
-        "</div>"
+        f"{reasons}</div>"
     )
+
+
+def _reasons(dropped: dict[str, dict[str, Any]], title: str) -> str:
+    """Badges of why documents went, how many, and a folded list of some of them."""
+    badges = "".join(
+        page.badge(
+            f"{reason.replace('_', ' ')}: {_documents(found.get('documents', 0))}"
+            + (f", {units.size(found['bytes'])}" if "bytes" in found else ""),
+            "warn",
+        )
+        for reason, found in dropped.items()
+    )
+    examples = "".join(
+        f"<h3>{page.escape(reason.replace('_', ' '))}</h3>"
+        f'<div class="words">{page.escape(", ".join(found["examples"]))}</div>'
+        for reason, found in dropped.items()
+        if found.get("examples")
+    )
+    folded = page.details(title, examples) if examples else ""
+    return (f'<div class="reasons">{badges}</div>' if badges else "") + folded
 
 
 def tokenizer(t: dict[str, Any]) -> str:
@@ -110,7 +114,19 @@ def tokenizer(t: dict[str, Any]) -> str:
             for name in {**rates, **tokens}
         ],
     )
-    return page.panel(summary) + page.panel(table if rates or tokens else "")
+    examples = "".join(
+        page.pieces(example["pieces"]) for example in t.get("examples", [])
+    )
+    examples = f"<h3>How it cuts text</h3>{examples}" if examples else ""
+    return (
+        page.panel(summary)
+        + page.panel(table if rates or tokens else "")
+        + page.panel(examples)
+    )
+
+
+def _documents(number: int) -> str:
+    return f"{number:,} document{'' if number == 1 else 's'}"
 
 
 def _whole(value: int | None) -> str | None:

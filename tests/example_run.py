@@ -107,7 +107,7 @@ RESULTS = {
         "python": "3.12.11",
     },
     "prepare_data": {
-        "source": "stdlib",
+        "source": {"name": "stdlib", "max_documents": 0},
         "stages": [
             {
                 "name": "normalise", "documents_in": 4312, "documents_out": 4305,
@@ -163,7 +163,9 @@ RESULTS = {
                 "documents": 210, "bytes": 1_300_001, "groups": ["multiprocessing"],
             },
         },
-        "skipped": ["test/bad_coding2.py"],
+        "documents": 4312,
+        "raw_bytes": 33_120_331,
+        "skipped": {"empty": {"documents": 9, "examples": ["test/__init__.py"]}},
         "seconds": 31.4,
     },
     "train_tokenizer": {
@@ -171,7 +173,15 @@ RESULTS = {
         "fingerprint": "9f4c7a3b2e1d0c8b7a6f5e4d3c2b1a09",
         "bytes_per_token": {"train": 3.412, "validation": 3.296, "test": 3.301},
         "tokens": {"train": 6_626_905, "validation": 391_551, "test": 393_820},
-        "examples": [],
+        "examples": [
+            {
+                "text": "        raise ValueError('<bad> π')",
+                "pieces": [
+                    "        ", "raise", " Value", "Error", "('", "<", "bad", ">",
+                    " ", "π", "')",
+                ],
+            }
+        ],
         "unused_pieces": 12,
         "seconds": 18.2,
     },
@@ -231,7 +241,7 @@ RESULTS = {
             },
             {
                 "prompt": "The module", "stop_reason": "length",
-                "completion": " provides a class that is used to read the " + HOSTILE,
+                "completion": " provides a class that is used\0 to read the " + HOSTILE,
             },
         ],
         "sampling": {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0},

@@ -147,6 +147,12 @@ LINE = (
 )
 
 
+def test_no_speed_before_the_first_window():
+    first = {"tokens_per_s": 0.0, "model_flops_per_s": 0.0, "mfu": 0.0, "eta_s": 0.0}
+    line = monitor.format_record(RECORD | first, 600)
+    assert line == LINE[: LINE.index("  12.4k")]
+
+
 class Terminal(io.StringIO):
     encoding = "utf-8"
 

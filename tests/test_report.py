@@ -64,8 +64,8 @@ def test_whole_page(workdir):
         "4.98M", "4.92M", "0.74 epochs", "7m48s",
         "1.1583", "44.12%",  # evaluation
         "4,305 → 4,121 documents", "table of literals: 131 documents, 5.15 MiB",
-        "html/entities.py", "idlelib/<pyshell>.py",  # data
-        "3.301", "9f4c7a3b2e1d",  # tokenizer
+        "html/entities.py", "idlelib/<pyshell>.py", "empty: 9 documents",  # data
+        "3.301", "9f4c7a3b2e1d", "········raise·ValueError",  # tokenizer
         "Validation loss is 0.51 above the training loss.",
         "muon", "3.93M", "62.1%",
         "does not parse", "temperature 0.8",
@@ -83,6 +83,7 @@ def test_self_contained_and_escaped(workdir):
     assert all(address.startswith("#") for address in found.addresses)
     assert not re.search(r"https?://|@import|url\(", text)
     assert "script" not in found.tags and "a <run>" in found.text
+    assert "used\u2400 to" in found.text and "\0" not in text
     assert "<script>document.title = 'broken & owned'</script>" in found.text
 
 
