@@ -54,12 +54,24 @@ def writing(path: epath.PathLike) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: epath.PathLike) -> epath.Path:
+    """Makes the folder `path` and its parents, unless they are there."""
+    path = epath.Path(path)
+    with writing(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            # /proc says so; elsewhere mkdir makes whatever is missing.
+            raise PermissionError(errno.EACCES, "Cannot be made", str(path)) from error
+    return path
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Replaces the file `path`, making its parent folders."""
     path = epath.Path(path)
     partial = _partial(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -85,7 +97,7 @@ def folder(path: epath.PathLike) -> Iterator[epath.Path]:
     path = epath.Path(path)
     partial, old = _partial(path), path.parent / f".{path.name}.old"
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _remove(partial)
         partial.mkdir()
         try:

@@ -1,10 +1,20 @@
-"""The fields of a config that the data workloads read, with few documents."""
+"""What the tests of the data path share: a small config, and the library read once."""
+
+import functools
 
 from ml_collections import ConfigDict
 
 from llm import registry
+from llm.sources import stdlib
 
 STAGES = ("normalise", "generated", "exact_dedup", "minhash")
+
+
+@functools.cache
+def library():
+    """All documents of the source `stdlib`, and the (reason, id) that it skipped."""
+    skipped = []
+    return tuple(stdlib.make()(lambda *skip: skipped.append(skip))), tuple(skipped)
 
 
 def make(source="stdlib", **knobs) -> ConfigDict:

@@ -56,6 +56,14 @@ def test_parent_that_is_a_file(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("path", ["/proc/llm", "/proc/llm/deeper", "/dev/null/llm"])
+def test_folder_that_cannot_be_made(path):
+    with pytest.raises(InputError, match=path):
+        atomic.make_folder(path)
+    with pytest.raises(InputError, match=path):
+        atomic.write_text(path + "/file", "")
+
+
 def test_folder_replaces_the_whole(tmp_path):
     path = tmp_path / "out"
     for name in ("first", "second"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import data_config
 import pytest
 
 from llm.errors import InputError
@@ -14,8 +15,7 @@ from llm.sources import stdlib
 
 @pytest.fixture(scope="module")
 def library():
-    skipped = []
-    documents = list(stdlib.make()(lambda *skip: skipped.append(skip)))
+    documents, skipped = data_config.library()
     return {document.id: document for document in documents}, skipped
 
 

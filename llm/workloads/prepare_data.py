@@ -43,8 +43,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             return json.loads(report.read_text())
     start = time.time()
     # First, so that a disk that cannot be written fails at once.
-    with atomic.writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(workdir)
     stages = [
         (name, registry.build("stages", {"name": name, **settings["stage"][name]}))
         for name in settings["stages"]

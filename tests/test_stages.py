@@ -1,0 +1,30 @@
+"""Every file of llm/stages/ keeps the contract of a stage."""
+
+import inspect
+
+import data_config
+import pytest
+
+from llm import registry
+from llm.data import runner
+from llm.document import Group, Map, Tag
+
+
+@pytest.mark.parametrize("name", registry.choices("stages"))
+def test_contract(name):
+    module = registry.module("stages", name)
+    assert module.__doc__ and len(module.__doc__) > 100
+    for parameter in inspect.signature(module.make).parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY
+    stage = registry.build("stages", registry.spec("stages", name, **module.TINY))
+    assert isinstance(stage, Map | Tag | Group)
+    documents = data_config.library()[0][::20]
+    first, second = (runner.run([(name, stage)], documents) for _ in range(2))
+    assert first == second and first.documents
+    (entry,) = first.counts
+    dropped = sum(reason["documents"] for reason in entry["dropped"].values())
+    assert dropped >= entry["documents_in"] - entry["documents_out"] >= 0
+    if isinstance(stage, Tag):
+        scores = [stage.score(document) for document in documents]
+        assert all(isinstance(v, float) for score in scores for v in score.values())
+        assert all(isinstance(stage.decide(score), str) for score in scores)
