@@ -86,9 +86,9 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "skipped": dict(skipped),
         "seconds": round(time.time() - start, 3),
     }
-    # The report goes first: a corpus without it would not count as finished.
-    atomic.write_text(report, json.dumps(result, indent=1))
     corpus.write(workdir / "corpus", splits, settings)
+    # Last: without it the corpus does not count as finished.
+    atomic.write_text(report, json.dumps(result, indent=1))
     for name, part in result["splits"].items():
         logging.info(
             "corpus: %s %d documents, %d bytes, %d groups",
