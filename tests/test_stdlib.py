@@ -61,6 +61,20 @@ def test_what_is_left_out(library):
     assert ("empty", "urllib/__init__.py") in skipped
 
 
+def test_topics_that_stand_in_another_one_are_skipped(library):
+    documents, skipped = library
+    topics = {i: d.text for i, d in documents.items() if "topics.py#" in i}
+    assert "pydoc_data/topics.py#compound" in topics
+    # The whole of the `with` statement stands in the chapter on compound statements.
+    assert ("part of another topic", "pydoc_data/topics.py#with") in skipped
+    assert len(topics) > 50
+    bodies = {
+        i: " ".join(text.split("\n", 2)[-1].split()) for i, text in topics.items()
+    }
+    for a, body in bodies.items():
+        assert not any(body in other for b, other in bodies.items() if b != a)
+
+
 def test_topics_and_reference_are_prose(library):
     documents, _ = library
     topic = documents["pydoc_data/topics.py#lambda"]

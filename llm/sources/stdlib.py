@@ -3,8 +3,9 @@
 Three kinds of documents, in this order: the source files (`code`), reference text made
 of the docstrings of modules written in C (`prose`; those of Python modules stand in
 their source already), and the topics of `help()` (`prose`), which are most of the
-language reference. About 12 MB by people who cared, with no download and no licence to
-ask for; it differs between Python versions, so nothing should pin figures to it.
+language reference; a topic that stands in another one word for word is skipped. About
+12 MB by people who cared, with no download and no licence to ask for; it differs
+between Python versions, so nothing should pin figures to it.
 
 The group of a document is its top-level module. `_pydecimal` and `_decimal` belong to
 `decimal`: they hold the same functions twice, and a split must not tell them apart.
@@ -64,11 +65,10 @@ def make(*, max_documents: int = 0, tests: bool = False) -> Source:
                 want="the standard library as source files",
                 do="use an interpreter that ships them",
             )
-        from pydoc_data.topics import topics
-
+        topics = _topics(skip)
         found = [(_code, (folder, path)) for path in _files(folder, tests)]
         found += [(_reference, (name,)) for name in _compiled_modules()]
-        found += [(_topic, (name, topics[name])) for name in sorted(topics)]
+        found += [(_topic, item) for item in topics]
         count = min(max_documents or len(found), len(found))
         for i in range(count):
             read, arguments = found[i * len(found) // count]
@@ -131,8 +131,31 @@ def _code(folder: pathlib.Path, path: str, skip: Skip) -> Document | None:
     return _document(path, text, group, "code")
 
 
+def _topics(skip: Skip) -> list[tuple[str, str]]:
+    """(name, text) of the topics, sorted, without those that stand in another one."""
+    from pydoc_data.topics import topics
+
+    # Words without the title and the line under it, which differs by level.
+    words = {n: " ".join(topics[n].split("\n", 2)[-1].split()) for n in sorted(topics)}
+    found = []
+    for name, body in words.items():
+        if any(
+            body in other and (len(other) > len(body) or longer < name)
+            for longer, other in words.items()
+            if longer != name
+        ):
+            skip("part of another topic", _topic_id(name))
+        else:
+            found.append((name, topics[name]))
+    return found
+
+
+def _topic_id(name: str) -> str:
+    return f"pydoc_data/topics.py#{name}"
+
+
 def _topic(name: str, text: str, skip: Skip) -> Document:
-    return _document(f"pydoc_data/topics.py#{name}", text, f"topics:{name}", "prose")
+    return _document(_topic_id(name), text, f"topics:{name}", "prose")
 
 
 def _compiled_modules() -> list[str]:
