@@ -92,13 +92,11 @@ class Checkpoints:
                 return _read(self._manager, step, abstract)
             except _UNREADABLE as error:
                 reason = str(error).strip().splitlines()[0][:200]
-                say(
-                    f"checkpoint {step} cannot be read ({reason}); trying the one before"
-                )
+                say(f"checkpoint {step} cannot be read ({reason}); trying an older one")
                 self._set_aside(step)
         if steps:
             raise InputError(
-                got=f"checkpoints {steps} in {self._root.parent}, none of them readable",
+                got=f"checkpoints {steps} in {self._root.parent}, none readable",
                 want="one that fits the config",
                 do="they are in unreadable/ now; restore one or use another --workdir",
             )

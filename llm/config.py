@@ -10,8 +10,8 @@ A config is a Python file with `get_config(arg=None) -> ConfigDict`. It starts f
         return c
 
 The argument string picks structure (`configs/1b.py:debug`), dotted flags set values
-(`--config.optimizer.learning_rate=0.01`). A ConfigDict cannot override None or lists, so
-absence is 0, '' or () here, and ordered things are tuples.
+(`--config.optimizer.learning_rate=0.01`). A ConfigDict cannot override None or lists,
+so absence is 0, '' or () here, and ordered things are tuples.
 """
 
 import importlib.util
@@ -160,10 +160,11 @@ def base() -> ConfigDict:
     c.generate.stop = ()
 
     c.plan = ConfigDict()
-    # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour.
+    # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0
+    # is the chip's list price (llm/flops.py).
     c.plan.accelerator = "v5e"
     c.plan.chips = 256
-    c.plan.price = 1.2
+    c.plan.price = 0.0
     # Share of peak FLOP/s to expect.
     c.plan.mfu = 0.4
     return c

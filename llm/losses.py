@@ -38,8 +38,8 @@ def cross_entropy(
     """Sum over tokens of weight * (-log p(target) + z_loss * log(Z)**2).
 
     Args:
-      chunk: positions whose logits exist at once; 0 is all. It should divide T, else the
-        largest divisor below it is taken.
+      chunk: positions whose logits exist at once; 0 is all. It should divide T, else
+        the largest divisor below it is taken.
 
     Returns:
       The loss sum, which carries the gradient, and sums of its parts, which do not.

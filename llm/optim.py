@@ -17,7 +17,7 @@ import optax
 
 from llm import tree
 from llm.errors import InputError
-from llm.precision import Policy, matmul, transposed
+from llm.precision import FLOAT32, Policy, matmul, transposed
 
 NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "rsqrt", "wsd")
@@ -70,7 +70,7 @@ def schedule(
 def groups(
     name: str, axes: dict[str, tuple[str, ...]], *, freeze: str = ""
 ) -> dict[str, str]:
-    """The optimizer of every leaf, from the logical axes of each ({leaf name: axes})."""
+    """The optimizer of every leaf, from its logical axes: {leaf name: axes}."""
 
     def group(leaf, names):
         if freeze and re.fullmatch(freeze, leaf):
@@ -105,7 +105,7 @@ def optimizer(
     weight_decay: float = 0.0,
     decay: str = r".*(kernel|embedding)",
     freeze: str = "",
-    policy: Policy = Policy(),
+    policy: Policy = FLOAT32,
 ) -> optax.GradientTransformation:
     """An optimizer by name; clipping is the training loop's, which has the norm.
 
@@ -204,7 +204,7 @@ def scale_by_muon(
 
 
 def as_matrix(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """[stacking..., inputs, outputs]: the axis `embed` is one side, the rest the other."""
+    """[stacking..., inputs, outputs]: axis `embed` is one side, the rest the other."""
     stacking = sum(a in STACKING for a in axes)
     shape = x.shape[stacking:]
     if axes[stacking] == "embed":
@@ -213,7 +213,7 @@ def as_matrix(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
 
 
 def orthogonal(x: jax.Array, policy: Policy, steps: int = 5) -> jax.Array:
-    """An approximation of U V^T where x = U S V^T, by a quintic Newton-Schulz iteration.
+    """Approximates U V^T, where x = U S V^T, by a quintic Newton-Schulz iteration.
 
     Its singular values end between about 0.7 and 1.2; the coefficients favour speed.
     """

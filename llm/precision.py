@@ -7,8 +7,8 @@ asked of the process.
 
 On TPU and GPU, operands and results have the compute dtype and products accumulate in
 float32. On a CPU, bfloat16 products are twice as fast as float32 ones only in the form
-bfloat16 x bfloat16 -> float32, row-major and with the contracted axes where they belong;
-elementwise work is faster in float32.
+bfloat16 x bfloat16 -> float32, row-major and with the contracted axes where they
+belong; elementwise work is faster in float32.
 """
 
 import dataclasses
@@ -40,6 +40,9 @@ class Policy:
     def activations(self) -> Any:
         """Dtype of everything between products."""
         return jnp.dtype("float32" if self.platform == "cpu" else self.dtype)
+
+
+FLOAT32 = Policy()
 
 
 def matmul(a_MK: jax.Array, b_KN: jax.Array, policy: Policy) -> jax.Array:

@@ -47,7 +47,7 @@ def defaults(make: Callable) -> dict[str, Any]:
 
 
 def spec(folder: str, name: str, **knobs: Any) -> dict[str, Any]:
-    """A config entry for a plug-in: its name and all of its knobs, defaults filled in."""
+    """A config entry for a plug-in: its name and all its knobs, defaults filled in."""
     known = defaults(module(folder, name).make)
     check_knobs(f"{folder} {name!r}", knobs, known)
     return {"name": name, **known, **knobs}

@@ -1,8 +1,8 @@
 """A run directory belongs to one config, and says so before anything is written.
 
-`config.json` holds the resolved config, package versions, the git commit and the device.
-The same command run again finds its own config and goes on; another config is refused
-with the fields that differ.
+`config.json` holds the resolved config, package versions, the git commit and the
+device. The same command run again finds its own config and goes on; another config is
+refused with the fields that differ.
 """
 
 import importlib.metadata

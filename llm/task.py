@@ -1,8 +1,8 @@
 """The contract of an evaluation: what it asks of a model, and what it makes of it.
 
-A task lists examples; each asks for answers by requests, which say nothing about models;
-`measure` turns an example and its answers into figures (a reward, if one likes), and
-`summarise` the figures of all examples into those of the task.
+A task lists examples; each asks for answers by requests, which say nothing about
+models; `measure` turns an example and its answers into figures (a reward, if one
+likes), and `summarise` the figures of all examples into those of the task.
 """
 
 from collections.abc import Callable, Sequence

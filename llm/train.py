@@ -186,7 +186,7 @@ def _in_turn(x: jax.Array, parts: int) -> jax.Array:
 
 
 def build_validate(apply, objective: Objective, policy: Policy) -> Callable:
-    """Sums of a validation batch, to be jitted: (params, batch) -> {name: (sum, weight)}."""
+    """Sums of a validation batch: jit (params, batch) -> {name: (sum, weight)}."""
 
     def validate(params, batch):
         rows = jax.tree.leaves(batch)[0].shape[0]
@@ -332,7 +332,7 @@ def _validate(validate, state: State, validation) -> dict[str, float]:
 
 
 def _watch(at, train_loss, loss, loop, knobs, event) -> bool:
-    """Notes the best validation loss, overfitting and lost patience; True if improved."""
+    """Notes the best validation loss, overfitting, lost patience; True if improved."""
     improved = loss < loop.get("best_validation_loss", math.inf)
     if improved:
         loop.update(best_validation_loss=loss, best_step=at, waited=0)
@@ -365,13 +365,13 @@ def _diverged(at, metrics, documents, checkpoints, loop) -> Diverged:
     saved = f"step {loop['saved']}" if loop.get("saved") else "none"
     return Diverged(
         f"step {at}: loss {metrics['objective']} with gradient norm "
-        f"{metrics['grad_norm']}; documents in the batch: {shown}; last good checkpoint: "
-        f"{saved}; try a lower learning rate, longer warm-up or clipping"
+        f"{metrics['grad_norm']}; documents in the batch: {shown}; last good "
+        f"checkpoint: {saved}; try a lower learning rate, longer warm-up or clipping"
     )
 
 
 class _StopRequest:
-    """SIGTERM and Ctrl-C ask the loop to save and stop; a second Ctrl-C does not ask."""
+    """SIGTERM and Ctrl-C ask the loop to save and stop; a second Ctrl-C stops it."""
 
     def __init__(self):
         self.requested = ""

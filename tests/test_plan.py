@@ -131,8 +131,10 @@ def test_memory_is_near_what_xla_takes(remat):
     def loss(params, batch):
         return objective.loss(apply, params, batch, policy=policy)[0]
 
-    compiled = jax.jit(jax.grad(loss)).lower(params, batch).compile(
-        compiler_options={"xla_backend_optimization_level": 0}
+    compiled = (
+        jax.jit(jax.grad(loss))
+        .lower(params, batch)
+        .compile(compiler_options={"xla_backend_optimization_level": 0})
     )
     theirs = compiled.memory_analysis().temp_size_in_bytes
     ours = memory.working_bytes(jax.grad(loss), params, batch)
@@ -204,8 +206,6 @@ def test_parameters_are_those_that_the_trainer_makes():
     model = registry.build("models", c.model, vocab_size=vocab, policy=Policy())
     params = jax.eval_shape(lambda: trainer.init_params(model, jax.random.key(0)))
     assert p["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    assert workload._padded_vocab(32_000) == trainer.padded_vocab(32_000)
-    assert workload._padded_vocab(50_257) == trainer.padded_vocab(50_257) == 50_304
 
 
 def test_run_writes_and_prints(tmp_path, capsys):

@@ -1,8 +1,8 @@
 """How well a model predicts held-out text: bits per byte, perplexity, accuracy.
 
-Every token of every document, its end included, is scored once. Bits per byte divides by
-the UTF-8 bytes of the raw text as it was read, before normalisation, so that figures of
-models with other tokenizers and cleaning compare.
+Every token of every document, its end included, is scored once. Bits per byte divides
+by the UTF-8 bytes of the raw text as it was read, before normalisation, so that figures
+of models with other tokenizers and cleaning compare.
 """
 
 import math

@@ -1,12 +1,12 @@
 """Whether a model writes Python: the share of `def` lines that it completes validly.
 
-A sample counts only if the `def` line with its completion parses as one function with at
-least two statements other than `pass` and a docstring, if the model ended it by itself
-(by a line that is not indented, or the end of the text) within the limit, and if it
-copies no 50 characters in a row from the training text. Samples that repeat each other
-would flatter the rate, so the share of distinct ones stands beside it, and so does the
-rate of the held-out functions themselves under the same rules (their own text may of
-course stand in the training text by chance).
+A sample counts only if the `def` line with its completion parses as one function with
+at least two statements other than `pass` and a docstring, if the model ended it by
+itself (by a line that is not indented, or the end of the text) within the limit, and if
+it copies no 50 characters in a row from the training text. Samples that repeat each
+other would flatter the rate, so the share of distinct ones stands beside it, and so
+does the rate of the held-out functions themselves under the same rules (their own text
+may of course stand in the training text by chance).
 """
 
 import ast
@@ -17,7 +17,7 @@ import numpy as np
 
 from llm.task import Context, Generate, Generated, Task
 
-TINY = dict(samples=2, max_tokens=8)
+TINY = {"samples": 2, "max_tokens": 8}
 COPIED = 50  # characters in a row
 
 
@@ -28,7 +28,7 @@ def make(
     temperature: float = 0.7,
     context: Context,
 ) -> Task:
-    """Completion of `samples` held-out `def` lines, evenly spread over the functions."""
+    """Completion of `samples` held-out `def` lines, spread evenly over functions."""
     functions = [
         f for d in context.documents if d.kind == "code" for f in found(d.text)
     ]

@@ -4,8 +4,8 @@
 
 Prompts of unequal length share a batch without left padding: each row has its own
 position, and what pads a short prompt is never seen. What a row samples depends on the
-seed, its number and its position, not on its batch mates. Decoding runs on the device in
-pieces of `_PIECE` tokens; between them the host looks for stop texts.
+seed, its number and its position, not on its batch mates. Decoding runs on the device
+in pieces of `_PIECE` tokens; between them the host looks for stop texts.
 """
 
 import dataclasses

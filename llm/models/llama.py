@@ -31,10 +31,10 @@ from llm.nn.positions import rope
 from llm.nn.stack import HOW, REMAT, Stack
 from llm.nn.unembed import Unembed
 from llm.nn.weights import einsum
-from llm.precision import Policy
+from llm.precision import FLOAT32, Policy
 
 KIND = "causal"
-TINY = dict(layers=2, width=64, heads=4, kv_heads=2, head_dim=16, mlp=128)
+TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128}
 
 
 def make(
@@ -54,7 +54,7 @@ def make(
     residual_scale: float = 0.0,
     how: str = "scan",
     remat: str = "none",
-    policy: Policy = Policy(),
+    policy: Policy = FLOAT32,
 ) -> "Llama":
     """A Llama; `how` and `remat` are choices of `llm/nn/stack.py`."""
     for field, value, known in (("how", how, HOW), ("remat", remat, tuple(REMAT))):
@@ -209,24 +209,24 @@ class Llama(nn.Module):
             self.policy,
             scale=self.width**-0.5 if self.tied else 1.0,
         )
-        attention = dict(
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            qk_norm=self.qk_norm,
-            rope_base=self.rope_base,
-            epsilon=self.epsilon,
-            residual_scale=self.residual_scale,
-            policy=self.policy,
-        )
-        block = dict(
-            attention=attention,
-            mlp=self.mlp,
-            epsilon=self.epsilon,
-            dropout=self.dropout,
-            residual_scale=self.residual_scale,
-            policy=self.policy,
-        )
+        attention = {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "qk_norm": self.qk_norm,
+            "rope_base": self.rope_base,
+            "epsilon": self.epsilon,
+            "residual_scale": self.residual_scale,
+            "policy": self.policy,
+        }
+        block = {
+            "attention": attention,
+            "mlp": self.mlp,
+            "epsilon": self.epsilon,
+            "dropout": self.dropout,
+            "residual_scale": self.residual_scale,
+            "policy": self.policy,
+        }
         self.stack = Stack(Block, self.layers, block, self.how, self.remat)
         self.final_norm = RMSNorm(self.epsilon)
         if not self.tied:

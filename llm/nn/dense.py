@@ -17,8 +17,8 @@ class Dense(nn.Module):
     Attributes:
       spec: contraction as in `llm.nn.weights.einsum`.
       shape: of the kernel, with its logical `axes`.
-      scale: standard deviation of the initial kernel in units of 1/sqrt(fan-in); 0 makes
-        a branch of a residual network start as the identity.
+      scale: standard deviation of the initial kernel in units of 1/sqrt(fan-in); 0
+        makes a branch of a residual network start as the identity.
     """
 
     spec: str

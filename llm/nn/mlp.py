@@ -17,7 +17,7 @@ class SwiGLU(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         D, F = x_BTD.shape[-1], self.mlp
-        into = dict(shape=(D, F), axes=("embed", "mlp"), policy=self.policy)
+        into = {"shape": (D, F), "axes": ("embed", "mlp"), "policy": self.policy}
         gate_BTF = Dense("BTD,DF->BTF", name="gate", **into)(x_BTD)
         up_BTF = Dense("BTD,DF->BTF", name="up", **into)(x_BTD)
         hidden_BTF = nn.silu(gate_BTF) * up_BTF

@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (arXiv:1910.07467): no mean, no bias, float32 inside."""
+"""Root-mean-square norm (arXiv:1910.07467): no mean, no bias, float32 inside."""
 
 import flax.linen as nn
 import jax

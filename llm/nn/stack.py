@@ -1,8 +1,9 @@
 """The only place that repeats a block.
 
 `scan` compiles one layer, whatever the depth, and stacks its parameters with a leading
-`layers` axis; `unroll` has the same parameters and compiles every layer, which is faster
-to run and slower to compile; `loop` keeps a subtree per layer (`layer_0`, `layer_1`, ...).
+`layers` axis; `unroll` has the same parameters and compiles every layer, which is
+faster to run and slower to compile; `loop` keeps a subtree per layer (`layer_0`,
+`layer_1`, ...).
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """The projection from hidden states to the vocabulary.
 
-It starts at zero, so that the first loss is the logarithm of the vocabulary whatever the
-rest of the network does. The kernel is exposed: losses take it in pieces.
+It starts at zero, so that the first loss is the logarithm of the vocabulary whatever
+the rest of the network does. The kernel is exposed: losses take it in pieces.
 """
 
 import flax.linen as nn

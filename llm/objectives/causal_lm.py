@@ -12,7 +12,7 @@ from llm.losses import cross_entropy
 from llm.nn.contract import Inputs
 from llm.objective import Objective
 
-TINY = dict(chunk=32)
+TINY = {"chunk": 32}
 
 
 def make(*, z_loss: float = 1e-4, chunk: int = 0) -> Objective:

@@ -2,8 +2,8 @@
 
     corpus -> tokenizer -> training -> held-out evaluation -> samples -> report.html
 
-Each workload leaves its result in the run directory and finds it there the next time, so
-a pipeline that was stopped goes on where it was.
+Each workload leaves its result in the run directory and finds it there the next time,
+so a pipeline that was stopped goes on where it was.
 """
 
 import time

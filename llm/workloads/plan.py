@@ -17,6 +17,7 @@ from llm import atomic, flops, optim, plan, registry, sharding, tree, units
 from llm import train as training
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs, with_head
+from llm.nn.embed import padded_vocab
 from llm.precision import Policy
 
 
@@ -51,7 +52,7 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
     policy = Policy(c.train.dtype, platform)
     model = registry.build(
-        "models", c.model, vocab_size=_padded_vocab(c.tokenizer.vocab_size),
+        "models", c.model, vocab_size=padded_vocab(c.tokenizer.vocab_size),
         policy=policy,
     )  # fmt: skip
     mesh = plan.planned_mesh(c.mesh, chips * chip.devices)
@@ -172,11 +173,6 @@ def _tokens(c: ConfigDict, corpus_dir: str) -> float | None:
             return None
         return t.epochs * json.loads(path.read_text())["tokens"]["train"]
     return t.tokens or t.steps * t.batch_size * t.seq_len or None
-
-
-def _padded_vocab(size: int) -> int:
-    """The vocabulary as the trainer makes it: a multiple of 128."""
-    return -(-size // 128) * 128
 
 
 def table(p: dict[str, Any]) -> str:
