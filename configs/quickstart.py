@@ -7,9 +7,10 @@ from llm import config, registry
 
 
 def get_config(arg=None):
-    arg = config.parse_arg(arg, debug=False)
+    arg = config.parse_arg(arg, text="", debug=False)
     c = config.base()
     c.workload = "pipeline"
+    c.data.source = config.source(arg.text)
     c.model = registry.spec(
         "models",
         "llama",

@@ -204,6 +204,20 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     return ConfigDict(values)
 
 
+def source(text: str) -> dict[str, Any]:
+    """The source for a config's argument `text=PATH`: a file or a folder of text.
+
+    A single file is cut in pieces, so that some can be held out. Without a path it is
+    the standard library of this Python.
+    """
+    if not text:
+        return registry.spec("sources", "stdlib")
+    whole = pathlib.Path(text).is_dir()
+    return registry.spec(
+        "sources", "text", path=text, piece_bytes=0 if whole else 20_000
+    )
+
+
 def _typed(name: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
         words = {"true": True, "1": True, "false": False, "0": False}

@@ -19,13 +19,14 @@ from llm.task import Context, Generate, Rolling, Task
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs `c.evaluate.tasks` on a model and writes their figures."""
+    e = c.evaluate
     device = jax.devices()[0]
+    model_dir = e.model_dir or workdir
+    # First, so that a wrong path leaves nothing behind.
+    loaded = load.load(model_dir, device)
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    e = c.evaluate
-    model_dir = e.model_dir or workdir
-    loaded = load.load(model_dir, device)
     # The corpus that the model was trained on says what it has not seen.
     corpus_dir = loaded.config.data.corpus_dir or model_dir
     documents = corpus.read(epath.Path(corpus_dir) / "corpus", e.split)
@@ -111,7 +112,8 @@ def _answerer(loaded: load.Loaded, c: ConfigDict):
 
 def _outside(path: str, trained: ConfigDict) -> list[Document]:
     """Documents of a text file or folder, normalised as the training text was."""
-    documents = list(registry.build("sources", {"name": "text", "path": path}))
+    source = registry.build("sources", {"name": "text", "path": path})
+    documents = list(source(lambda reason, name: None))  # only empty files are left out
     if "normalise" in trained.data.stages:
         knobs = {"name": "normalise", **trained.data.stage.normalise}
         normalise = registry.build("stages", knobs)

@@ -14,12 +14,13 @@ from llm.inference.generate import generate
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Samples `c.generate.samples` continuations of every prompt and prints them."""
+    g = c.generate
     device = jax.devices()[0]
+    # First, so that a wrong path leaves nothing behind.
+    loaded = load.load(g.model_dir or workdir, device)
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    g = c.generate
-    loaded = load.load(g.model_dir or workdir, device)
     knobs = sampling.Sampling(
         temperature=g.temperature,
         top_k=g.top_k,
