@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs the tests:
+#
+#     ./launch/test.sh            # the suite
+#     ./launch/test.sh --all      # also the oracle extra, the browser and every command
+#                                 # that README.md and the configs promise
+#
+# in .venv (Python 3.12, else 3.11; newer only with --any-python), or in .venv-3.11 with
+# --python=3.11. Other arguments go to pytest, such as tests/test_plan.py or -k resume.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/venv.sh
+. launch/venv.sh
+
+all=""
+rest=()
+for word in "$@"; do
+  case "$word" in
+  --all) all=1 ;;
+  --any-python) ANY_PYTHON=1 ;;
+  --python=*) PYTHON_VERSION="${word#*=}" ;;
+  --help | -h)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' launch/test.sh
+    exit
+    ;;
+  *) rest+=("$word") ;;
+  esac
+done
+
+make_venv test
+if [ -n "$all" ]; then
+  install_oracle
+  install_browser
+  # The last -m wins: everything but what belongs to the nightly run.
+  rest=(-m "not slow" ${rest[@]+"${rest[@]}"})
+fi
+exec "$PYTHON" -m pytest ${rest[@]+"${rest[@]}"}

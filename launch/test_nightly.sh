@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# What is too long for ./launch/test.sh, in a temporary folder, with a summary:
+#
+#     ./launch/test_nightly.sh
+#
+# the tests marked slow, the whole quickstart from a fresh environment, with its wall
+# time and figures, and the benchmarks in their short forms. --python=3.11 as there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/venv.sh
+. launch/venv.sh
+
+for word in "$@"; do
+  case "$word" in
+  --any-python) ANY_PYTHON=1 ;;
+  --python=*) PYTHON_VERSION="${word#*=}" ;;
+  *) fail "got $word; want --python=VERSION or --any-python" ;;
+  esac
+done
+
+summary=()
+failed=0
+# Runs "$@" under the title $1, and notes how it went and how long it took.
+part() {
+  local title="$1" start=$SECONDS result=ok
+  shift
+  say "=== $title"
+  "$@" || result="FAILED with exit code $?"
+  [ "$result" = ok ] || failed=1
+  summary+=("$(printf '%-24s %5d s  %s' "$title" $((SECONDS - start)) "$result")")
+}
+
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+
+# shellcheck disable=SC2329  # `part` calls these two
+# A clone without environment or runs, so that the install is timed with the rest.
+fresh_quickstart() {
+  git clone -q . "$scratch/clone" &&
+    "$scratch/clone/launch/quickstart.sh" ${ANY_PYTHON:+--any-python}
+}
+# shellcheck disable=SC2329
+figures() {
+  "$PYTHON" - "$scratch/clone/runs/quickstart/evaluate.json" <<'PY'
+import json, sys
+found = json.load(open(sys.argv[1]))
+for name in ("bits_per_byte", "perplexity", "token_accuracy", "syntax_valid_rate"):
+    print(f"{name:20} {found[name]:.4f}")
+PY
+}
+
+make_venv test
+install_oracle
+part "slow tests" "$PYTHON" -m pytest -m slow
+part "fresh quickstart" fresh_quickstart
+part "its figures" figures
+if "$PYTHON" -c 'import transformers, torch' 2>/dev/null; then
+  part "benchmark train_step" "$PYTHON" benchmarks/train_step.py --sizes=1m --rounds=3
+else
+  summary+=("benchmark train_step      skipped: it needs the oracle extra")
+fi
+
+say "=== summary of $(git describe --always --dirty), $("$PYTHON" --version)"
+printf '%s\n' "${summary[@]}"
+exit "$failed"
