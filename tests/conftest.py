@@ -1,0 +1,18 @@
+"""Every test sees eight virtual CPU devices, and arrays of unequal rank never mix.
+
+Child processes do not inherit this: they see the devices of the machine.
+"""
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def devices():
+    """The eight devices."""
+    found = jax.devices()
+    assert len(found) == 8 and found[0].platform == "cpu"
+    return found

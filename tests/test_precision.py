@@ -1,0 +1,115 @@
+"""The one einsum and the matrix product against plain jnp and float64 numpy."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import llm
+from llm.nn.weights import einsum
+from llm.precision import FLOAT32, Policy, matmul, row_major, transposed
+
+SIZES = dict(zip("BTDNHFVK", (2, 5, 6, 4, 3, 7, 9, 2), strict=True))
+SOURCE = pathlib.Path(llm.__file__).parent
+# Every contraction with a kernel that the models write.
+SPECS = sorted(
+    {
+        spec
+        for file in (SOURCE / "nn", SOURCE / "models")
+        for path in file.glob("*.py")
+        for spec in re.findall(r'"([A-Z]+,[A-Z]+->[A-Z]+)"', path.read_text())
+    }
+)
+BFLOAT16 = Policy("bfloat16", "cpu")
+
+
+def operands(spec, seed=0):
+    rng = np.random.default_rng(seed)
+    x, kernel = spec.partition("->")[0].split(",")
+    return [
+        rng.normal(size=[SIZES[letter] for letter in term]).astype(np.float32)
+        for term in (x, kernel, spec.partition("->")[2])
+    ]
+
+
+def test_specs_are_found():
+    assert {"BTD,DNH->BTNH", "BTNH,NHD->BTD", "BTD,DF->BTF"} <= set(SPECS)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_einsum_and_its_gradient(spec):
+    x, kernel, weight = operands(spec)
+
+    def ours(x, kernel):
+        return jnp.sum(einsum(spec, x, kernel, FLOAT32) * weight)
+
+    def plain(x, kernel):
+        return jnp.sum(jnp.einsum(spec, x, kernel, precision="highest") * weight)
+
+    got = einsum(spec, x, kernel, FLOAT32)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, np.einsum(spec, x, kernel), rtol=1e-5, atol=1e-5)
+    for a, b in zip(
+        jax.jit(jax.grad(ours, (0, 1)))(x, kernel),
+        jax.jit(jax.grad(plain, (0, 1)))(x, kernel),
+        strict=True,
+    ):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_bfloat16_rounds_operands_only(spec):
+    """Operands have 8 bits, so one product is off by 2**-8 at most; sums are exact."""
+    x, kernel, weight = operands(spec, seed=1)
+
+    def rounded(array):
+        return np.asarray(jnp.asarray(array).astype(jnp.bfloat16), np.float64)
+
+    got, pull = jax.vjp(lambda x, k: einsum(spec, x, k, BFLOAT16), x, kernel)
+    assert got.dtype == jnp.float32
+    exact = np.einsum(spec, rounded(x), rounded(kernel))
+    np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-5)
+    dx, dkernel = pull(jnp.asarray(weight))
+    terms, _, out = spec.partition("->")
+    first, second = terms.split(",")
+    want_x = np.einsum(f"{out},{second}->{first}", rounded(weight), rounded(kernel))
+    want_k = np.einsum(f"{first},{out}->{second}", rounded(x), rounded(weight))
+    assert dx.dtype == dkernel.dtype == jnp.float32
+    np.testing.assert_allclose(dx, want_x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dkernel, want_k, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["BTD,ND->BTN", "BTD,BDN->BTN", "DBT,DN->BTN"])
+def test_other_forms_are_refused(spec):
+    with pytest.raises(ValueError, match="trailing axes against leading ones"):
+        einsum(spec, jnp.zeros((2, 5, 6)), jnp.zeros((6, 4)), FLOAT32)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_policy_table(platform, dtype):
+    policy = Policy(dtype, platform)
+    assert policy.operands == jnp.dtype(dtype)
+    wide = platform == "cpu" or dtype == "float32"
+    assert policy.activations == jnp.dtype("float32" if wide else "bfloat16")
+
+
+@pytest.mark.parametrize("policy", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+def test_products_and_layouts(policy):
+    rng = np.random.default_rng(2)
+    a_MK = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    b_KN = rng.normal(size=(3, 5, 6)).astype(np.float32)
+    a, b = (
+        np.asarray(jnp.asarray(x).astype(policy.dtype), np.float64)
+        for x in (a_MK, b_KN)
+    )
+    got = jax.jit(lambda a, b: row_major(matmul(a, b, policy), policy))(a_MK, b_KN)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, a @ b, rtol=1e-5, atol=1e-6)
+    turned = jax.jit(lambda a: transposed(a, policy))(a_MK)
+    assert turned.dtype == policy.operands
+    np.testing.assert_array_equal(np.asarray(turned, np.float64), a.swapaxes(-1, -2))
