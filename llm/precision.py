@@ -12,6 +12,8 @@ belong; elementwise work is faster in float32.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,10 +28,12 @@ class Policy:
     Attributes:
       dtype: compute dtype of products, `float32` or `bfloat16`.
       platform: `cpu`, `gpu` or `tpu`, of the devices that the program is compiled for.
+      devices: how many of them.
     """
 
     dtype: str = "float32"
     platform: str = "cpu"
+    devices: int = 1
 
     @property
     def operands(self) -> Any:
@@ -72,3 +76,15 @@ def row_major(x: jax.Array, policy: Policy) -> jax.Array:
     if policy.platform != "cpu":
         return x
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+def over_batch(function: Callable, arrays: tuple, policy: Policy) -> Any:
+    """`function(*examples, policy)` for every example of the leading axis.
+
+    All at once, except on a single CPU, where the temporaries of one example stay in the
+    cache and those of a batch would be written to fresh memory.
+    """
+    one = functools.partial(function, policy=policy)
+    if policy.platform == "cpu" and policy.devices == 1:
+        return jax.lax.map(lambda examples: one(*examples), arrays)
+    return jax.vmap(one)(*arrays)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from llm.precision import Policy, matmul, row_major, transposed
+from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
 
@@ -54,7 +54,7 @@ def attention(
 ) -> jax.Array:
     """Attends with scale 1/sqrt(H); N is a multiple of K. Returns BTNH."""
     B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
+    K = k_BSKH.shape[2]
     G = N // K
     q_BKRH = (q_BTNH * H**-0.5).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
     q_BKRH = q_BKRH.reshape(B, K, G * T, H).astype(policy.operands)
@@ -72,47 +72,53 @@ def _core(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy):
 
 
 def _forward(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy):
-    scores_BKRS = matmul(q_BKRH, transposed(k_BKSH, policy), policy)
-    scores_BKRS = jnp.where(_over_heads(mask_BTS, q_BKRH), scores_BKRS, _MASKED)
-    top_BKR1 = scores_BKRS.max(axis=-1, keepdims=True)
-    weights_BKRS = jnp.exp(scores_BKRS - top_BKR1)
-    sum_BKR1 = weights_BKRS.sum(axis=-1, keepdims=True)
-    o_BKRH = matmul(weights_BKRS, v_BKSH, policy) / sum_BKR1
-    o_BKRH = row_major(o_BKRH, policy)
-    lse_BKR = (top_BKR1 + jnp.log(sum_BKR1))[..., 0]
-    return o_BKRH, (q_BKRH, k_BKSH, v_BKSH, mask_BTS, o_BKRH, lse_BKR)
+    given = (q_BKRH, k_BKSH, v_BKSH, mask_BTS)
+    o_BKRH, lse_BKGT = over_batch(_attend, given, policy)
+    return o_BKRH, (*given, o_BKRH, lse_BKGT)
 
 
 def _backward(policy, saved, do_BKRH):
-    q_BKRH, k_BKSH, v_BKSH, mask_BTS, o_BKRH, lse_BKR = saved
-    delta_BKR = (do_BKRH * o_BKRH).sum(axis=-1)
-    do_BKRH = do_BKRH.astype(policy.operands)
-    allowed_BSR = _over_heads(mask_BTS.swapaxes(1, 2), q_BKRH, by_key=True)
-    scores_BKSR = matmul(k_BKSH, transposed(q_BKRH, policy), policy)
-    scores_BKSR = jnp.where(allowed_BSR, scores_BKSR, _MASKED)
-    weights_BKSR = jnp.exp(scores_BKSR - lse_BKR[:, :, None, :])
-    dv_BKSH = matmul(weights_BKSR, do_BKRH, policy)
-    dweights_BKSR = matmul(v_BKSH, transposed(do_BKRH, policy), policy)
-    dscores_BKSR = weights_BKSR * (dweights_BKSR - delta_BKR[:, :, None, :])
-    dscores_BKSR = dscores_BKSR.astype(policy.operands)
-    dk_BKSH = matmul(dscores_BKSR, q_BKRH, policy)
-    dq_BKHR = matmul(transposed(k_BKSH, policy), dscores_BKSR, policy)
-    given = q_BKRH.dtype
-    dq_BKRH = row_major(dq_BKHR, policy).swapaxes(2, 3)
-    dk_BKSH, dv_BKSH = row_major(dk_BKSH, policy), row_major(dv_BKSH, policy)
-    return dq_BKRH.astype(given), dk_BKSH.astype(given), dv_BKSH.astype(given), None
+    return (*over_batch(_attend_backward, (*saved, do_BKRH), policy), None)
 
 
 _core.defvjp(_forward, _backward)
 
 
-def _over_heads(mask: jax.Array, q_BKRH: jax.Array, by_key: bool = False) -> jax.Array:
-    """Repeats a BTS (or BST) mask for the G heads of each group: B1RS (or B1SR)."""
-    B, R = mask.shape[0], q_BKRH.shape[2]
-    T = mask.shape[2 if by_key else 1]
-    if by_key:
-        mask_BSGT = jnp.broadcast_to(mask[:, :, None, :], (B, mask.shape[1], R // T, T))
-        return mask_BSGT.reshape(B, 1, -1, R)
-    S = mask.shape[2]
-    mask_BGTS = jnp.broadcast_to(mask[:, None], (B, R // T, T, S))
-    return mask_BGTS.reshape(B, 1, R, S)
+def _attend(q_KRH, k_KSH, v_KSH, mask_TS, policy):
+    """Output and log-normaliser of one example."""
+    K, R, _ = q_KRH.shape
+    T, S = mask_TS.shape
+    scores_KRS = matmul(q_KRH, transposed(k_KSH, policy), policy)
+    # Elementwise work keeps G and T apart: the mask broadcasts, and loops vectorise.
+    scores_KGTS = scores_KRS.reshape(K, R // T, T, S)
+    scores_KGTS = jnp.where(mask_TS[None, None], scores_KGTS, _MASKED)
+    top_KGT1 = scores_KGTS.max(axis=-1, keepdims=True)
+    weights_KGTS = jnp.exp(scores_KGTS - top_KGT1)
+    sum_KGT1 = weights_KGTS.sum(axis=-1, keepdims=True)
+    weights_KRS = weights_KGTS.astype(policy.operands).reshape(K, R, S)
+    o_KRH = matmul(weights_KRS, v_KSH, policy) / sum_KGT1.reshape(K, R, 1)
+    lse_KGT = (top_KGT1 + jnp.log(sum_KGT1))[..., 0]
+    return row_major(o_KRH, policy), lse_KGT
+
+
+def _attend_backward(q_KRH, k_KSH, v_KSH, mask_TS, o_KRH, lse_KGT, do_KRH, policy):
+    """Gradients of one example for queries, keys and values."""
+    K, R, _ = q_KRH.shape
+    T, S = mask_TS.shape
+    G = R // T
+    delta_KGT = (do_KRH * o_KRH).sum(axis=-1).reshape(K, G, T)
+    do_KRH = do_KRH.astype(policy.operands)
+    scores_KSR = matmul(k_KSH, transposed(q_KRH, policy), policy)
+    dweights_KSR = matmul(v_KSH, transposed(do_KRH, policy), policy)
+    exponent_KSGT = scores_KSR.reshape(K, S, G, T) - lse_KGT[:, None]
+    allowed_KSGT = mask_TS.T[None, :, None]
+    weights_KSGT = jnp.exp(jnp.where(allowed_KSGT, exponent_KSGT, _MASKED))
+    dweights_KSGT = dweights_KSR.reshape(K, S, G, T) - delta_KGT[:, None]
+    dscores_KSGT = (weights_KSGT * dweights_KSGT).astype(policy.operands)
+    dscores_KSR = dscores_KSGT.reshape(K, S, R)
+    weights_KSR = weights_KSGT.astype(policy.operands).reshape(K, S, R)
+    dv_KSH = row_major(matmul(weights_KSR, do_KRH, policy), policy)
+    dk_KSH = row_major(matmul(dscores_KSR, q_KRH, policy), policy)
+    dq_KHR = row_major(matmul(transposed(k_KSH, policy), dscores_KSR, policy), policy)
+    given = q_KRH.dtype
+    return dq_KHR.swapaxes(1, 2).astype(given), dk_KSH.astype(given), dv_KSH.astype(given)

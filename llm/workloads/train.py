@@ -35,7 +35,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     _check_batch(t, mesh)
-    policy = Policy(_dtype(t.dtype), devices[0].platform)
+    policy = Policy(_dtype(t.dtype), devices[0].platform, len(devices))
     console_line = functools.partial(print, flush=True)
 
     tokenizer, train_split, validation_split = _open_data(workdir)

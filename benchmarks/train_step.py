@@ -1,0 +1,250 @@
+"""One training step against `transformers`' Llama in CPU PyTorch, interleaved.
+
+    python benchmarks/train_step.py                     # 1M, 10M and 125M parameters
+    python benchmarks/train_step.py --sizes=10m --rounds=9
+
+Both sides train the same shapes with AdamW on the same number of threads. The peer runs
+in every form that may be its best (eager or compiled, float32 or bfloat16 autocast,
+both with scaled-dot-product attention, fused AdamW); a first round picks its best form
+and the best one of each precision, and these then alternate with ours. Each side lives
+in a process of its own that sleeps while the other works. Printed: median seconds a
+step, tokens/s, and the median over rounds of the ratio peer / ours (above 1: ours is
+faster).
+
+Needs the `oracle` extra for the peer.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+
+SIZES = {
+    "1m": {
+        "layers": 4, "width": 128, "heads": 4, "kv_heads": 2, "head_dim": 32,
+        "mlp": 352, "vocab_size": 1024, "batch": 32, "length": 256, "steps": 8,
+    },
+    "10m": {
+        "layers": 6, "width": 384, "heads": 6, "kv_heads": 2, "head_dim": 64,
+        "mlp": 1024, "vocab_size": 2048, "batch": 16, "length": 256, "steps": 3,
+    },
+    "125m": {
+        "layers": 12, "width": 768, "heads": 12, "kv_heads": 4, "head_dim": 64,
+        "mlp": 2048, "vocab_size": 32_000, "batch": 4, "length": 512, "steps": 1,
+    },
+}  # fmt: skip
+
+
+def ours(size, dtype):
+    """A function that runs some of our steps and returns the loss."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from llm import optim, sharding, train
+    from llm.models import llama
+    from llm.nn.contract import plain_inputs, with_head
+    from llm.objectives import causal_lm
+    from llm.precision import Policy
+
+    s = dict(size)
+    batch, length, steps = s.pop("batch"), s.pop("length"), s.pop("steps")
+    policy = Policy(dtype, "cpu")
+    model = llama.make(**s, qk_norm=False, tied=True, how="unroll", policy=policy)
+    objective = causal_lm.make(z_loss=0.0)
+
+    def init(key):
+        return model.init(key, plain_inputs(jnp.zeros((1, 2), jnp.int32)))["params"]
+
+    mesh = sharding.make_mesh((("data", 1),), jax.devices()[:1])
+    axes = train.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    factor = optim.schedule("constant", 1000)
+    tx = optim.optimizer("adamw", factor, axes, learning_rate=1e-4, weight_decay=0.1)
+    abstract = train.abstract_state(init, tx, mesh, "fsdp")
+    state = train.init_state(init, tx, abstract, 0)
+    knobs = train.Knobs(steps=1000, tokens_per_step=batch * length)
+    step = jax.jit(
+        train.build_step(with_head(model), objective, tx, knobs, policy),
+        donate_argnums=0,
+    )
+    tokens = np.random.default_rng(0).integers(0, s["vocab_size"], (batch, length + 1))
+    record = {
+        "tokens": tokens.astype(np.int32),
+        "segments": np.ones_like(tokens, np.int32),
+        "positions": np.tile(np.arange(length + 1, dtype=np.int32), (batch, 1)),
+    }
+    rows = [
+        causal_lm.features({k: v[i] for k, v in record.items()}, None)
+        for i in range(batch)
+    ]
+    data = {k: jnp.stack([row[k] for row in rows]) for k in rows[0]}
+
+    def run():
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = step(state, data)
+        return float(metrics["loss"])
+
+    return run
+
+
+def peer(size, dtype, compiled):
+    """The same of `transformers` in PyTorch."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    s = size
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=s["vocab_size"],
+            hidden_size=s["width"],
+            intermediate_size=s["mlp"],
+            num_hidden_layers=s["layers"],
+            num_attention_heads=s["heads"],
+            num_key_value_heads=s["kv_heads"],
+            head_dim=s["head_dim"],
+            max_position_embeddings=s["length"],
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+            use_cache=False,
+        )
+    )
+    model.train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, weight_decay=0.1, fused=True
+    )
+    tokens = torch.randint(0, s["vocab_size"], (s["batch"], s["length"]))
+    forward = torch.compile(model) if compiled else model
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def run():
+        for _ in range(s["steps"]):
+            with autocast:
+                loss = forward(input_ids=tokens, labels=tokens).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return float(loss)
+
+    return run
+
+
+def _serve(connection, kind, arguments):
+    """Builds a runner, warms it up, then runs once for every message."""
+    try:
+        run = {"ours": ours, "peer": peer}[kind](*arguments)
+        run()
+        run()
+        connection.send("ready")
+        while connection.recv():
+            start = time.perf_counter()
+            run()
+            connection.send(time.perf_counter() - start)
+    except (RuntimeError, ImportError, ValueError) as error:
+        connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+class Worker:
+    """A runner in its own process, asleep until asked."""
+
+    def __init__(self, kind, *arguments):
+        # A waiting thread pool must sleep: the other side needs the cores.
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        context = multiprocessing.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(end, kind, arguments), daemon=True
+        )
+        self._process.start()
+        self.problem = self._pipe.recv()
+        self.problem = "" if self.problem == "ready" else self.problem
+
+    def seconds(self):
+        self._pipe.send(True)
+        return self._pipe.recv()
+
+    def stop(self):
+        self._process.terminate()
+        self._process.join()
+
+
+def compare(name, rounds, dtypes, with_peer):
+    """Times one size; returns its figures."""
+    size = SIZES[name]
+    tokens = size["batch"] * size["length"] * size["steps"]
+    workers = {("ours", dtype): Worker("ours", size, dtype) for dtype in dtypes}
+    forms = {}
+    if with_peer:
+        for dtype in ("bfloat16", "float32"):
+            for compiled in (False, True):
+                worker = Worker("peer", size, dtype, compiled)
+                form = ("peer", f"{dtype} {'compiled' if compiled else 'eager'}")
+                if worker.problem:
+                    print(f"  {form[1]}: {worker.problem}")
+                    worker.stop()
+                    continue
+                forms[form] = (min(worker.seconds() for _ in range(2)), worker)
+                print(f"  {form[1]}: {tokens / forms[form][0]:,.0f} tokens/s")
+        # Its best form of each precision goes on; the others leave the machine.
+        for dtype in ("bfloat16", "float32"):
+            mine = {f: v for f, v in forms.items() if f[1].startswith(dtype)}
+            best = min(mine, key=lambda f: mine[f][0], default=None)
+            for form, (_, worker) in mine.items():
+                if form == best:
+                    workers[form] = worker
+                else:
+                    worker.stop()
+    times = {form: [] for form in workers}
+    for _ in range(rounds):
+        for form, worker in workers.items():
+            times[form].append(worker.seconds() / size["steps"])
+    for worker in workers.values():
+        worker.stop()
+    rows = {
+        " ".join(form): {
+            "seconds": statistics.median(seen),
+            "tokens_per_s": tokens / size["steps"] / statistics.median(seen),
+        }
+        for form, seen in times.items()
+    }
+    for form, row in rows.items():
+        speed = f"{row['tokens_per_s']:10,.0f} tokens/s"
+        print(f"  {form:28} {row['seconds']:8.3f} s  {speed}")
+    ratios = {}
+    for mine in (f for f in times if f[0] == "ours"):
+        for theirs in (f for f in times if f[0] == "peer"):
+            pairs = zip(times[theirs], times[mine], strict=True)
+            ratio = statistics.median(t / m for t, m in pairs)
+            ratios[f"{theirs[1]} / ours {mine[1]}"] = ratio
+            print(f"  {theirs[1]} / ours {mine[1]}: {ratio:.2f}")
+    return {"rows": rows, "ratios": ratios}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="1m,10m,125m")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtypes", default="bfloat16,float32", help="ours")
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--json", default="", help="write the figures here")
+    args = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    results = {}
+    for name in args.sizes.split(","):
+        print(name, SIZES[name])
+        results[name] = compare(
+            name, args.rounds, args.dtypes.split(","), not args.no_peer
+        )
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(results, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
