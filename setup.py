@@ -33,7 +33,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        # These three fill as the sources, the server and the metrics that need them come.
+        # These fill as the sources, the server and the metrics that need them come.
         "data": [],
         "serve": [],
         "eval": [],

@@ -116,6 +116,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Returns when everything is written; nothing can be saved after it."""
         self._manager.wait_until_finished()
         self._manager.close()
 

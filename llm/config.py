@@ -163,7 +163,7 @@ def base() -> ConfigDict:
     # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0
     # is the chip's list price (llm/flops.py).
     c.plan.accelerator = "v5e"
-    c.plan.chips = 256
+    c.plan.chips = 8
     c.plan.price = 0.0
     # Share of peak FLOP/s to expect.
     c.plan.mfu = 0.4
@@ -319,7 +319,9 @@ def from_flags(argv: Sequence[str]) -> tuple[ConfigDict, str]:
         raise InputError(got=f"argument {argv[1]!r}", want="only --flags")
     if _CONFIG.value is None:
         raise InputError(
-            got="no --config", want="--config=FILE", do="try --config=configs/debug.py"
+            got="no --config",
+            want="--config=FILE",
+            do="try --config=configs/quickstart.py",
         )
     if not _WORKDIR.value:
         raise InputError(got="no --workdir", want="--workdir=DIR for all output")

@@ -97,6 +97,7 @@ class MetricWriter:
             self._wandb.log(scalars, step=step)
 
     def close(self) -> None:
+        """Closes the files."""
         self._file.close()
         self._events.close()
         if self._wandb is not None:

@@ -57,6 +57,7 @@ class EventWriter:
         self._write(_bytes(5, summary), step)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def __enter__(self):

@@ -65,6 +65,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Pieces, special ones included."""
         return len(self.piece_bytes)
 
     def encode(self, text: str) -> list[int]:

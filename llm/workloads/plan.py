@@ -159,7 +159,7 @@ def _rows(c: ConfigDict, mesh: Any) -> int:
             got=f"train.batch_size {c.train.batch_size} in {c.train.accumulate} "
             f"micro-batches on {sharding.batch_ways(mesh)} batch devices",
             want=f"a multiple of {ways}",
-            do="set --config.plan.chips or --config.train.batch_size",
+            do="set --config.plan.chips, train.batch_size or train.accumulate",
         )
     return c.train.batch_size // ways
 

@@ -1,0 +1,116 @@
+"""Every command that README.md and the configs promise runs, in its smallest form.
+
+Commands are read from the fenced blocks of README.md and from the docstrings of the
+configs, and run in that order in one temporary directory, each as a process of its own,
+as a reader would. A config that trains gets `debug` added to its arguments, and PATH is
+a folder of text.
+"""
+
+import ast
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def commands(text):
+    """The `python -m llm.main` lines of a text, continuations joined, notes cut."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    lines = (line.strip() for line in joined.splitlines())
+    return [line for line in lines if line.startswith("python -m llm.main ")]
+
+
+def promised():
+    """(where, command), without repetitions."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", README.read_text(), re.S | re.M)
+    found = [("README.md", command) for block in fenced for command in commands(block)]
+    # The quickstart first: others use its run.
+    configs = sorted((ROOT / "configs").glob("*.py"), key=lambda p: p.stem)
+    for path in sorted(configs, key=lambda p: p.stem != "quickstart"):
+        doc = ast.get_docstring(ast.parse(path.read_text()))
+        found += [(f"configs/{path.name}", command) for command in commands(doc)]
+    return list({command: (where, command) for where, command in found}.values())
+
+
+def small(command, text_folder):
+    """The command's words, with the debug form of its config."""
+    words = shlex.split(command, comments=True)[3:]
+    for n, word in enumerate(words):
+        if word.startswith("--config="):
+            path, _, arg = word.removeprefix("--config=").partition(":")
+            if "plan" not in path and "debug" not in arg:
+                arg = f"{arg},debug" if arg else "debug"
+            arg = arg.replace("=PATH", f"={text_folder}")
+            words[n] = f"--config={path}" + (f":{arg}" if arg else "")
+    return words
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory that looks like a clone, with nothing run in it yet."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("configs", "README.md"):
+        (folder / name).symlink_to(ROOT / name)
+    texts = folder / "texts"
+    texts.mkdir()
+    for path in sorted((ROOT / "llm").glob("*.py")):
+        (texts / f"{path.stem}.txt").write_text(path.read_text())
+    return folder
+
+
+@pytest.mark.commands
+@pytest.mark.parametrize("where, command", promised())
+def test_command_runs(where, command, place):
+    done = subprocess.run(
+        [sys.executable, "-m", "llm.main", *small(command, place / "texts")],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{where}: {command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")))
+def test_every_config_says_its_command(path):
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    own = [c for c in commands(doc) if f"--config=configs/{path.name}" in c]
+    assert own, f"{path.name}: want its exact command in the docstring"
+
+
+def test_the_readme_names_files_that_are_there():
+    """Paths in code spans and in the file tree exist."""
+    text = README.read_text()
+    spans = re.findall(r"`((?:llm|configs|launch|tests|benchmarks)/[\w./]*)", text)
+    tree = re.search(r"^```text\n(llm/\n.*?)^```", text, re.S | re.M).group(1)
+    folder, within, listed = "", "", []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+            listed.append(name)
+        elif line.startswith("  ") and line[2] != " ":
+            listed.append(folder + name)
+        else:
+            listed.append(folder + within + name)
+        if line.startswith("  ") and line[2] != " ":
+            within = name if name.endswith("/") else ""
+    missing = [path for path in {*spans, *listed} if not (ROOT / path).exists()]
+    assert not missing, f"README.md names {sorted(missing)}"
+    files = {str(p.relative_to(ROOT)) for p in (ROOT / "llm").rglob("*.py")}
+    unlisted = files - set(listed) - {"llm/__init__.py"}
+    assert not unlisted, f"README.md's tree lacks {sorted(unlisted)}"
+
+
+def test_launch_scripts_are_executable():
+    for path in (*(ROOT / "launch").glob("*.sh"), ROOT / ".ci/run"):
+        runs = path.name != "venv.sh"  # that one is sourced
+        assert os.access(path, os.X_OK) == runs, path
