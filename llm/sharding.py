@@ -50,7 +50,9 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     sizes = [int(size) for _, size in axes]
     fixed = math.prod(size for size in sizes if size != -1)
     fills = sizes.count(-1)
-    if fills > 1 or fixed < 1 or len(devices) % fixed or len(set(names)) < len(names):
+    positive = all(size > 0 or size == -1 for size in sizes)
+    distinct = len(set(names)) == len(names)
+    if fills > 1 or not positive or not distinct or len(devices) % fixed:
         raise _mesh_error(axes, len(devices))
     sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
@@ -93,7 +95,7 @@ def rules_for(preset: str, mesh: Mesh) -> tuple[tuple[str, tuple[str, ...]], ...
 @contextlib.contextmanager
 def laid_out(mesh: Mesh, preset: str) -> Iterator[None]:
     """Within it, traced models constrain their activations to the mesh by the rules."""
-    with mesh, nn.logical_axis_rules(rules_for(preset, mesh)):
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules_for(preset, mesh)):
         yield
 
 
