@@ -170,8 +170,15 @@ def by_layer(
             lambda leaf, _: "stack" if axes[leaf][:1] == ("layers",) else "leaf", params
         )
 
+    def over_layers(function):
+        # Without a stack (how='loop', or a frozen one) there is nothing to map over.
+        return lambda g, *rest: (
+            jax.vmap(function) if jax.tree.leaves(g) else function
+        )(g, *rest)
+
     mapped = optax.GradientTransformation(
-        jax.vmap(tx.init), lambda g, s, p=None: jax.vmap(tx.update)(g, s, p)
+        over_layers(tx.init),
+        lambda g, s, p=None: over_layers(tx.update)(g, s, p),
     )
     return optax.partition({"stack": mapped, "leaf": tx}, kind)
 
