@@ -14,8 +14,8 @@ import sys
 
 from absl import app, logging
 
-from llm import config, registry
-from llm.errors import InputError, report_input_error
+from llm import config, host, registry
+from llm.errors import InputError, Stopped, report_input_error
 
 
 def main(argv: list[str]) -> None:
@@ -26,7 +26,10 @@ def main(argv: list[str]) -> None:
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
         sys.exit(report_input_error(error))
+    except KeyboardInterrupt:
+        raise Stopped("interrupted; run the same command again to go on", 130) from None
 
 
 if __name__ == "__main__":
+    host.use_huge_pages()
     app.run(main, flags_parser=config.parse)

@@ -256,9 +256,16 @@ def fit(
         console.message(f"step {at}: {message}")
 
     def save(at: int, loss: float | None) -> None:
+        loop["saved"] = at
         with timer.pause():
             checkpoints.save(state, loop, loss)
-        loop["saved"] = at
+
+    def leave() -> None:
+        checkpoints.close()
+        writer.close()
+        console.close()
+        at = int(state.step)
+        raise Preempted(at) if stop.requested == "SIGTERM" else Interrupted(at)
 
     with stop:
         stream = batches(first)
@@ -279,7 +286,9 @@ def fit(
                 jax.block_until_ready(metrics)
                 with timer.pause():
                     extra = _validate(validate, state, validation)
-            saving = last or _due(at, knobs.checkpoint_every) or stop.requested
+            # Asked once: a request that comes later in this step is for the next one.
+            stopping = bool(stop.requested)
+            saving = last or _due(at, knobs.checkpoint_every) or stopping
             if extra or saving:
                 train = settle(extra)
             if extra:
@@ -288,12 +297,12 @@ def fit(
                 saving |= loop["stopped_early"] or (improved and checkpoints.keeps_best)
             if saving:
                 save(at, loss)
-            if stop.requested and not last:
-                checkpoints.close()
-                writer.close()
-                console.close()
-                raise Preempted(at) if stop.requested == "SIGTERM" else Interrupted(at)
-    checkpoints.wait()
+            if stopping:
+                leave()
+        checkpoints.wait()
+        # During the last save: nothing is lost, but what would follow must not begin.
+        if stop.requested:
+            leave()
     return state, loop
 
 
@@ -304,17 +313,19 @@ def _due(at: int, every: int) -> bool:
 def _record(at, metrics, timer, knobs, learning_rate) -> dict[str, Any]:
     tokens = at * knobs.tokens_per_step
     lap = timer.lap(at, tokens)
-    flops = lap.tokens_per_s * knobs.flops_per_token
+    # The first step of a process compiles and has no speed.
+    rate = lap.tokens_per_s or None
+    flops = rate * knobs.flops_per_token if rate else None
     return {
         "step": at,
         **metrics,
         "learning_rate": float(learning_rate(at - 1)),
         "tokens": tokens,
         "epoch": tokens / knobs.tokens_per_epoch if knobs.tokens_per_epoch else 0.0,
-        "tokens_per_s": lap.tokens_per_s,
+        "tokens_per_s": rate,
         "model_flops_per_s": flops,
-        "mfu": flops / knobs.peak_flops if knobs.peak_flops else None,
-        "eta_s": lap.eta_s,
+        "mfu": flops / knobs.peak_flops if flops and knobs.peak_flops else None,
+        "eta_s": lap.eta_s if rate else None,
         "seconds": lap.seconds,
     }
 

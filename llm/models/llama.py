@@ -52,11 +52,17 @@ def make(
     epsilon: float = 1e-6,
     dropout: float = 0.0,
     residual_scale: float = 0.0,
+    embed_scale: float = 0.02,
     how: str = "scan",
     remat: str = "none",
     policy: Policy = FLOAT32,
 ) -> "Llama":
-    """A Llama; `how` and `remat` are choices of `llm/nn/stack.py`."""
+    """A Llama; `how` and `remat` are choices of `llm/nn/stack.py`.
+
+    Args:
+      residual_scale: initial kernels that end a branch, in units of 1/sqrt(fan-in).
+      embed_scale: standard deviation of the initial embeddings.
+    """
     for field, value, known in (("how", how, HOW), ("remat", remat, tuple(REMAT))):
         if value not in known:
             raise InputError(
@@ -82,6 +88,7 @@ def make(
         epsilon=epsilon,
         dropout=dropout,
         residual_scale=residual_scale,
+        embed_scale=embed_scale,
         how=how,
         remat=remat,
         policy=policy,
@@ -198,6 +205,7 @@ class Llama(nn.Module):
     epsilon: float
     dropout: float
     residual_scale: float
+    embed_scale: float
     how: str
     remat: str
     policy: Policy
@@ -207,7 +215,7 @@ class Llama(nn.Module):
             self.vocab_size,
             self.width,
             self.policy,
-            scale=self.width**-0.5 if self.tied else 1.0,
+            scale=self.embed_scale,
         )
         attention = {
             "heads": self.heads,

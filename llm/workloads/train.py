@@ -252,10 +252,10 @@ def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
-    rates = [
-        (r["tokens_per_s"], r["mfu"])
-        for r in map(json.loads, logged.read_text().splitlines())
-    ]
+    records = map(json.loads, logged.read_text().splitlines())
+    rates = [r["tokens_per_s"] for r in records if r["tokens_per_s"]]
+    rate = float(np.median(rates)) if rates else None
+    flops_per_s = rate * knobs.flops_per_token if rate else None
     result = {
         "steps": at,
         "tokens": done,
@@ -266,10 +266,8 @@ def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
         "best_validation_loss": loop.get("best_validation_loss"),
         "best_step": loop.get("best_step"),
         "stopped_early": loop["stopped_early"],
-        "tokens_per_s": float(np.median([rate for rate, _ in rates])),
-        "mfu": float(np.median([mfu for _, mfu in rates]))
-        if knobs.peak_flops
-        else None,
+        "tokens_per_s": rate,
+        "mfu": flops_per_s / knobs.peak_flops if rate and knobs.peak_flops else None,
         "optimizer_groups": groups,
         "events": loop["events"],
     }
