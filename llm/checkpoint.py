@@ -5,8 +5,8 @@ the step, what the training loop remembers, and a digest of the arrays, so that 
 checkpoint that reads but is not what was written is noticed. Nothing is pickled.
 
 Restoring takes the newest checkpoint; one that cannot be read is said, moved to
-`unreadable/` and passed over for the one before. If none can be read we stop: starting
-over would write over a run.
+`unreadable/` and passed over for the one before. If none can be read we stop and leave
+them where they are: starting over would write over a run.
 """
 
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ class Checkpoints:
         self._root = epath.Path(workdir).absolute() / FOLDER
         self._keep_last, self._keep_best = max(keep_last, 1), keep_best
         self._manager = _manager(self._root)
+        self._best: set[int] | None = None  # not known before a save or restore
 
     @property
     def keeps_best(self) -> bool:
@@ -56,11 +57,12 @@ class Checkpoints:
         The arrays may be donated as soon as this returns.
         """
         step = int(state.step)
-        self._manager.wait_until_finished()
+        self.wait()
         best = [tuple(entry) for entry in loop.get("best", [])]
         if loss is not None:
             best = sorted({*best, (loss, step)})[: self._keep_best]
         loop["best"] = [list(entry) for entry in best]
+        self._best = {s for _, s in best}
         record = {**loop, "step": step, "digest": digest(state)}
         held = jax.tree.map(_own, state._asdict())
         del held["step"]
@@ -68,13 +70,6 @@ class Checkpoints:
         self._manager.save(
             step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
         )
-        kept = set(sorted(self._manager.all_steps())[-self._keep_last :])
-        kept |= {step, *(s for _, s in best)}
-        # The newest is not committed yet: keep what would be needed without it.
-        done = sorted(s for s in self._manager.all_steps() if s != step)
-        for old in done[: -self._keep_last]:
-            if old not in kept:
-                self._manager.delete(old)
 
     def restore(self, abstract: State, say: Any = print) -> tuple[State, dict] | None:
         """The newest readable state and loop record; None where there is no checkpoint.
@@ -87,18 +82,21 @@ class Checkpoints:
           InputError: there are checkpoints and none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        for number, step in enumerate(steps):
             try:
-                return _read(self._manager, step, abstract)
+                found = _read(self._manager, step, abstract)
             except _UNREADABLE as error:
-                reason = str(error).strip().splitlines()[0][:200]
-                say(f"checkpoint {step} cannot be read ({reason}); trying an older one")
-                self._set_aside(step)
+                say(f"checkpoint {step} cannot be read ({_reason(error)})")
+                continue
+            for broken in steps[:number]:
+                self._set_aside(broken)
+            self._best = {s for _, s in found[1].get("best", [])}
+            return found
         if steps:
             raise InputError(
-                got=f"checkpoints {steps} in {self._root.parent}, none readable",
+                got=f"checkpoints {steps} in {self._root}, none readable",
                 want="one that fits the config",
-                do="they are in unreadable/ now; restore one or use another --workdir",
+                do="restore one from a backup, or use another --workdir",
             )
         return None
 
@@ -112,12 +110,20 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything is written."""
+        """Returns when everything is written, and deletes what need not be kept.
+
+        Only then: a checkpoint goes when those that replace it are committed.
+        """
         self._manager.wait_until_finished()
+        if self._best is None:
+            return
+        for step in sorted(self._manager.all_steps())[: -self._keep_last]:
+            if step not in self._best:
+                self._manager.delete(step)
 
     def close(self) -> None:
         """Returns when everything is written; nothing can be saved after it."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
 
@@ -151,8 +157,7 @@ def restore_params(
         return manager.restore(step, args=args)[item], step
     except _UNREADABLE as error:
         raise InputError(
-            got=f"a checkpoint in {model_dir} that cannot be read "
-            f"({str(error).strip().splitlines()[0][:200]})",
+            got=f"a checkpoint in {model_dir} that cannot be read ({_reason(error)})",
             want="a checkpoint of the model in its config.json",
         ) from error
 
@@ -173,6 +178,12 @@ def _digest(state):
 
 def _word(leaf):
     return jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.uint32
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, which may be empty and may be long."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _own(leaf: jax.Array) -> jax.Array:
