@@ -60,6 +60,11 @@ else
   summary+=("benchmark train_step      skipped: it needs the oracle extra")
 fi
 
+# Any text will do for a look at whether ours still learns faster; here, our own code.
+cat llm/*.py llm/*/*.py >"$scratch/code.txt"
+part "benchmark learning" "$PYTHON" benchmarks/learning.py --text="$scratch/code.txt" \
+  --tokens=307200
+
 say "=== summary of $(git describe --always --dirty), $("$PYTHON" --version)"
 printf '%s\n' "${summary[@]}"
 exit "$failed"
