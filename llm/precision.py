@@ -81,7 +81,7 @@ def row_major(x: jax.Array, policy: Policy) -> jax.Array:
 def over_batch(function: Callable, arrays: tuple, policy: Policy) -> Any:
     """`function(*examples, policy)` for every example of the leading axis.
 
-    All at once, except on a single CPU, where the temporaries of one example stay in the
+    All at once, except on one CPU, where the temporaries of an example stay in the
     cache and those of a batch would be written to fresh memory.
     """
     one = functools.partial(function, policy=policy)

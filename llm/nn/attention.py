@@ -121,4 +121,8 @@ def _attend_backward(q_KRH, k_KSH, v_KSH, mask_TS, o_KRH, lse_KGT, do_KRH, polic
     dk_KSH = row_major(matmul(dscores_KSR, q_KRH, policy), policy)
     dq_KHR = row_major(matmul(transposed(k_KSH, policy), dscores_KSR, policy), policy)
     given = q_KRH.dtype
-    return dq_KHR.swapaxes(1, 2).astype(given), dk_KSH.astype(given), dv_KSH.astype(given)
+    return (
+        dq_KHR.swapaxes(1, 2).astype(given),
+        dk_KSH.astype(given),
+        dv_KSH.astype(given),
+    )
