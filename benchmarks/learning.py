@@ -1,18 +1,18 @@
-"""Loss against tokens: our recipe and a nanoGPT-style one, same data, same parameters.
+"""Loss against tokens: our recipe and a nanoGPT-style one, same data and parameters.
 
     python benchmarks/learning.py --text=tinyshakespeare.txt
     python benchmarks/learning.py --text=book.txt --tokens=3072000 --seeds=3
 
-The peer is the recipe that nanoGPT publishes for a CPU
-(config/train_shakespeare_char.py with the changes of its README: 4 layers of width 128, 4 heads, context 64, batch 12,
-no dropout; LayerNorm, GELU, learned positions, tied head; AdamW from 1e-3 to 1e-4 by cosine
-with 100 steps of warm-up, betas 0.9 and 0.99, decay 0.1 on matrices, clipping at 1),
-written out below. Ours is `llm/models/llama.py` with Muon and as many parameters within
-2 %. Both read characters (the first 90 % of the text train, the rest is held out) with
-the same context, and are scored on the same held-out windows in the same precision
-(float32). Printed: held-out loss (nats a character) at equal tokens, and whether ours
-passes the peer's final loss in half of its tokens. Each of our lengths is a run of its
-own, as its schedule ends where the run ends.
+The peer is the recipe that nanoGPT publishes for a CPU, as in its README: 4 layers of
+width 128, 4 heads, context 64, batch 12, no dropout; LayerNorm, GELU, learned
+positions, tied head; AdamW from 1e-3 to 1e-4 by cosine with 100 steps of warm-up, betas
+0.9 and 0.99, decay 0.1 on matrices, clipping at 1. It is written out below. Ours is
+`llm/models/llama.py` with Muon and as many parameters within 2 %. Both read characters
+(the first 90 % of the text train, the rest is held out) with the same context, and are
+scored on the same held-out windows in the same precision (float32). Printed: held-out
+loss (nats a character) at equal tokens, and whether ours passes the peer's final loss
+in half of its tokens. Each of our lengths is a run of its own, as its schedule ends
+where the run ends.
 """
 
 import argparse
