@@ -16,6 +16,7 @@ so absence is 0, '' or () here, and ordered things are tuples.
 
 import importlib.util
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -272,9 +273,15 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    for word in argv[1:]:
-        if word.startswith(("--config=", "-config=")):
-            path = word.partition("=")[2].partition(":")[0]
+    if any(word in ("--help", "-help", "-h") for word in argv[1:]):
+        print(sys.modules["__main__"].__doc__)
+        print(flags.FLAGS.module_help(sys.modules[__name__]))
+        sys.exit(0)
+    following = [*argv[1:], ""]
+    for word, after in zip(argv[1:], following[1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            path = (value if equals else after).partition(":")[0]
             if not pathlib.Path(path).is_file():
                 near = ", ".join(sorted(map(str, pathlib.Path("configs").glob("*.py"))))
                 raise InputError(
@@ -297,7 +304,9 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
         if isinstance(cause, InputError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    text = str(error).strip("'\"").splitlines()[0]
+    # The text of a KeyError is quoted, and holds its newlines and quotes escaped.
+    text = str(error).replace("\\n", "\n").replace("\\'", "'")
+    text, meant = text.splitlines()[0], re.search(r'Did you mean "(\w+)"', text)
     if isinstance(error, flags.UnrecognizedFlagError):
         known = ["config", "workdir", "help"]
         if not any(word.startswith("--config") for word in argv):
@@ -305,6 +314,14 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
         name = error.flagname
         return InputError(
             got=f"flag --{name}", want=f"{', '.join(known)}{registry.hint(name, known)}"
+        )
+    if isinstance(error, (AttributeError, KeyError)) and meant:
+        name = text.strip("'\"")
+        paths = [word.partition("=")[0] for word in argv]
+        found = [p for p in paths if p.startswith("--config.") and name in p.split(".")]
+        return InputError(
+            got=f"the field {found[0] if found else name}, which there is not",
+            want=f"one of llm/config.py (did you mean {meant[1]!r}?)",
         )
     return InputError(
         got=text,

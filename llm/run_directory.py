@@ -23,6 +23,9 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) -> None:
     """Makes `workdir` this config's, or checks that it is already.
 
+    One that holds nothing but a config.json, because a run of it failed before it had
+    made anything, is free for another config.
+
     Args:
       config: nested plain values, as `ConfigDict.to_dict()` returns them.
 
@@ -33,14 +36,15 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
     config = json.loads(json.dumps(config))
     if path.exists():
         held = load(workdir)["config"]
-        if held != config:
+        if held == config:
+            return
+        if _made_anything(path.parent):
             raise InputError(
                 got=f"a config that differs from the one in {workdir} in "
                 + "; ".join(differences(held, config)),
                 want="the same config, to resume",
                 do="use another --workdir",
             )
-        return
     record = {
         "config": config,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -50,6 +54,11 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
         "python": platform.python_version(),
     }
     atomic.write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _made_anything(workdir: epath.Path) -> bool:
+    names = {path.name for path in workdir.iterdir()}
+    return any(name != "config.json" and not name.startswith(".") for name in names)
 
 
 def load(workdir: str) -> dict[str, Any]:

@@ -46,8 +46,13 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     Raises:
       InputError: the sizes do not multiply to the number of devices.
     """
-    names = tuple(axis for axis, _ in axes)
-    sizes = [int(size) for _, size in axes]
+    try:
+        names = tuple(axis for axis, _ in axes)
+        sizes = [int(size) for _, size in axes]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            got=f"mesh {axes!r}", want="pairs, such as (('data', -1), ('tensor', 2))"
+        ) from error
     fixed = math.prod(size for size in sizes if size != -1)
     fills = sizes.count(-1)
     positive = all(size > 0 or size == -1 for size in sizes)

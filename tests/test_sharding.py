@@ -45,6 +45,8 @@ def test_meshes(devices, axes, shape):
         ((("data", 2), ("data", 4)), "different axes"),
         ((("model", 8),), "mesh axis 'model'; want data, fsdp or tensor"),
         ((), "on 8 devices"),
+        (("data",), "want pairs"),
+        ((("data", "all"),), "want pairs"),
     ],
 )
 def test_meshes_that_do_not_fit(devices, axes, message):

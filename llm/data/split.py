@@ -41,14 +41,7 @@ def split(
     Raises:
       InputError: fractions out of range, or fewer groups than splits.
     """
-    if min(validation_fraction, test_fraction) <= 0 or (
-        validation_fraction + test_fraction >= 1
-    ):
-        raise InputError(
-            got=f"validation_fraction {validation_fraction}, test_fraction "
-            f"{test_fraction}",
-            want="both above 0 and a sum below 1",
-        )
+    check_fractions(validation_fraction, test_fraction)
     cluster = _clusters(documents, links)
     sizes: dict[str, int] = {}
     for document in documents:
@@ -71,6 +64,18 @@ def split(
     for document in documents:
         parts[side.get(cluster[document.group], "train")].append(document)
     return parts
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Raises InputError for shares that leave a split without text."""
+    if min(validation_fraction, test_fraction) <= 0 or (
+        validation_fraction + test_fraction >= 1
+    ):
+        raise InputError(
+            got=f"validation_fraction {validation_fraction}, test_fraction "
+            f"{test_fraction}",
+            want="both above 0 and a sum below 1",
+        )
 
 
 def _take(order: list[str], sizes: dict[str, int], share: float) -> set[str]:

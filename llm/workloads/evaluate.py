@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from llm import atomic, registry, run_directory
 from llm.data import corpus
+from llm.data.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
 from llm.inference import load, sampling
@@ -19,6 +20,7 @@ from llm.task import Context, Generate, Rolling, Task
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs `c.evaluate.tasks` on a model and writes their figures."""
+    check(c)
     e = c.evaluate
     device = jax.devices()[0]
     model_dir = e.model_dir or workdir
@@ -52,6 +54,26 @@ def run(c: ConfigDict, workdir: str) -> None:
     atomic.write_text(
         epath.Path(workdir) / "evaluate.json", json.dumps(result, indent=1) + "\n"
     )
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for what cannot be evaluated, before anything is read."""
+    e = c.evaluate
+    for name in e.tasks:
+        known = registry.defaults(registry.module("evals", name).make)
+        registry.check_knobs(f"evals {name!r}", dict(e.task.get(name, {})), known)
+    if e.split not in SPLITS:
+        raise InputError(
+            got=f"evaluate.split {e.split!r}", want=f"one of {', '.join(SPLITS)}"
+        )
+    if not 0 <= e.overlap < 1:
+        raise InputError(
+            got=f"evaluate.overlap {e.overlap}", want="at least 0 and below 1"
+        )
+    if e.batch_size < 1:
+        raise InputError(got=f"evaluate.batch_size {e.batch_size}", want="1 or more")
+    if c.eval_text and not epath.Path(c.eval_text).exists():
+        raise InputError(got=f"no eval_text {c.eval_text}", want="a file or a folder")
 
 
 def perform(task: Task, answer: Any) -> dict[str, Any]:

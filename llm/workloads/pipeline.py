@@ -19,6 +19,8 @@ STAGES = ("prepare_data", "train_tokenizer", "train", "evaluate", "generate")
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""
+    for stage in STAGES:
+        registry.module("workloads", stage).check(c)
     devices = jax.devices()
     run_directory.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)

@@ -97,6 +97,15 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     return result
 
 
+def check(c: ConfigDict) -> None:
+    """Raises InputError for a corpus that cannot be described so."""
+    settings = _settings(c)
+    registry.build("sources", settings["source"])
+    for name, knobs in settings["stage"].items():
+        registry.build("stages", {"name": name, **knobs})
+    split.check_fractions(c.data.validation_fraction, c.data.test_fraction)
+
+
 def _settings(c: ConfigDict) -> dict[str, Any]:
     """What the corpus depends on, as JSON gives it back."""
     settings = {

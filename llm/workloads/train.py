@@ -7,6 +7,7 @@ bit for bit on a CPU.
 import functools
 import json
 import math
+import re
 from typing import Any
 
 import jax
@@ -28,21 +29,20 @@ from llm.precision import Policy
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
+    check(c)
     devices = jax.devices()
     run_directory.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
-    _check_batch(t, mesh)
-    policy = Policy(_dtype(t.dtype), devices[0].platform, len(devices))
+    policy = Policy(t.dtype, devices[0].platform, len(devices))
     console_line = functools.partial(print, flush=True)
 
     tokenizer, train_split, validation_split = _open_data(workdir)
     vocab_size = padded_vocab(tokenizer.vocab_size)
     model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
     objective = registry.build("objectives", c.objective)
-    check_pair(c, objective)
     apply = with_head(model)
 
     hosts = (jax.process_index(), jax.process_count())
@@ -67,8 +67,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     init = functools.partial(init_params, model)
     axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     factor = optim.schedule(steps=steps, **c.schedule)
-    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
-    tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+    tx = _optimizer(c, factor, axes, policy)
     abstract = training.abstract_state(init, tx, mesh, c.rules, ema=t.ema > 0)
 
     knobs = training.Knobs(
@@ -146,6 +145,41 @@ def run(c: ConfigDict, workdir: str) -> None:
     _write_result(workdir, state, loop, knobs, groups, abstract)
 
 
+def check(c: ConfigDict) -> None:
+    """Raises InputError for what cannot be trained, before anything is read or written.
+
+    A pipeline asks here first: minutes of cleaning text come before the training.
+    """
+    t = c.train
+    devices = jax.devices()
+    mesh = sharding.make_mesh(c.mesh, devices)
+    sharding.rules_for(c.rules, mesh)
+    _check_batch(t, mesh)
+    if t.dtype not in ("float32", "bfloat16"):
+        raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
+    length(t, rows_per_epoch=1)
+    policy = Policy(t.dtype, devices[0].platform, len(devices))
+    vocab_size = padded_vocab(c.tokenizer.vocab_size)
+    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
+    check_pair(c, registry.build("objectives", c.objective))
+    for field in ("decay", "freeze"):
+        try:
+            re.compile(c.optimizer[field])
+        except re.error as error:
+            raise InputError(
+                got=f"optimizer.{field} {c.optimizer[field]!r} ({error})",
+                want="a regular expression",
+            ) from error
+    init = functools.partial(init_params, model)
+    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    _optimizer(c, optim.schedule(steps=1, **c.schedule), axes, policy)
+
+
+def _optimizer(c: ConfigDict, factor, axes, policy: Policy):
+    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
+    return optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+
+
 def init_params(model: Any, key: jax.Array) -> Any:
     """New parameters in their boxes; shapes do not depend on the batch."""
     return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
@@ -190,12 +224,6 @@ def _check_batch(t: ConfigDict, mesh) -> None:
             f"a mesh of {dict(mesh.shape)}",
             want=f"a multiple of {ways}",
         )
-
-
-def _dtype(name: str) -> str:
-    if name not in ("float32", "bfloat16"):
-        raise InputError(got=f"train.dtype {name!r}", want="float32 or bfloat16")
-    return name
 
 
 def _open_data(workdir: str):

@@ -80,6 +80,15 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     return result
 
 
+def check(c: ConfigDict) -> None:
+    """Raises InputError for a tokenizer that cannot be trained."""
+    if c.tokenizer.kind not in tokenizer.KINDS:
+        raise InputError(
+            got=f"tokenizer.kind {c.tokenizer.kind!r}",
+            want=" or ".join(tokenizer.KINDS),
+        )
+
+
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:

@@ -1,0 +1,97 @@
+"""Argument strings, sibling configs, and the base config itself."""
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from llm import config, registry
+from llm.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def test_arguments_take_the_type_of_their_default():
+    arg = config.parse_arg("layers=3,rate=1e-2,debug,name=x", layers=1, rate=0.5,
+                           debug=False, name="", other=7)  # fmt: skip
+    assert arg.to_dict() == {
+        "layers": 3, "rate": 0.01, "debug": True, "name": "x", "other": 7,
+    }  # fmt: skip
+    for text, value in (("true", True), ("1", True), ("False", False), ("0", False)):
+        assert config.parse_arg(f"debug={text}", debug=False).debug is value
+    assert config.parse_arg(None, debug=False).debug is False
+    assert config.parse_arg("", debug=True).debug is True
+    assert config.parse_arg("path=a=b", path="").path == "a=b"
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (
+            "layer=3",
+            "config argument 'layer'; want layers, debug (did you mean 'layers'?)",
+        ),
+        ("layers=many", "config argument layers='many'; want a int"),
+        ("layers=", "config argument layers=''"),
+        ("layers", "config argument layers='true'"),
+        ("debug=2", "config argument debug='2'; want a bool"),
+    ],
+)
+def test_bad_arguments(text, shown):
+    with pytest.raises(InputError) as caught:
+        config.parse_arg(text, layers=1, debug=False)
+    assert shown in str(caught.value)
+
+
+def test_load_a_sibling():
+    c = config.load(str(CONFIGS / "plan.py"), "1b")
+    assert c.model.name == "llama"
+    with pytest.raises(InputError, match=r"one of 125m, 1b, .*did you mean '1b'"):
+        config.load(str(CONFIGS / "plan.py"), "1bb")
+
+
+def test_base_says_what_every_field_means():
+    """A comment stands above each field, or above the run of fields it is for."""
+    lines = inspect.getsource(config.base).splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"    c\.[\w.]+ = ", line) and "ConfigDict()" not in line:
+            block = number
+            while (
+                re.match(r"    c\.", lines[block])
+                and "ConfigDict()" not in lines[block]
+            ):
+                block -= 1
+            assert lines[block].strip().startswith("#"), line
+
+
+def test_base_holds_no_none_and_no_list():
+    """Neither can be overridden from the command line."""
+
+    def check(value, path):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                check(inner, f"{path}.{key}")
+        else:
+            assert isinstance(value, (bool, int, float, str, tuple)), path
+
+    check(config.base().to_dict(), "c")
+
+
+def test_base_takes_the_defaults_of_the_plug_ins():
+    c = config.base()
+    for folder, entry in (("models", c.model), ("objectives", c.objective)):
+        assert entry.to_dict() == registry.spec(folder, entry.name)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_has_a_debug_form(path):
+    c = config.load(str(path), path.stem, "debug")
+    assert c.workload in registry.choices("workloads")
+    assert c.train.steps == 3 and not c.train.tokens and not c.train.epochs
+    full = config.load(str(path), path.stem)
+    assert full.workload == c.workload
+    # The same structure, whatever the size.
+    assert sorted(full.model) == sorted(c.model)
+    given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
+    assert sum(given) == 1 or full.workload in ("evaluate", "generate")
