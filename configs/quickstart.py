@@ -15,17 +15,29 @@ def get_config(arg=None):
         "models",
         "llama",
         layers=4,
-        width=256,
-        heads=4,
-        kv_heads=2,
+        width=192,
+        heads=3,
+        kv_heads=3,
         head_dim=64,
-        mlp=704,
+        mlp=512,
+        embed_scale=1.0,
         how="unroll",
     )
     c.optimizer.update(
-        name="muon", learning_rate=3e-3, muon_learning_rate=0.02, weight_decay=0.1
+        name="muon", learning_rate=0.01, muon_learning_rate=0.03, weight_decay=0.1
     )
+    c.schedule.update(name="linear", warmup=0.02, final=0.0)
+    c.train.update(steps=1200, batch_size=4, seq_len=512, log_every=20)
     c.train.update(
-        steps=400, batch_size=32, seq_len=256, validate_every=100, checkpoint_every=200
+        validate_every=300, validation_sequences=64, checkpoint_every=300, keep_best=0
     )
+    c.evaluate.batch_size = 32
+    c.generate.prompts = (
+        "def read_lines(path):",
+        "class Queue:",
+        "import os",
+        "def main():",
+        "The following",
+    )
+    c.generate.temperature = 0.7
     return config.debug(c) if arg.debug else c

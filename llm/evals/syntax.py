@@ -63,7 +63,11 @@ def make(
 
 
 def found(code: str) -> list[tuple[str, str]]:
-    """(`def` line, body) of the top-level functions of a module."""
+    """(`def` line, body) of the top-level functions of a module.
+
+    The line break stands with the body: tokens often hold it together with the
+    indentation that follows, and a prompt that ends inside a token is no fair question.
+    """
     lines = code.splitlines(keepends=True)
     functions = []
     for node in ast.parse(code).body:
@@ -72,8 +76,8 @@ def found(code: str) -> list[tuple[str, str]]:
             start, first = node.lineno - 1, node.body[0].lineno - 1
             head = "".join(lines[start:first])
             body = "".join(lines[first : node.end_lineno])
-            if head.rstrip().endswith(":"):
-                functions.append((head, body))
+            if head.endswith(":\n"):
+                functions.append((head[:-1], "\n" + body))
     return functions
 
 

@@ -142,7 +142,9 @@ class Attention(nn.Module):
             reach = Reach(
                 positions_BT, jnp.ones_like(segments_BT), slots_BS, slots_BS * 0 + 1
             )
-        o_BTNH = attention(q_BTNH, k_BSKH, v_BSKH, reach, policy=self.policy)
+        o_BTNH = attention(
+            q_BTNH, k_BSKH, v_BSKH, reach, ordered=cache is None, policy=self.policy
+        )
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )

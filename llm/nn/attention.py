@@ -3,7 +3,9 @@
 Heads are brought next to the batch, so that every product is a batched matrix product
 with its contracted axes adjacent; scores, exponentials and sums are float32. The
 backward pass works on transposed scores (keys by queries), where four of its five
-products need no transpose and the fifth transposes only the small keys.
+products need no transpose and the fifth transposes only the small keys. Queries are
+taken in pieces where what follows a piece in its row cannot be its past: a third of the
+scores of a long causal row are then never made.
 
 `B batch, T query, S key, N heads, K kv heads, G heads per kv head, H head dim, R = G*T`
 """
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
+_PIECE = 128  # queries
 
 
 class Reach(NamedTuple):
@@ -50,64 +53,101 @@ def attention(
     *,
     causal: bool = True,
     window: int = 0,
+    ordered: bool = False,
     policy: Policy,
 ) -> jax.Array:
-    """Attends with scale 1/sqrt(H); N is a multiple of K. Returns BTNH."""
+    """Attends with scale 1/sqrt(H); N is a multiple of K. Returns BTNH.
+
+    Args:
+      ordered: queries and keys are the same row, and no query reaches a later key.
+    """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    G = N // K
-    q_BKRH = (q_BTNH * H**-0.5).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
-    q_BKRH = q_BKRH.reshape(B, K, G * T, H).astype(policy.operands)
+    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
+    q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
     v_BKSH = v_BSKH.swapaxes(1, 2).astype(policy.operands)
     mask_BTS = reach.mask_BTS(causal, window)
-    o_BKRH = _core(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy)
-    o_BTNH = o_BKRH.reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    pieces = _pieces(T, policy) if ordered else ((0, T, k_BKSH.shape[2]),)
+    o_BKGTH = _core(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy)
+    o_BTNH = o_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
     return o_BTNH.astype(policy.activations)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _core(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy):
-    return _forward(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy)[0]
+def _pieces(T: int, policy: Policy) -> tuple[tuple[int, int, int], ...]:
+    """(first query, query after the last, keys) of each piece of an ordered row."""
+    size = _PIECE if policy.platform == "cpu" and T % _PIECE == 0 else T
+    return tuple((at, at + size, at + size) for at in range(0, T, size))
 
 
-def _forward(q_BKRH, k_BKSH, v_BKSH, mask_BTS, policy):
-    given = (q_BKRH, k_BKSH, v_BKSH, mask_BTS)
-    o_BKRH, lse_BKGT = over_batch(_attend, given, policy)
-    return o_BKRH, (*given, o_BKRH, lse_BKGT)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _core(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy):
+    return _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy)[0]
 
 
-def _backward(policy, saved, do_BKRH):
-    return (*over_batch(_attend_backward, (*saved, do_BKRH), policy), None)
+def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy):
+    def example(q_KGTH, k_KSH, v_KSH, mask_TS, policy):
+        made = [
+            _attend(
+                q_KGTH[:, :, a:b], k_KSH[:, :S], v_KSH[:, :S], mask_TS[a:b, :S], policy
+            )
+            for a, b, S in pieces
+        ]
+        o_KGTH, lse_KGT = (jnp.concatenate(x, axis=2) for x in zip(*made, strict=True))
+        return row_major(o_KGTH, policy), lse_KGT
+
+    given = (q_BKGTH, k_BKSH, v_BKSH, mask_BTS)
+    o_BKGTH, lse_BKGT = over_batch(example, given, policy)
+    return o_BKGTH, (*given, o_BKGTH, lse_BKGT)
+
+
+def _backward(pieces, policy, saved, do_BKGTH):
+    def example(q_KGTH, k_KSH, v_KSH, mask_TS, o_KGTH, lse_KGT, do_KGTH, policy):
+        delta_KGT = (do_KGTH * o_KGTH).sum(axis=-1)
+        do_KGTH = do_KGTH.astype(policy.operands)
+        dq = []
+        dk_KSH = jnp.zeros(k_KSH.shape, jnp.float32)
+        dv_KSH = jnp.zeros(v_KSH.shape, jnp.float32)
+        for a, b, S in pieces:
+            rows = [x[:, :, a:b] for x in (q_KGTH, do_KGTH, lse_KGT, delta_KGT)]
+            dq_KGTH, dk, dv = _attend_backward(
+                *rows, k_KSH[:, :S], v_KSH[:, :S], mask_TS[a:b, :S], policy
+            )
+            dq.append(dq_KGTH)
+            dk_KSH, dv_KSH = dk_KSH.at[:, :S].add(dk), dv_KSH.at[:, :S].add(dv)
+        gradients = (jnp.concatenate(dq, axis=2), dk_KSH, dv_KSH)
+        return tuple(row_major(g.astype(q_KGTH.dtype), policy) for g in gradients)
+
+    return (*over_batch(example, (*saved, do_BKGTH), policy), None)
 
 
 _core.defvjp(_forward, _backward)
 
 
-def _attend(q_KRH, k_KSH, v_KSH, mask_TS, policy):
-    """Output and log-normaliser of one example."""
-    K, R, _ = q_KRH.shape
-    T, S = mask_TS.shape
-    scores_KRS = matmul(q_KRH, transposed(k_KSH, policy), policy)
+def _attend(q_KGTH, k_KSH, v_KSH, mask_TS, policy):
+    """Output and log-normaliser of one piece of an example."""
+    K, G, T, H = q_KGTH.shape
+    S = k_KSH.shape[1]
+    scores_KRS = matmul(q_KGTH.reshape(K, G * T, H), transposed(k_KSH, policy), policy)
     # Elementwise work keeps G and T apart: the mask broadcasts, and loops vectorise.
-    scores_KGTS = scores_KRS.reshape(K, R // T, T, S)
+    scores_KGTS = scores_KRS.reshape(K, G, T, S)
     scores_KGTS = jnp.where(mask_TS[None, None], scores_KGTS, _MASKED)
     top_KGT1 = scores_KGTS.max(axis=-1, keepdims=True)
     weights_KGTS = jnp.exp(scores_KGTS - top_KGT1)
     sum_KGT1 = weights_KGTS.sum(axis=-1, keepdims=True)
-    weights_KRS = weights_KGTS.astype(policy.operands).reshape(K, R, S)
-    o_KRH = matmul(weights_KRS, v_KSH, policy) / sum_KGT1.reshape(K, R, 1)
-    lse_KGT = (top_KGT1 + jnp.log(sum_KGT1))[..., 0]
-    return row_major(o_KRH, policy), lse_KGT
+    weights_KRS = weights_KGTS.astype(policy.operands).reshape(K, G * T, S)
+    o_KRH = matmul(weights_KRS, v_KSH, policy)
+    o_KGTH = o_KRH.reshape(K, G, T, H) / sum_KGT1
+    return o_KGTH, (top_KGT1 + jnp.log(sum_KGT1))[..., 0]
 
 
-def _attend_backward(q_KRH, k_KSH, v_KSH, mask_TS, o_KRH, lse_KGT, do_KRH, policy):
-    """Gradients of one example for queries, keys and values."""
-    K, R, _ = q_KRH.shape
-    T, S = mask_TS.shape
-    G = R // T
-    delta_KGT = (do_KRH * o_KRH).sum(axis=-1).reshape(K, G, T)
-    do_KRH = do_KRH.astype(policy.operands)
+def _attend_backward(
+    q_KGTH, do_KGTH, lse_KGT, delta_KGT, k_KSH, v_KSH, mask_TS, policy
+):
+    """Gradients of one piece of an example for queries, keys and values."""
+    K, G, T, H = q_KGTH.shape
+    S, R = k_KSH.shape[1], G * T
+    q_KRH, do_KRH = q_KGTH.reshape(K, R, H), do_KGTH.reshape(K, R, H)
     scores_KSR = matmul(k_KSH, transposed(q_KRH, policy), policy)
     dweights_KSR = matmul(v_KSH, transposed(do_KRH, policy), policy)
     exponent_KSGT = scores_KSR.reshape(K, S, G, T) - lse_KGT[:, None]
@@ -120,9 +160,4 @@ def _attend_backward(q_KRH, k_KSH, v_KSH, mask_TS, o_KRH, lse_KGT, do_KRH, polic
     dv_KSH = row_major(matmul(weights_KSR, do_KRH, policy), policy)
     dk_KSH = row_major(matmul(dscores_KSR, q_KRH, policy), policy)
     dq_KHR = row_major(matmul(transposed(k_KSH, policy), dscores_KSR, policy), policy)
-    given = q_KRH.dtype
-    return (
-        dq_KHR.swapaxes(1, 2).astype(given),
-        dk_KSH.astype(given),
-        dv_KSH.astype(given),
-    )
+    return dq_KHR.swapaxes(1, 2).reshape(K, G, T, H), dk_KSH, dv_KSH
