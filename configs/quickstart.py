@@ -11,25 +11,26 @@ def get_config(arg=None):
     c = config.base()
     c.workload = "pipeline"
     c.data.source = config.source(arg.text)
+    c.tokenizer.vocab_size = 2048
     c.model = registry.spec(
         "models",
         "llama",
         layers=4,
-        width=192,
-        heads=3,
-        kv_heads=3,
-        head_dim=64,
-        mlp=512,
+        width=160,
+        heads=2,
+        kv_heads=2,
+        head_dim=80,
+        mlp=432,
         embed_scale=1.0,
         how="unroll",
     )
     c.optimizer.update(
-        name="muon", learning_rate=0.01, muon_learning_rate=0.03, weight_decay=0.1
+        name="muon", learning_rate=0.01, muon_learning_rate=0.02, weight_decay=0.1
     )
     c.schedule.update(name="linear", warmup=0.02, final=0.0)
-    c.train.update(steps=1200, batch_size=4, seq_len=512, log_every=20)
+    c.train.update(steps=2000, batch_size=4, seq_len=512, log_every=20)
     c.train.update(
-        validate_every=300, validation_sequences=64, checkpoint_every=300, keep_best=0
+        validate_every=250, validation_sequences=64, checkpoint_every=500, keep_best=0
     )
     c.evaluate.batch_size = 32
     c.generate.prompts = (
