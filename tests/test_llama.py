@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from reference_llama import CASES, GOLDEN, TOKENS_BT, model_and_params, reference_logits
 from tiny import V, cached, logits, packed
 
 from llm import sharding
@@ -253,64 +254,20 @@ def test_knobs_that_do_not_fit(knobs, message):
         tiny.model(**knobs)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_the_golden_ones_of_transformers(case):
+    _check_logits(case, np.load(GOLDEN, allow_pickle=False)[case])
+
+
 @pytest.mark.oracle
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("qk_norm", [False, True], ids=["llama", "qwen3"])
-def test_logits_equal_transformers(qk_norm, tied):
-    transformers = pytest.importorskip("transformers")
-    torch = pytest.importorskip("torch")
-    of = tiny.model(qk_norm=qk_norm, tied=tied, rope_base=500.0)
-    held = tiny.params(of, seed=5)
-    k = tiny.KNOBS
-    name = "Qwen3" if qk_norm else "Llama"
-    settings = getattr(transformers, f"{name}Config")(
-        vocab_size=V,
-        hidden_size=k["width"],
-        intermediate_size=k["mlp"],
-        num_hidden_layers=k["layers"],
-        num_attention_heads=k["heads"],
-        num_key_value_heads=k["kv_heads"],
-        head_dim=k["head_dim"],
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        tie_word_embeddings=tied,
-        attention_bias=False,
-    )
-    theirs = getattr(transformers, f"{name}ForCausalLM")(settings).eval()
-    weights = {
-        "model.embed_tokens.weight": held["embed"]["embedding"],
-        "model.norm.weight": held["final_norm"]["scale"],
-        "lm_head.weight": held["embed"]["embedding"]
-        if tied
-        else held["head"]["kernel"].T,
-    }
-    for i in range(k["layers"]):
-        layer = jax.tree.map(lambda x, i=i: x[i], held["stack"]["layer"])
-        prefix, attention = f"model.layers.{i}", layer["attention"]
-        weights[f"{prefix}.input_layernorm.weight"] = layer["attention_norm"]["scale"]
-        weights[f"{prefix}.post_attention_layernorm.weight"] = layer["mlp_norm"][
-            "scale"
-        ]
-        for short, ours in (("q", "query"), ("k", "key"), ("v", "value")):
-            kernel = attention[ours]["kernel"]
-            matrix = kernel.reshape(k["width"], -1).T
-            weights[f"{prefix}.self_attn.{short}_proj.weight"] = matrix
-        out = attention["out"]["kernel"].reshape(-1, k["width"]).T
-        weights[f"{prefix}.self_attn.o_proj.weight"] = out
-        for ours in ("gate", "up", "down"):
-            kernel = layer["mlp"][ours]["kernel"]
-            weights[f"{prefix}.mlp.{ours}_proj.weight"] = kernel.T
-        if qk_norm:
-            for short, ours in (("q", "query_norm"), ("k", "key_norm")):
-                weights[f"{prefix}.self_attn.{short}_norm.weight"] = attention[ours][
-                    "scale"
-                ]
-    state = {n: torch.tensor(np.array(w)) for n, w in weights.items()}
-    assert set(state) == set(theirs.state_dict())
-    theirs.load_state_dict(state)
-    tokens = np.array([text(12, 7), text(12, 8)])
-    with torch.no_grad():
-        want = theirs(torch.tensor(tokens)).logits.numpy()
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_transformers(case):
+    pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    _check_logits(case, reference_logits(case))
+
+
+def _check_logits(case, want):
     assert np.abs(want).max() > 1
-    got = logits(of, held, plain_inputs(tokens))
+    got = logits(*model_and_params(case), plain_inputs(TOKENS_BT))
     np.testing.assert_allclose(got, want, atol=1e-4, rtol=1e-4)
