@@ -11,6 +11,7 @@ may of course stand in the training text by chance).
 
 import ast
 import textwrap
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def make(
     *,
     samples: int = 100,
     max_tokens: int = 256,
-    temperature: float = 0.7,
+    temperature: float = 0.5,
     context: Context,
 ) -> Task:
     """Completion of `samples` held-out `def` lines, spread evenly over functions."""
@@ -68,9 +69,10 @@ def found(code: str) -> list[tuple[str, str]]:
     The line break stands with the body: tokens often hold it together with the
     indentation that follows, and a prompt that ends inside a token is no fair question.
     """
-    lines = code.splitlines(keepends=True)
+    # Not splitlines: Python counts lines by their line breaks alone.
+    lines = [line + "\n" for line in code.split("\n")]
     functions = []
-    for node in ast.parse(code).body:
+    for node in _parsed(code):
         if isinstance(node, ast.FunctionDef) and node.body[0].lineno > node.lineno:
             # The signature ends in the line before the body, less comments between.
             start, first = node.lineno - 1, node.body[0].lineno - 1
@@ -81,13 +83,31 @@ def found(code: str) -> list[tuple[str, str]]:
     return functions
 
 
+def _parsed(code: str) -> list[ast.stmt]:
+    """The statements of a module; none where it is not Python of this version."""
+    try:
+        return _parse(code)
+    except _NOT_PYTHON:
+        return []
+
+
+_NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+def _parse(code: str) -> list[ast.stmt]:
+    with warnings.catch_warnings():
+        # Of invalid escapes, and of what a model writes.
+        warnings.simplefilter("ignore")
+        return ast.parse(code).body
+
+
 def fault(head: str, answer: Generated) -> str:
     """Why a completion does not count; '' if it does."""
     if answer.stop_reason == "length":
         return "did not end within the limit"
     try:
-        body = ast.parse(head + answer.text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        body = _parse(head + answer.text)
+    except _NOT_PYTHON as error:
         return f"does not parse: {getattr(error, 'msg', error)}"
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
         return "is not one function"
