@@ -315,13 +315,14 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
         return InputError(
             got=f"flag --{name}", want=f"{', '.join(known)}{registry.hint(name, known)}"
         )
-    if isinstance(error, (AttributeError, KeyError)) and meant:
+    if isinstance(error, (AttributeError, KeyError)):
         name = text.strip("'\"")
         paths = [word.partition("=")[0] for word in argv]
         found = [p for p in paths if p.startswith("--config.") and name in p.split(".")]
         return InputError(
             got=f"the field {found[0] if found else name}, which there is not",
-            want=f"one of llm/config.py (did you mean {meant[1]!r}?)",
+            want="one of llm/config.py"
+            + (f" (did you mean {meant[1]!r}?)" if meant else ""),
         )
     return InputError(
         got=text,

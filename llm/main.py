@@ -10,6 +10,7 @@ be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config o
 the same command again to resume; 130 interrupted and saved.
 """
 
+import signal
 import sys
 
 from absl import app, logging
@@ -21,6 +22,7 @@ from llm.errors import InputError, Stopped, report_input_error
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
     logging.set_verbosity(logging.ERROR)  # orbax tells much
+    signal.signal(signal.SIGTERM, _stop)
     try:
         c, workdir = config.from_flags(argv)
         registry.build("workloads", c.workload)(c, workdir)
@@ -28,6 +30,11 @@ def main(argv: list[str]) -> None:
         sys.exit(report_input_error(error))
     except KeyboardInterrupt:
         raise Stopped("interrupted; run the same command again to go on", 130) from None
+
+
+def _stop(number, frame):
+    """SIGTERM where nothing is to be saved; training has its own answer to it."""
+    raise Stopped("asked to stop; run the same command again to go on", 75)
 
 
 if __name__ == "__main__":

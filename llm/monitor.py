@@ -239,7 +239,8 @@ class Console:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Shows a logged step: the keys of a metrics.jsonl record."""
-        if "mfu" in record and record["mfu"] is None and not self._said_unknown:
+        unknown = record.get("tokens_per_s") and record.get("mfu", 0) is None
+        if unknown and not self._said_unknown:
             self._said_unknown = True
             self.message("MFU unknown: llm/flops.py has no peak FLOP/s for this device")
         line = format_record(record, self._total)
@@ -307,7 +308,7 @@ def format_record(record: Mapping[str, Any], total_steps: int) -> str:
         "eta_s": lambda x: f"ETA {units.duration(x)}",
     }
     # Right after a (re)start there is no speed yet, only a compilation.
-    if record.get("tokens_per_s") == 0:
+    if not record.get("tokens_per_s"):
         shown = {key: shown[key] for key in list(shown)[:4]}
     for key, form in shown.items():
         if record.get(key) is not None:

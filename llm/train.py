@@ -291,6 +291,9 @@ def fit(
             saving = last or _due(at, knobs.checkpoint_every) or stopping
             if extra or saving:
                 train = settle(extra)
+            if extra and not math.isfinite(extra["validation_loss"]):
+                seen = {"objective": extra["validation_loss"], "grad_norm": math.nan}
+                raise _diverged(at, seen, documents(at - 1), checkpoints, loop)
             if extra:
                 loss = extra["validation_loss"]
                 improved = _watch(at, train["loss"], loss, loop, knobs, event)

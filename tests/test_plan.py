@@ -264,11 +264,11 @@ def test_mesh_must_divide():
 
 def test_config_picks_any_model(tmp_path):
     found = config.load(__file__.replace("tests/test_plan", "configs/x"), "plan",
-                        "model=quickstart,accelerator=h100,chips=8")  # fmt: skip
+                        "model=125m,accelerator=h100,chips=8")  # fmt: skip
     assert (found.workload, found.plan.accelerator, found.plan.chips) == (
         "plan", "h100", 8,
     )  # fmt: skip
-    assert found.model.width == 256
+    assert found.model.width == 768
     workload.run(found, str(tmp_path))
     with pytest.raises(InputError, match="one of"):
         config.load(__file__.replace("tests/test_plan", "configs/x"), "plan", "model=x")

@@ -3,10 +3,10 @@
 A sample counts only if the `def` line with its completion parses as one function with
 at least two statements other than `pass` and a docstring, if the model ended it by
 itself (by a line that is not indented, or the end of the text) within the limit, and if
-it copies no 50 characters in a row from the training text. Samples that repeat each
-other would flatter the rate, so the share of distinct ones stands beside it, and so
-does the rate of the held-out functions themselves under the same rules (their own text
-may of course stand in the training text by chance).
+it copies no 50 characters in a row from the training text. A sample that repeats
+another does not count either. Beside the rate stand the share of distinct samples and
+the rate of the held-out functions themselves under the same rules (their own text may
+of course stand in the training text by chance).
 """
 
 import ast
@@ -55,9 +55,13 @@ def make(
 
     def summarise(figures):
         copied = copies([f["completion"] for f in figures], context.training_texts())
+        seen = set()
         for figure, is_copy in zip(figures, copied, strict=True):
             if is_copy and not figure["reason"]:
                 figure["reason"] = f"copies {COPIED} characters of training text"
+            if figure["completion"] in seen and not figure["reason"]:
+                figure["reason"] = "repeats another sample"
+            seen.add(figure["completion"])
         return totals(figures)
 
     return Task(chosen, lambda f: request(f), measure, summarise)

@@ -68,6 +68,19 @@ def make(
             raise InputError(
                 got=f"model.{field} {value!r}", want=f"one of {', '.join(known)}"
             )
+    sizes = {
+        "layers": layers,
+        "width": width,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp": mlp,
+    }
+    for field, size in sizes.items():
+        if size < 1:
+            raise InputError(got=f"model.{field} {size}", want="1 or more")
+    if not 0 <= dropout < 1:
+        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
     if heads % kv_heads:
         raise InputError(
             got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"

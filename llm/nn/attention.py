@@ -74,6 +74,13 @@ def attention(
     return o_BTNH.astype(policy.activations)
 
 
+def kernel(policy: Policy) -> str:
+    """What carries attention out on a backend, for the log."""
+    if policy.platform == "cpu" and policy.devices == 1:
+        return f"XLA products, an example at a time, {_PIECE} queries a piece"
+    return "XLA products over the batch"
+
+
 def _pieces(T: int, policy: Policy) -> tuple[tuple[int, int, int], ...]:
     """(first query, query after the last, keys) of each piece of an ordered row."""
     size = _PIECE if policy.platform == "cpu" and T % _PIECE == 0 else T

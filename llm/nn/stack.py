@@ -16,7 +16,7 @@ HOW = ("scan", "unroll", "loop")
 # What the backward pass keeps of a layer; the rest it computes again.
 REMAT = {
     "none": None,
-    # Everything but the results of products with weights.
+    # The results of products with weights; all else is computed again.
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }

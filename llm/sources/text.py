@@ -6,7 +6,7 @@ file is cut at blank lines in pieces of about that size, and each piece is a gro
 its own, so that it can be split. Hidden files are left out; any other file that is not
 UTF-8 text is an error that names it: what is skipped in silence is missed.
 
-    --config.data.source.name=text --config.data.source.path=books
+    --config=configs/quickstart.py:text=books
 """
 
 import pathlib
@@ -65,7 +65,7 @@ def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:
         raise InputError(
             got="source 'text' without a path",
             want="a text file or a folder of text files",
-            do="set --config.data.source.path",
+            do="name one: --config=configs/quickstart.py:text=PATH",
         )
     root = pathlib.Path(path)
     if root.is_file():

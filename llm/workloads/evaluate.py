@@ -40,6 +40,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         count_tokens=lambda text: len(loaded.tokenizer.encode(text)),
     )
     answer = _answerer(loaded, c)
+    if c.eval_text:
+        outside = context._replace(documents=_outside(c.eval_text, loaded.config))
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
     for name in e.tasks:
         knobs = {"name": name, **e.task.get(name, {})}
@@ -47,7 +49,6 @@ def run(c: ConfigDict, workdir: str) -> None:
         result |= perform(task, answer)
         print(_line(name, result), flush=True)
     if c.eval_text:
-        outside = context._replace(documents=_outside(c.eval_text, loaded.config))
         task = registry.build("evals", "perplexity", context=outside)
         result["eval_text"] = {"path": c.eval_text, **perform(task, answer)}
         print(_line(c.eval_text, result["eval_text"]), flush=True)
@@ -72,8 +73,8 @@ def check(c: ConfigDict) -> None:
         )
     if e.batch_size < 1:
         raise InputError(got=f"evaluate.batch_size {e.batch_size}", want="1 or more")
-    if c.eval_text and not epath.Path(c.eval_text).exists():
-        raise InputError(got=f"no eval_text {c.eval_text}", want="a file or a folder")
+    if c.eval_text:
+        _read(c.eval_text)
 
 
 def perform(task: Task, answer: Any) -> dict[str, Any]:
@@ -134,8 +135,7 @@ def _answerer(loaded: load.Loaded, c: ConfigDict):
 
 def _outside(path: str, trained: ConfigDict) -> list[Document]:
     """Documents of a text file or folder, normalised as the training text was."""
-    source = registry.build("sources", {"name": "text", "path": path})
-    documents = list(source(lambda reason, name: None))  # only empty files are left out
+    documents = _read(path)
     if "normalise" in trained.data.stages:
         knobs = {"name": "normalise", **trained.data.stage.normalise}
         normalise = registry.build("stages", knobs)
@@ -143,6 +143,12 @@ def _outside(path: str, trained: ConfigDict) -> list[Document]:
     if not documents:
         raise InputError(got=f"no text in {path}", want="a text file that is not empty")
     return documents
+
+
+def _read(path: str) -> list[Document]:
+    """Documents of a text file or folder; InputError for what is not text."""
+    source = registry.build("sources", {"name": "text", "path": path})
+    return list(source(lambda reason, name: None))  # only empty files are left out
 
 
 def _line(name: str, result: dict[str, Any]) -> str:

@@ -153,8 +153,8 @@ def _memory(c: ConfigDict, model: Any, policy: Policy, mesh: Any):
 
 def _rows(c: ConfigDict, mesh: Any) -> int:
     """Rows of a micro-batch on one device."""
-    ways = sharding.batch_ways(mesh) * c.train.accumulate
-    if c.train.batch_size % ways:
+    ways = sharding.batch_ways(mesh) * max(c.train.accumulate, 1)
+    if c.train.accumulate < 1 or c.train.batch_size % ways:
         raise InputError(
             got=f"train.batch_size {c.train.batch_size} in {c.train.accumulate} "
             f"micro-batches on {sharding.batch_ways(mesh)} batch devices",

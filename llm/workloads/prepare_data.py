@@ -10,11 +10,10 @@ import platform
 import time
 from typing import Any
 
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry
+from llm import atomic, registry, units
 from llm.data import corpus, runner, split
 from llm.errors import InputError
 
@@ -39,7 +38,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     if (workdir / "corpus" / "manifest.json").exists():
         _check_same(corpus.manifest(workdir / "corpus")["settings"], settings, workdir)
         if report.exists():
-            logging.info("corpus: %s is finished, kept", workdir / "corpus")
+            print(f"corpus: {workdir / 'corpus'} is finished, kept", flush=True)
             return json.loads(report.read_text())
     start = time.time()
     # First, so that a disk that cannot be written fails at once.
@@ -90,10 +89,11 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     # Last: without it the corpus does not count as finished.
     atomic.write_text(report, json.dumps(result, indent=1))
     for name, part in result["splits"].items():
-        logging.info(
-            "corpus: %s %d documents, %d bytes, %d groups",
-            name, part["documents"], part["bytes"], len(part["groups"]),
-        )  # fmt: skip
+        print(
+            f"{name}: {part['documents']} documents in {len(part['groups'])} groups, "
+            f"{units.size(part['bytes'])}",
+            flush=True,
+        )
     return result
 
 

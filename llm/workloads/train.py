@@ -22,6 +22,7 @@ from llm.data import loader, tokens
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
+from llm.nn.attention import kernel
 from llm.nn.contract import plain_inputs, with_head
 from llm.nn.embed import padded_vocab
 from llm.precision import Policy
@@ -154,6 +155,7 @@ def check(c: ConfigDict) -> None:
     devices = jax.devices()
     mesh = sharding.make_mesh(c.mesh, devices)
     sharding.rules_for(c.rules, mesh)
+    _check_numbers(c)
     _check_batch(t, mesh)
     if t.dtype not in ("float32", "bfloat16"):
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
@@ -216,6 +218,51 @@ def check_pair(c: ConfigDict, objective: Any) -> None:
         )
 
 
+def _check_numbers(c: ConfigDict) -> None:
+    """Raises InputError for the first number that makes no sense."""
+    t, o, s = c.train, c.optimizer, c.schedule
+    wanted = {
+        "1 or more": {
+            "train.seq_len": t.seq_len,
+            "train.keep_last": t.keep_last,
+            "tokenizer.vocab_size": c.tokenizer.vocab_size,
+        },
+        "0 or more": {
+            "train.log_every": t.log_every,
+            "train.validate_every": t.validate_every,
+            "train.checkpoint_every": t.checkpoint_every,
+            "train.validation_sequences": t.validation_sequences,
+            "train.keep_best": t.keep_best,
+            "train.patience": t.patience,
+            "optimizer.clip_norm": o.clip_norm,
+            "optimizer.learning_rate": o.learning_rate,
+            "optimizer.muon_learning_rate": o.muon_learning_rate,
+            "optimizer.weight_decay": o.weight_decay,
+        },
+        "at least 0 and below 1": {
+            "train.ema": t.ema,
+            "optimizer.b1": o.b1,
+            "optimizer.b2": o.b2,
+            "optimizer.momentum": o.momentum,
+        },
+        "from 0 to 1": {
+            "schedule.warmup": s.warmup,
+            "schedule.decay": s.decay,
+            "schedule.final": s.final,
+        },
+    }
+    fits = {
+        "1 or more": lambda x: x >= 1,
+        "0 or more": lambda x: x >= 0,
+        "at least 0 and below 1": lambda x: 0 <= x < 1,
+        "from 0 to 1": lambda x: 0 <= x <= 1,
+    }
+    for want, fields in wanted.items():
+        for field, value in fields.items():
+            if not fits[want](value):
+                raise InputError(got=f"{field} {value}", want=want)
+
+
 def _check_batch(t: ConfigDict, mesh) -> None:
     ways = sharding.batch_ways(mesh) * t.accumulate
     if t.accumulate < 1 or t.batch_size < 1 or t.batch_size % ways:
@@ -260,7 +307,7 @@ def _opening(c, abstract, mesh, knobs, groups, policy):
     yield (
         f"{c.model.name}: {units.count(tree.count(abstract.params))} parameters, "
         f"{policy.dtype} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
-        f"rules {c.rules}, attention: batched XLA products"
+        f"rules {c.rules}, attention: {kernel(policy)}"
     )
     for group in groups:
         names = group["names"]

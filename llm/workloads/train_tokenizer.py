@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -45,7 +44,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         result = json.loads(report.read_text())
         _check_same(result["settings"], settings, workdir)
         if _whole(workdir, result):
-            logging.info("tokenizer: %s is finished, kept", workdir / "tokenizer")
+            print(f"tokenizer: {workdir / 'tokenizer'} is finished, kept", flush=True)
             return result
     start = time.time()
     splits = {name: corpus.read(folder, name) for name in about["splits"]}
@@ -73,10 +72,9 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "seconds": round(time.time() - start, 3),
     }
     atomic.write_text(report, json.dumps(result, indent=1))
-    logging.info(
-        "tokenizer: %d pieces, bytes a token %s, tokens %s",
-        trained.vocab_size, result["bytes_per_token"], result["tokens"],
-    )  # fmt: skip
+    for name, count in result["tokens"].items():
+        rate = result["bytes_per_token"][name]
+        print(f"{name}: {count} tokens of {rate:.2f} bytes", flush=True)
     return result
 
 
