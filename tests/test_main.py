@@ -1,69 +1,25 @@
 """Bad command lines: one line on stderr, exit code 2, and nothing written.
 
-Each case is a process of its own, forked from one that has imported everything and has
-not yet looked for devices: what it does is what `python -m llm.main` does.
+Each case is a process of its own that does what `python -m llm.main` does.
 """
 
-import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import forks
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUICK = "--config=configs/quickstart.py:debug"
 
-SERVER = """
-import json, os, sys
-from absl import app
-import llm.main, llm.config, llm.workloads.pipeline, llm.workloads.plan
-import llm.workloads.train, llm.workloads.evaluate, llm.workloads.generate
-import llm.workloads.prepare_data, llm.workloads.train_tokenizer, llm.models.llama
-from llm import config
-
-for line in sys.stdin:
-    case = json.loads(line)
-    child = os.fork()
-    if not child:
-        for number, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(case[name], os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["llm/main.py", *case["words"]]
-        app.run(llm.main.main, flags_parser=config.parse)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
-def server():
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    yield process
-    process.stdin.close()
-    assert process.wait() == 0
-
-
-@pytest.fixture
-def run(server, tmp_path):
+def run(tmp_path_factory):
     """From words to (exit code, stdout, stderr)."""
-
-    def run(*words):
-        paths = {name: str(tmp_path / name) for name in ("out", "err")}
-        server.stdin.write(json.dumps({"words": words, **paths}) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        return code, *(pathlib.Path(path).read_text() for path in paths.values())
-
-    return run
+    with forks.Server(tmp_path_factory.mktemp("runs")) as server:
+        yield server.run
 
 
 def assert_bad(answer, workdir, *shown):

@@ -1,0 +1,235 @@
+"""Kill -9 at any instant, SIGTERM, Ctrl-C: run again, it is as if nothing had happened.
+
+Every run is a process of its own; all share a compilation cache.
+"""
+
+import json
+import random
+import shutil
+import signal
+import time
+
+import forks
+import jax
+import numpy as np
+import pytest
+
+from llm import config
+from llm.inference import load
+from llm.workloads import prepare_data, train_tokenizer
+
+STEPS = 40
+CONFIG = """
+from llm import config, registry
+
+def get_config(arg=None):
+    arg = config.parse_arg(arg, text="")
+    c = config.base()
+    c.workload = "train"
+    c.data.source = registry.spec("sources", "text", path=arg.text, piece_bytes=500)
+    c.data.stages = ("normalise",)
+    c.data.validation_fraction = c.data.test_fraction = 0.2
+    c.tokenizer.vocab_size = 300
+    tiny = registry.module("models", "llama").TINY
+    c.model = registry.spec("models", "llama", **tiny, dropout=0.1)
+    c.train.update(steps=STEPS, batch_size=4, seq_len=32, accumulate=2, ema=0.99)
+    c.train.update(log_every=2, validate_every=7, checkpoint_every=5)
+    c.train.update(validation_sequences=8, keep_last=2, keep_best=1)
+    c.mesh = (("data", 1),)
+    return c
+""".replace("STEPS", str(STEPS))
+TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "eta_s", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a config, a corpus and its tokens in `data`."""
+    folder = tmp_path_factory.mktemp("resume")
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randrange(1, 7))) for _ in range(60)]
+    lines = [" ".join(rng.choices(words, k=9)) + "." for _ in range(400)]
+    text = "\n\n".join("\n".join(lines[i : i + 5]) for i in range(0, 400, 5))
+    (folder / "text.txt").write_text(text)
+    (folder / "config.py").write_text(CONFIG)
+    c = config.load(str(folder / "config.py"), "config", f"text={folder / 'text.txt'}")
+    (folder / "data").mkdir()
+    prepare_data.run(c, folder / "data")
+    train_tokenizer.run(c, folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(place):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with forks.Server(place, **cache) as server:
+        yield server
+
+
+def words(place, workdir, *more):
+    return (
+        f"--config={place / 'config.py'}:text={place / 'text.txt'}",
+        f"--workdir={workdir}",
+        *more,
+    )
+
+
+def fresh(place, name):
+    """A run directory in which everything but the training is done."""
+    return shutil.copytree(place / "data", place / name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, server):
+    workdir = fresh(place, "undisturbed")
+    code, _, err = server.run(*words(place, workdir))
+    assert code == 0, err
+    return workdir
+
+
+def records(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def loop_of(workdir):
+    """What the last checkpoint remembers, its digest of all arrays among it."""
+    root = workdir / "checkpoints" / str(STEPS) / "loop"
+    return json.loads((root / "metadata").read_text())
+
+
+def assert_same(workdir, want):
+    logged = [r["step"] for r in records(workdir)]
+    assert logged == sorted(set(logged))
+    due = {s for s in range(1, STEPS + 1) if s % 2 == 0 or s % 7 == 0}
+    assert set(logged) == due
+    for got, wanted in zip(records(workdir), records(want), strict=True):
+        assert got.keys() == wanted.keys()
+        for key in got.keys() - TIMES:
+            assert got[key] == wanted[key], (got["step"], key)
+    validated = [r["step"] for r in records(workdir) if "validation_loss" in r]
+    assert validated == [7, 14, 21, 28, 35, 40]
+    ours, theirs = loop_of(workdir), loop_of(want)
+    for key in ("digest", "best", "events", "waited", "best_validation_loss", "step"):
+        assert ours[key] == theirs[key], key
+    for which in ("best", "last"):
+        a, b = (
+            load.load(str(folder), jax.devices()[0], which=which)
+            for folder in (workdir, want)
+        )
+        assert a.step == b.step
+        jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    kept = [
+        {p.name for p in (folder / "checkpoints").iterdir()}
+        for folder in (workdir, want)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_that_is_not_disturbed(undisturbed):
+    assert_same(undisturbed, undisturbed)
+    first, last = records(undisturbed)[0], records(undisturbed)[-1]
+    assert last["loss"] < first["loss"] - 0.3, "it must learn, to show anything"
+    assert len(list((undisturbed / "checkpoints").iterdir())) <= 3
+    assert not (undisturbed / "unreadable").exists()
+
+
+def test_killed_at_any_instant(place, server, undisturbed):
+    rng = random.Random()  # another instant each time
+    workdir, killed = fresh(place, "killed"), 0
+    # Some way into the run, twice right after another, and during the start.
+    for wanted in (rng.randrange(2, 8), rng.randrange(10, 20), 0):
+        run = server.start(*words(place, workdir))
+        since = (workdir / "metrics.jsonl").stat().st_mtime_ns if wanted == 0 else 0
+        if wanted:
+            forks.until(lambda n=wanted: any(r["step"] >= n for r in records(workdir)))
+        else:  # as soon as it begins to write again
+            path = workdir / "metrics.jsonl"
+            forks.until(lambda p=path, t=since: p.stat().st_mtime_ns != t)
+        time.sleep(rng.random() * 0.05)
+        run.kill()
+        code, _, err = run.wait()
+        assert code in (-signal.SIGKILL, 0), err
+        killed += code != 0
+    assert killed >= 2, "else this tests nothing"
+    code, out, err = server.run(*words(place, workdir))
+    assert code == 0, err
+    assert "resuming after step" in out
+    assert_same(workdir, undisturbed)
+
+
+def test_asked_to_stop(place, server, undisturbed):
+    """SIGTERM, then Ctrl-C, then to the end."""
+    workdir = fresh(place, "stopped")
+    for number, code, line, at in (
+        (signal.SIGTERM, 75, "asked to stop: saved step", 6),
+        (signal.SIGINT, 130, "interrupted: saved step", 20),
+    ):
+        run = server.start(*words(place, workdir))
+        forks.until(lambda n=at: any(r["step"] >= n for r in records(workdir)))
+        run.kill(number)
+        got, _, err = run.wait()
+        assert got == code, err
+        (said,) = [text for text in err.splitlines() if text.startswith("llm: ")]
+        assert line in said and said.endswith("run the same command again to resume")
+        step = int(said.split("step ")[1].split(";")[0])
+        assert (workdir / "checkpoints" / str(step)).is_dir()
+        assert "Traceback" not in err
+    code, out, err = server.run(*words(place, workdir))
+    assert code == 0, err
+    assert f"resuming after step {step}" in out
+    # The checkpoints of the two stops are gone again, the newest and the best are kept.
+    assert_same(workdir, undisturbed)
+
+
+def content(workdir):
+    return {
+        str(p.relative_to(workdir)): p.read_bytes()
+        for p in workdir.rglob("*")
+        if p.is_file()
+    }
+
+
+def test_another_config_changes_nothing(place, server, undisturbed):
+    before = content(undisturbed)
+    code, _, err = server.run(
+        *words(place, undisturbed, "--config.optimizer.b1=0.8", "--config.seed=3")
+    )
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert "optimizer.b1 (0.9 there, 0.8 here)" in line
+    assert "seed (0 there, 3 here)" in line and "--workdir" in line
+    assert content(undisturbed) == before
+
+
+def test_a_finished_run_trains_no_more(place, server, undisturbed):
+    before = content(undisturbed)
+    code, out, err = server.run(*words(place, undisturbed))
+    assert code == 0, err
+    assert f"resuming after step {STEPS}" in out
+    after = content(undisturbed)
+    changed = {n for n in before if after.get(n) != before[n]}
+    assert changed <= {"train.json"}
+    assert {n for n in after if n not in before and "tensorboard" not in n} == set()
+
+
+def test_a_loss_that_is_not_finite(place, server):
+    """It names the step and the documents, and the state before it is kept."""
+    workdir = fresh(place, "diverged")
+    code, _, err = server.run(
+        *words(
+            place, workdir, "--config.optimizer.learning_rate=1e30",
+            "--config.train.checkpoint_every=1",
+        )
+    )  # fmt: skip
+    assert code == 1
+    said = [line for line in err.splitlines() if line.startswith("llm: step ")]
+    assert len(said) == 1 and "documents in the batch: text.txt#" in said[0], err
+    at = int(said[0].split("step ")[1].split(":")[0])
+    kept = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+    assert max(kept) == at - 1
+    assert f"last good checkpoint: step {at - 1}" in said[0]
+    assert all(np.isfinite(r["loss"]) for r in records(workdir))
