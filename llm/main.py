@@ -1,7 +1,7 @@
 """Flags to config to workload, and nothing else.
 
     python -m llm.main --config=configs/quickstart.py --workdir=runs/quickstart
-    python -m llm.main --config=configs/1b.py:debug --workdir=/tmp/debug \\
+    python -m llm.main --config=configs/1b.py:debug --workdir=runs/debug \\
         --config.optimizer.learning_rate=0.01
 
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
