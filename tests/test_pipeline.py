@@ -26,7 +26,7 @@ def small(name="quickstart"):
 @pytest.fixture(scope="module")
 def c():
     c = small()
-    c.optimizer.name = "adamw"  # quicker to compile
+    c.optimizer.name, c.model.how = "adamw", "scan"  # quick to compile
     c.train.update(ema=0.9, validate_every=2)
     c.generate.update(prompts=("def f(x):", "import"), samples=2, stop=("\n\n",))
     return c
