@@ -33,13 +33,13 @@ part() {
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 
-# shellcheck disable=SC2329  # `part` calls these two
+# shellcheck disable=SC2317,SC2329  # `part` calls these two
 # A clone without environment or runs, so that the install is timed with the rest.
 fresh_quickstart() {
   git clone -q . "$scratch/clone" &&
     "$scratch/clone/launch/quickstart.sh" ${ANY_PYTHON:+--any-python}
 }
-# shellcheck disable=SC2329
+# shellcheck disable=SC2317,SC2329
 figures() {
   "$PYTHON" - "$scratch/clone/runs/quickstart/evaluate.json" <<'PY'
 import json, sys
