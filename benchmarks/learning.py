@@ -131,11 +131,9 @@ def ours(vocab_size):
         )
 
     def loss(params, batch):
-        output, unembed = apply(params, plain_inputs(batch[:, :-1]))
+        _, head = apply(params, plain_inputs(batch[:, :-1]))
         weights = jnp.ones(batch[:, 1:].shape)
-        total, _ = cross_entropy(
-            output.hidden_BTD, unembed, batch[:, 1:], weights, policy=POLICY
-        )
+        total, _ = cross_entropy(head, batch[:, 1:], weights, policy=POLICY)
         return total / weights.size
 
     return init, loss, logical_axes(jax.eval_shape(boxed, jax.random.key(0)))

@@ -5,11 +5,12 @@
 
 Both sides train the same shapes with AdamW on the same number of threads. The peer runs
 in every form that may be its best (eager or compiled, float32 or bfloat16 autocast,
-both with scaled-dot-product attention, fused AdamW); a first round picks its best form
-and the best one of each precision, and these then alternate with ours. Each side lives
-in a process of its own that sleeps while the other works. Printed: median seconds a
-step, tokens/s, and the median over rounds of the ratio peer / ours (above 1: ours is
-faster).
+always with scaled-dot-product attention and fused AdamW), and both sides with the batch
+whole or in four or eight micro-batches, whose activations may stay in the cache; a
+first round picks the best form of each side in each precision, and these then
+alternate. Each form lives in a process of its own that sleeps while another works.
+Printed: median seconds a step, tokens/s, and the median over rounds of the ratio
+peer / ours (above 1: ours is faster).
 
 Needs the `oracle` extra for the peer.
 """
@@ -22,10 +23,12 @@ import platform
 import statistics
 import time
 
+from llm import host
+
 SIZES = {
     "1m": {
         "layers": 4, "width": 128, "heads": 4, "kv_heads": 2, "head_dim": 32,
-        "mlp": 352, "vocab_size": 1024, "batch": 32, "length": 256, "steps": 8,
+        "mlp": 352, "vocab_size": 1024, "batch": 32, "length": 256, "steps": 5,
     },
     "10m": {
         "layers": 6, "width": 384, "heads": 6, "kv_heads": 2, "head_dim": 64,
@@ -38,7 +41,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def ours(size, dtype):
+def ours(size, dtype, micro):
     """A function that runs some of our steps and returns the loss."""
     import jax
     import jax.numpy as jnp
@@ -65,7 +68,7 @@ def ours(size, dtype):
     tx = optim.optimizer("adamw", factor, axes, learning_rate=1e-4, weight_decay=0.1)
     abstract = train.abstract_state(init, tx, mesh, "fsdp")
     state = train.init_state(init, tx, abstract, 0)
-    knobs = train.Knobs(steps=1000, tokens_per_step=batch * length)
+    knobs = train.Knobs(steps=1000, tokens_per_step=batch * length, accumulate=micro)
     step = jax.jit(
         train.build_step(with_head(model), objective, tx, knobs, policy),
         donate_argnums=0,
@@ -91,7 +94,7 @@ def ours(size, dtype):
     return run
 
 
-def peer(size, dtype, compiled):
+def peer(size, dtype, micro, compiled):
     """The same of `transformers` in PyTorch."""
     import torch
     import transformers
@@ -119,18 +122,20 @@ def peer(size, dtype, compiled):
         model.parameters(), lr=1e-4, weight_decay=0.1, fused=True
     )
     tokens = torch.randint(0, s["vocab_size"], (s["batch"], s["length"]))
+    parts = tokens.chunk(micro)
     forward = torch.compile(model) if compiled else model
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
 
     def run():
         for _ in range(s["steps"]):
-            with autocast:
-                loss = forward(input_ids=tokens, labels=tokens).loss
-            loss.backward()
+            for part in parts:
+                with autocast:
+                    loss = forward(input_ids=part, labels=part).loss / micro
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return run
 
@@ -174,55 +179,61 @@ class Worker:
         self._process.join()
 
 
-def compare(name, rounds, dtypes, with_peer):
+def best_form(side, size, dtype, options):
+    """The fastest of a side's forms in one precision, at work; the others are gone."""
+    tokens = size["batch"] * size["length"] * size["steps"]
+    best = None
+    for label, arguments in options.items():
+        worker = Worker(side, size, dtype, *arguments)
+        if worker.problem:
+            print(f"  {side} {dtype} {label}: {worker.problem}")
+            worker.stop()
+            continue
+        seconds = min(worker.seconds() for _ in range(2))
+        print(f"  {side} {dtype} {label}: {tokens / seconds:,.0f} tokens/s", flush=True)
+        if best is None or seconds < best[0]:
+            best, worker = (seconds, label, worker), best and best[2]
+        if worker:
+            worker.stop()
+    return best and best[1:]
+
+
+def compare(name, rounds, with_peer):
     """Times one size; returns its figures."""
     size = SIZES[name]
-    tokens = size["batch"] * size["length"] * size["steps"]
-    workers = {("ours", dtype): Worker("ours", size, dtype) for dtype in dtypes}
-    forms = {}
-    if with_peer:
+    tokens = size["batch"] * size["length"]
+    batches = {"whole batch": (1,), "4 micro-batches": (4,), "8 micro-batches": (8,)}
+    batches = {k: v for k, v in batches.items() if size["batch"] % v[0] == 0}
+    # Where cutting helps the peer, it helps its compiled form.
+    forms = {"eager, whole batch": (1, False)} | {
+        f"compiled, {label}": (*micro, True) for label, micro in batches.items()
+    }
+    workers = {}
+    for side, options in {"ours": batches, "peer": forms if with_peer else {}}.items():
         for dtype in ("bfloat16", "float32"):
-            for compiled in (False, True):
-                worker = Worker("peer", size, dtype, compiled)
-                form = ("peer", f"{dtype} {'compiled' if compiled else 'eager'}")
-                if worker.problem:
-                    print(f"  {form[1]}: {worker.problem}")
-                    worker.stop()
-                    continue
-                forms[form] = (min(worker.seconds() for _ in range(2)), worker)
-                print(f"  {form[1]}: {tokens / forms[form][0]:,.0f} tokens/s")
-        # Its best form of each precision goes on; the others leave the machine.
-        for dtype in ("bfloat16", "float32"):
-            mine = {f: v for f, v in forms.items() if f[1].startswith(dtype)}
-            best = min(mine, key=lambda f: mine[f][0], default=None)
-            for form, (_, worker) in mine.items():
-                if form == best:
-                    workers[form] = worker
-                else:
-                    worker.stop()
+            found = best_form(side, size, dtype, options)
+            if found:
+                workers[side, f"{dtype}, {found[0]}"] = found[1]
     times = {form: [] for form in workers}
     for _ in range(rounds):
         for form, worker in workers.items():
             times[form].append(worker.seconds() / size["steps"])
     for worker in workers.values():
         worker.stop()
-    rows = {
-        " ".join(form): {
-            "seconds": statistics.median(seen),
-            "tokens_per_s": tokens / size["steps"] / statistics.median(seen),
-        }
-        for form, seen in times.items()
-    }
-    for form, row in rows.items():
-        speed = f"{row['tokens_per_s']:10,.0f} tokens/s"
-        print(f"  {form:28} {row['seconds']:8.3f} s  {speed}")
+    rows = {}
+    for form, seen in times.items():
+        median = statistics.median(seen)
+        rows[" ".join(form)] = {"seconds": median, "tokens_per_s": tokens / median}
+        print(
+            f"  {' '.join(form):48} {median:8.3f} s {tokens / median:10,.0f} tokens/s"
+        )
     ratios = {}
     for mine in (f for f in times if f[0] == "ours"):
         for theirs in (f for f in times if f[0] == "peer"):
             pairs = zip(times[theirs], times[mine], strict=True)
             ratio = statistics.median(t / m for t, m in pairs)
             ratios[f"{theirs[1]} / ours {mine[1]}"] = ratio
-            print(f"  {theirs[1]} / ours {mine[1]}: {ratio:.2f}")
+            print(f"  peer {theirs[1]} / ours {mine[1]}: {ratio:.2f}", flush=True)
     return {"rows": rows, "ratios": ratios}
 
 
@@ -230,7 +241,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1m,10m,125m")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtypes", default="bfloat16,float32", help="ours")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--json", default="", help="write the figures here")
     args = parser.parse_args()
@@ -238,13 +248,12 @@ def main():
     results = {}
     for name in args.sizes.split(","):
         print(name, SIZES[name])
-        results[name] = compare(
-            name, args.rounds, args.dtypes.split(","), not args.no_peer
-        )
+        results[name] = compare(name, args.rounds, not args.no_peer)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
 
 
 if __name__ == "__main__":
+    host.use_huge_pages()  # for both sides
     main()

@@ -17,6 +17,37 @@ import jax.numpy as jnp
 from llm.precision import Policy, matmul, row_major, transposed
 
 
+class Head(NamedTuple):
+    """What logits are made of: softcap(hidden_BTD @ kernel_DV + bias_V).
+
+    Attributes:
+      bias_V: None where there is none.
+      softcap: bounds the logits by c * tanh(x / c); 0 does not. A number, not an array.
+    """
+
+    hidden_BTD: jax.Array
+    kernel_DV: jax.Array
+    bias_V: jax.Array | None = None
+    softcap: float = 0.0
+
+    def logits(self, policy: Policy) -> jax.Array:
+        """[B, T, V] (or fewer leading axes), float32."""
+        return _logits(
+            self.hidden_BTD, self.kernel_DV, self.bias_V, self.softcap, policy
+        )
+
+
+def _logits(hidden, kernel_DV, bias_V, softcap, policy):
+    leading = hidden.shape[:-1]
+    hidden_MD = hidden.reshape(-1, hidden.shape[-1])
+    logits_MV = matmul(hidden_MD, kernel_DV, policy)
+    if bias_V is not None:
+        logits_MV = logits_MV + bias_V[None]
+    if softcap:
+        logits_MV = softcap * jnp.tanh(logits_MV / softcap)
+    return logits_MV.reshape(*leading, -1)
+
+
 class TokenSums(NamedTuple):
     """Weighted sums over tokens, in nats where they are losses."""
 
@@ -26,8 +57,7 @@ class TokenSums(NamedTuple):
 
 
 def cross_entropy(
-    hidden_BTD: jax.Array,
-    unembed_DV: jax.Array,
+    head: Head,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
     *,
@@ -48,15 +78,17 @@ def cross_entropy(
     size = min(chunk or T, T)
     while T % size:
         size -= 1
-    return _cross_entropy(
-        hidden_BTD, unembed_DV, targets_BT, weights_BT, z_loss, size, policy
-    )
+    hidden, *out, softcap = head
+    static = (z_loss, softcap, size, policy)
+    return _cross_entropy(hidden, tuple(out), targets_BT, weights_BT, static)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _cross_entropy(hidden, unembed, targets, weights, z_loss, size, policy):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _cross_entropy(hidden, out, targets, weights, static):
+    z_loss, softcap, size, policy = static
+
     def step(sums, chunk):
-        new, _, _ = _chunk(*chunk, unembed, z_loss, policy, gradient=False)
+        new, _, _ = _chunk(*chunk, out, z_loss, softcap, policy, gradient=False)
         return jax.tree.map(jnp.add, sums, new), None
 
     zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
@@ -64,29 +96,26 @@ def _cross_entropy(hidden, unembed, targets, weights, z_loss, size, policy):
     return sums
 
 
-def _forward(hidden, unembed, targets, weights, z_loss, size, policy):
+def _forward(hidden, out, targets, weights, static):
+    z_loss, softcap, size, policy = static
+
     def step(carry, chunk):
-        sums, dunembed = carry
-        new, dhidden, more = _chunk(*chunk, unembed, z_loss, policy, gradient=True)
-        return (jax.tree.map(jnp.add, sums, new), dunembed + more), dhidden
+        new, dhidden, more = _chunk(*chunk, out, z_loss, softcap, policy, gradient=True)
+        return jax.tree.map(jnp.add, carry, (new, more)), dhidden
 
     zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
-    start = (zero, jnp.zeros(unembed.shape, jnp.float32))
+    start = (zero, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), out))
     chunks = _cut(size, hidden, targets, weights)
-    (sums, dunembed), dhidden = jax.lax.scan(step, start, chunks)
+    (sums, dout), dhidden = jax.lax.scan(step, start, chunks)
     dhidden = dhidden.swapaxes(0, 1).reshape(hidden.shape).astype(hidden.dtype)
-    return sums, (dhidden, dunembed.astype(unembed.dtype))
+    return sums, (dhidden, jax.tree.map(lambda g, x: g.astype(x.dtype), dout, out))
 
 
-def _backward(z_loss, size, policy, saved, cotangents):
-    dhidden, dunembed = saved
+def _backward(static, saved, cotangents):
+    del static
     scale = cotangents[0]
-    return (
-        (dhidden * scale).astype(dhidden.dtype),
-        (dunembed * scale).astype(dunembed.dtype),
-        None,
-        None,
-    )
+    dhidden, dout = jax.tree.map(lambda g: (g * scale).astype(g.dtype), saved)
+    return dhidden, dout, None, None
 
 
 _cross_entropy.defvjp(_forward, _backward)
@@ -102,12 +131,13 @@ def _cut(size, *arrays):
     return tuple(cut(x) for x in arrays)
 
 
-def _chunk(hidden, targets, weights, unembed_DV, z_loss, policy, *, gradient):
+def _chunk(hidden, targets, weights, out, z_loss, softcap, policy, *, gradient):
     """Sums of a chunk and, on request, the gradients of its loss sum."""
+    unembed_DV, bias_V = out
     D, V = unembed_DV.shape
     hidden_MD = hidden.reshape(-1, D)
     target_M, weight_M = targets.reshape(-1), weights.reshape(-1)
-    logits_MV = matmul(hidden_MD, unembed_DV, policy)
+    logits_MV = _logits(hidden_MD, unembed_DV, bias_V, softcap, policy)
     top_M1 = logits_MV.max(axis=-1, keepdims=True)
     exp_MV = jnp.exp(logits_MV - top_M1)
     sum_M1 = exp_MV.sum(axis=-1, keepdims=True)
@@ -122,17 +152,21 @@ def _chunk(hidden, targets, weights, unembed_DV, z_loss, policy, *, gradient):
     scale_M1 = (weight_M * (1 + 2 * z_loss * log_z_M))[:, None] / sum_M1
     is_target_MV = jnp.arange(V)[None, :] == target_M[:, None]
     dlogits_MV = exp_MV * scale_M1 - jnp.where(is_target_MV, weight_M[:, None], 0.0)
+    if softcap:
+        dlogits_MV = dlogits_MV * (1 - jnp.square(logits_MV / softcap))
+    dbias_V = None if bias_V is None else dlogits_MV.sum(axis=0)
     dlogits_MV = dlogits_MV.astype(policy.operands)
-    dhidden_MD = row_major(matmul(dlogits_MV, unembed_DV.T, policy), policy)
+    dhidden_MD = row_major(
+        matmul(dlogits_MV, transposed(unembed_DV, policy), policy), policy
+    )
     dunembed_DV = row_major(
         matmul(transposed(hidden_MD, policy), dlogits_MV, policy), policy
     )
-    return sums, dhidden_MD.reshape(hidden.shape), dunembed_DV
+    return sums, dhidden_MD.reshape(hidden.shape), (dunembed_DV, dbias_V)
 
 
 def token_scores(
-    hidden_BTD: jax.Array,
-    unembed_DV: jax.Array,
+    head: Head,
     targets_BT: jax.Array,
     *,
     policy: Policy,
@@ -141,9 +175,9 @@ def token_scores(
 
     def row(_, given):
         hidden_TD, target_T = given
-        logits_TV = matmul(hidden_TD, unembed_DV, policy)
+        logits_TV = head._replace(hidden_BTD=hidden_TD).logits(policy)
         chosen_T = jnp.take_along_axis(logits_TV, target_T[:, None], axis=1)[:, 0]
         nll_T = jax.nn.logsumexp(logits_TV, axis=-1) - chosen_T
         return None, (nll_T, chosen_T >= logits_TV.max(axis=-1))
 
-    return jax.lax.scan(row, None, (hidden_BTD, targets_BT))[1]
+    return jax.lax.scan(row, None, (head.hidden_BTD, targets_BT))[1]

@@ -47,6 +47,7 @@ class Policy:
 
 
 FLOAT32 = Policy()
+_CACHE = 2**20  # bytes of a core's own
 
 
 def matmul(a_MK: jax.Array, b_KN: jax.Array, policy: Policy) -> jax.Array:
@@ -78,13 +79,21 @@ def row_major(x: jax.Array, policy: Policy) -> jax.Array:
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
-def over_batch(function: Callable, arrays: tuple, policy: Policy) -> Any:
+def over_batch(function: Callable, arrays: tuple, each: int, policy: Policy) -> Any:
     """`function(*examples, policy)` for every example of the leading axis.
 
-    All at once, except on one CPU, where the temporaries of an example stay in the
-    cache and those of a batch would be written to fresh memory.
+    All at once, except on one CPU: there as many at a time as have their temporaries,
+    of `each` bytes an example, in the cache. Those of a whole batch would be written to
+    fresh memory.
     """
     one = functools.partial(function, policy=policy)
-    if policy.platform == "cpu" and policy.devices == 1:
+    rows = arrays[0].shape[0]
+    fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n * each <= _CACHE]
+    size = max(fitting, default=1)
+    if policy.platform != "cpu" or policy.devices > 1 or size == rows:
+        return jax.vmap(one)(*arrays)
+    if size == 1:
         return jax.lax.map(lambda examples: one(*examples), arrays)
-    return jax.vmap(one)(*arrays)
+    groups = tuple(x.reshape(rows // size, size, *x.shape[1:]) for x in arrays)
+    made = jax.lax.map(lambda group: jax.vmap(one)(*group), groups)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), made)

@@ -122,6 +122,6 @@ def test_fewer_queries_than_keys():
     """A piece of queries over all keys equals those rows of the whole."""
     q, k, v, _ = arrays(seed=5)
     reach = Reach(POSITIONS[:, 4:6], SEGMENTS[:, 4:6], POSITIONS, SEGMENTS)
-    reach = Reach(*map(jnp.asarray, reach))
+    reach = jax.tree.map(jnp.asarray, reach)
     got = attention(q[:, 4:6], k, v, reach, policy=FLOAT32)
     np.testing.assert_allclose(got, ours(q, k, v)[:, 4:6], rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ LAYERS = (
     "train plan report",
     "report_corpus",
     "objectives evals",
-    "inference",
+    "inference interop",
     "models",
     "nn",
     "optim checkpoint monitor memory data page plots",

@@ -233,7 +233,8 @@ def test_tied_head_is_the_embedding():
     of = tiny.model(tied=True)
     held = tiny.params(of)
     assert "head" not in held
-    output, unembed = jax.jit(with_head(of))(held, plain_inputs(np.array([text(6)])))
+    output, head = jax.jit(with_head(of))(held, plain_inputs(np.array([text(6)])))
+    unembed = head.kernel_DV
     np.testing.assert_array_equal(unembed, held["embed"]["embedding"].T)
     want = output.hidden_BTD @ unembed
     got = logits(of, held, plain_inputs(np.array([text(6)])))

@@ -168,7 +168,8 @@ def test_outside_text_counts_its_raw_bytes(workdir, tmp_path):
     assert len(ids) <= 65
 
     def logits(m):
-        return m.unembed(m(plain_inputs(jax.numpy.array([ids[:-1]]))).hidden_BTD)
+        output = m(plain_inputs(jax.numpy.array([ids[:-1]])))
+        return m.head(output.hidden_BTD).logits(m.policy)
 
     made = jax.jit(lambda p: loaded.model.apply({"params": p}, method=logits))(
         loaded.params

@@ -66,7 +66,10 @@ def test_build_gives_knobs_and_what_code_supplies():
             lambda: registry.build("models", {"name": "llama", "vocab_size": 3}),
             "knob 'vocab_size' for models 'llama'",
         ),
-        (lambda: registry.module("models", "../models/llama"), "want one of llama"),
+        (
+            lambda: registry.module("models", "../models/llama"),
+            "want one of gpt, llama",
+        ),
     ],
 )
 def test_errors_name_the_choices(call, message):

@@ -63,7 +63,7 @@ def logits(of, params, inputs):
     """Logits of a batch without a cache."""
 
     def both(m):
-        return m.unembed(m(inputs).hidden_BTD)
+        return m.head(m(inputs).hidden_BTD).logits(of.policy)
 
     return of.apply({"params": params}, method=both)
 
@@ -74,7 +74,7 @@ def cached(of, params, inputs, cache):
 
     def both(m):
         output = m(inputs, cache)
-        return m.unembed(output.hidden_BTD), output.cache
+        return m.head(output.hidden_BTD).logits(of.policy), output.cache
 
     return of.apply({"params": params}, method=both)
 

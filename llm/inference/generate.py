@@ -41,11 +41,11 @@ class _Decoder:
         positions_BP = jnp.broadcast_to(jnp.arange(P), (B, P))
         segments_BP = (positions_BP < lengths_B[:, None]).astype(jnp.int32)
         inputs = Inputs(tokens_BP, positions_BP, segments_BP, jnp.arange(B))
-        hidden_BPD, cache = self.model.apply({"params": params}, inputs, cache)
+        output = self.model.apply({"params": params}, inputs, cache)
         last_B1D = jnp.take_along_axis(
-            hidden_BPD, (lengths_B - 1)[:, None, None], axis=1
+            output.hidden_BTD, (lengths_B - 1)[:, None, None], axis=1
         )
-        return self._logits_BV(params, last_B1D), cache
+        return self._logits_BV(params, last_B1D), output.cache
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
     def decode(self, params, state, keys_B):
@@ -71,14 +71,13 @@ class _Decoder:
             jnp.ones((B, 1), jnp.int32),
             jnp.arange(B),
         )
-        hidden_B1D, cache = self.model.apply({"params": params}, inputs, cache)
-        logits_BV = self._logits_BV(params, hidden_B1D)
-        return (logits_BV, cache, positions_B + 1, seen_BV), token_B
+        output = self.model.apply({"params": params}, inputs, cache)
+        logits_BV = self._logits_BV(params, output.hidden_BTD)
+        return (logits_BV, output.cache, positions_B + 1, seen_BV), token_B
 
     def _logits_BV(self, params, hidden_B1D):
-        logits_BV = self.model.apply(
-            {"params": params}, hidden_B1D, method=self.model.unembed
-        )[:, 0]
+        head = self.model.apply({"params": params}, hidden_B1D, method="head")
+        logits_BV = head.logits(self.model.policy)[:, 0]
         # Padding of the vocabulary and tokens that no text holds.
         return logits_BV.at[:, jnp.array(self.forbidden)].set(-jnp.inf)
 

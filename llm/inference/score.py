@@ -64,10 +64,8 @@ def rolling_scorer(
         inputs = Inputs(
             tokens_BT, positions_BT, jnp.ones_like(tokens_BT), jnp.arange(B)
         )
-        output, unembed_DV = apply(params, inputs)
-        nll_BT, hit_BT = token_scores(
-            output.hidden_BTD, unembed_DV, targets_BT, policy=policy
-        )
+        _, head = apply(params, inputs)
+        nll_BT, hit_BT = token_scores(head, targets_BT, policy=policy)
         return (nll_BT * counts_BT).sum(1), (hit_BT & counts_BT).sum(1)
 
     def run(texts: Sequence[str]) -> list[Scored]:

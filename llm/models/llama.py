@@ -1,7 +1,8 @@
 """Llama: a pre-norm decoder with RMSNorm, rotary positions, grouped heads and SwiGLU.
 
-arXiv:2302.13971 and 2407.21783; with `qk_norm`, queries and keys are normalised a head
-(arXiv:2302.05442, as Qwen 3 does), which bounds the scores and allows high learning
+arXiv:2302.13971 and 2407.21783. The same wiring is Mistral (2310.06825, `windows`),
+Qwen 2 (2407.10671, `qkv_bias`), SmolLM 2 and, with `qk_norm`, Qwen 3 (2505.09388):
+queries and keys are normalised a head, which bounds the scores and allows high learning
 rates. Residual branches start at zero (`residual_scale=0`), so that the network starts
 as its embedding.
 
@@ -16,21 +17,22 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from llm.errors import InputError
+from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn.attention import Reach, attention
+from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.mlp import SwiGLU
+from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.mlp import Gated
 from llm.nn.norm import RMSNorm
-from llm.nn.positions import rope
-from llm.nn.stack import HOW, REMAT, Stack
+from llm.nn.positions import rope, rope_frequencies, rope_gain
+from llm.nn.scores import attention_weights
+from llm.nn.stack import Stack, check_stack, in_turn
 from llm.nn.unembed import Unembed
-from llm.nn.weights import einsum
 from llm.precision import FLOAT32, Policy
 
 KIND = "causal"
@@ -47,8 +49,11 @@ def make(
     head_dim: int = 64,
     mlp: int = 704,
     qk_norm: bool = True,
+    qkv_bias: bool = False,
+    windows: tuple = (),
     tied: bool = False,
     rope_base: float = 10_000.0,
+    rope_scaling: tuple = (),
     epsilon: float = 1e-6,
     dropout: float = 0.0,
     residual_scale: float = 0.0,
@@ -60,16 +65,14 @@ def make(
     """A Llama; `how` and `remat` are choices of `llm/nn/stack.py`.
 
     Args:
+      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
+        for all.
+      rope_scaling: see `llm/nn/positions.py`.
       residual_scale: initial kernels that end a branch, in units of 1/sqrt(fan-in).
       embed_scale: standard deviation of the initial embeddings.
     """
-    for field, value, known in (("how", how, HOW), ("remat", remat, tuple(REMAT))):
-        if value not in known:
-            raise InputError(
-                got=f"model.{field} {value!r}", want=f"one of {', '.join(known)}"
-            )
+    check_stack(layers, how, remat)
     sizes = {
-        "layers": layers,
         "width": width,
         "heads": heads,
         "kv_heads": kv_heads,
@@ -96,8 +99,11 @@ def make(
         head_dim=head_dim,
         mlp=mlp,
         qk_norm=qk_norm,
+        qkv_bias=qkv_bias,
+        windows=tuple(windows),
         tied=tied,
         rope_base=rope_base,
+        rope_scaling=tuple(rope_scaling),
         epsilon=epsilon,
         dropout=dropout,
         residual_scale=residual_scale,
@@ -115,13 +121,15 @@ class Attention(nn.Module):
     kv_heads: int
     head_dim: int
     qk_norm: bool
+    qkv_bias: bool
     rope_base: float
+    rope_scaling: tuple
     epsilon: float
     residual_scale: float
     policy: Policy
 
     @nn.compact
-    def __call__(self, x_BTD, cache, inputs: Inputs):
+    def __call__(self, x_BTD, cache, window, inputs: Inputs, capture):
         D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
 
         def project(name, heads, axis):
@@ -130,6 +138,7 @@ class Attention(nn.Module):
                 shape=(D, heads, H),
                 axes=("embed", axis, "head_dim"),
                 policy=self.policy,
+                bias=self.qkv_bias,
                 name=name,
             )(x_BTD)
 
@@ -139,25 +148,22 @@ class Attention(nn.Module):
         if self.qk_norm:
             q_BTNH = RMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
             k_BTKH = RMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
-        positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
-        q_BTNH = rope(q_BTNH, positions_BT, self.rope_base)
-        k_BTKH = rope(k_BTKH, positions_BT, self.rope_base)
-        if cache is None:
-            k_BSKH, v_BSKH = k_BTKH, v_BTKH
-            reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT)
-        else:
-            S = cache.length
-            slots_BT = jnp.where(segments_BT > 0, positions_BT, S)
-            cache = cache.write(k_BTKH, v_BTKH, slots_BT)
-            k_BSKH, v_BSKH = cache
-            slots_BS = jnp.broadcast_to(jnp.arange(S), (x_BTD.shape[0], S))
-            # A row holds one text: every slot up to the query's own is its past.
-            reach = Reach(
-                positions_BT, jnp.ones_like(segments_BT), slots_BS, slots_BS * 0 + 1
-            )
+        positions_BT = inputs.positions_BT
+        frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
+        gain = rope_gain(self.rope_scaling)
+        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
+        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
+        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        ordered = cache is None and inputs.prefix_BT is None
         o_BTNH = attention(
-            q_BTNH, k_BSKH, v_BSKH, reach, ordered=cache is None, policy=self.policy
-        )
+            q_BTNH, k_BSKH, v_BSKH, reach, window=window, ordered=ordered,
+            policy=self.policy,
+        )  # fmt: skip
+        noted = {}
+        if "attention" in capture:
+            noted["attention"] = attention_weights(
+                q_BTNH, k_BSKH, reach, window=window, policy=self.policy
+            )
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
@@ -169,7 +175,7 @@ class Attention(nn.Module):
             scale=self.residual_scale,
             name="out",
         )(o_BTNH)
-        return out_BTD, cache
+        return out_BTD, cache, noted
 
 
 class Block(nn.Module):
@@ -183,7 +189,7 @@ class Block(nn.Module):
     policy: Policy
 
     @nn.compact
-    def __call__(self, x_BTD, cache, inputs: Inputs, train: bool):
+    def __call__(self, x_BTD, cache, window, inputs: Inputs, train: bool, capture=()):
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
 
         def drop(y_BTD):
@@ -191,17 +197,17 @@ class Block(nn.Module):
 
         with jax.named_scope("attention"):
             y_BTD = RMSNorm(self.epsilon, name="attention_norm")(x_BTD)
-            y_BTD, cache = Attention(**self.attention, name="attention")(
-                y_BTD, cache, inputs
+            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
+                y_BTD, cache, window, inputs, capture
             )
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
             y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
-            y_BTD = SwiGLU(self.mlp, self.policy, self.residual_scale, name="mlp")(
-                y_BTD
-            )
+            y_BTD = Gated(self.mlp, self.policy, self.residual_scale, name="mlp")(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
-        return x_BTD, cache
+        if "residual" in capture:
+            noted["residual"] = x_BTD
+        return x_BTD, cache, noted
 
 
 class Llama(nn.Module):
@@ -215,8 +221,11 @@ class Llama(nn.Module):
     head_dim: int
     mlp: int
     qk_norm: bool
+    qkv_bias: bool
+    windows: tuple
     tied: bool
     rope_base: float
+    rope_scaling: tuple
     epsilon: float
     dropout: float
     residual_scale: float
@@ -237,7 +246,9 @@ class Llama(nn.Module):
             "kv_heads": self.kv_heads,
             "head_dim": self.head_dim,
             "qk_norm": self.qk_norm,
+            "qkv_bias": self.qkv_bias,
             "rope_base": self.rope_base,
+            "rope_scaling": self.rope_scaling,
             "epsilon": self.epsilon,
             "residual_scale": self.residual_scale,
             "policy": self.policy,
@@ -253,29 +264,151 @@ class Llama(nn.Module):
         self.stack = Stack(Block, self.layers, block, self.how, self.remat)
         self.final_norm = RMSNorm(self.epsilon)
         if not self.tied:
-            self.head = Unembed(self.width, self.vocab_size, self.policy)
+            self.unembed = Unembed(
+                self.width, self.vocab_size, self.policy, name="head"
+            )
 
-    def __call__(self, inputs: Inputs, cache: Any = None, train: bool = False):
+    def __call__(
+        self,
+        inputs: Inputs,
+        cache: Any = None,
+        train: bool = False,
+        capture: tuple[str, ...] = (),
+    ):
         """Hidden states of a batch, and the cache with its keys and values added."""
         x_BTD = self.embed(inputs.tokens_BT)
-        x_BTD, cache = self.stack(x_BTD, cache, inputs, train)
+        windows_L = in_turn(self.windows, self.layers)
+        x_BTD, cache, seen = self.stack(x_BTD, cache, windows_L, inputs, train, capture)
         hidden_BTD = self.final_norm(x_BTD)
         if self.is_initializing():
-            self.unembed_weight()
-        return Output(hidden_BTD, cache)
+            self.head(hidden_BTD)
+        return Output(hidden_BTD, cache, seen=seen)
 
-    def unembed_weight(self) -> jax.Array:
-        """The kernel_DV that turns hidden states into logits."""
-        return self.embed.embedding.T if self.tied else self.head.kernel
-
-    def unembed(self, hidden_BTD: jax.Array) -> jax.Array:
-        """Logits, float32."""
-        weight_DV = self.unembed_weight()
-        return einsum("BTD,DV->BTV", hidden_BTD, weight_DV, self.policy).astype(
-            jnp.float32
-        )
+    def head(self, hidden_BTD: jax.Array) -> Head:
+        """What makes logits of the hidden states."""
+        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
+        return Head(hidden_BTD, kernel_DV)
 
     def init_cache(self, batch: int, length: int) -> caches.KeyValues:
         """An empty cache for `batch` rows of at most `length` tokens."""
         shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
         return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+
+
+def _knobs(config: dict[str, Any]) -> dict[str, Any]:
+    kind = config["model_type"]
+    require(config, hidden_act="silu", mlp_bias=False, attention_bias=False)
+    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
+    base, scaling = rope_of(config)
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": layers,
+        "width": config["hidden_size"],
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+        "mlp": config["intermediate_size"],
+        "qk_norm": kind == "qwen3",
+        "qkv_bias": kind == "qwen2",
+        "windows": _windows(config),
+        "tied": config.get("tie_word_embeddings", False),
+        "rope_base": base,
+        "rope_scaling": scaling,
+        "epsilon": config["rms_norm_eps"],
+    }
+
+
+def _windows(config):
+    kind, window = config["model_type"], config.get("sliding_window")
+    if kind == "llama" or not window:
+        return ()
+    if kind == "mistral":
+        return (window,)
+    first = config.get("max_window_layers", 0)
+    count = config["num_hidden_layers"]
+    old = ["full_attention"] * first + ["sliding_attention"] * (count - first)
+    types = config.get("layer_types") or old[:count]
+    sliding = config.get("use_sliding_window", False)
+    found = [window * (t == "sliding_attention") for t in types]
+    return tuple(found) if sliding and any(found) else ()
+
+
+def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    k, windows = knobs, knobs["windows"]
+    if k["qk_norm"] and k["qkv_bias"]:
+        raise InputError(
+            got="a Llama with qk_norm and qkv_bias", want="one of them, to be exported"
+        )
+    uniform = "mistral" if windows else "llama"
+    kind = "qwen3" if k["qk_norm"] else "qwen2" if k["qkv_bias"] else uniform
+    sizes = {w for w in windows if w}
+    if len(sizes) > 1 or (kind == "mistral" and 0 in windows):
+        raise InputError(
+            got=f"windows {windows} in a {kind}", want="one window, to be exported"
+        )
+    config = {
+        "architectures": [f"{kind.title()}ForCausalLM"],
+        "model_type": kind,
+        "vocab_size": vocab_size,
+        "hidden_size": k["width"],
+        "intermediate_size": k["mlp"],
+        "num_hidden_layers": k["layers"],
+        "num_attention_heads": k["heads"],
+        "num_key_value_heads": k["kv_heads"],
+        "head_dim": k["head_dim"],
+        "hidden_act": "silu",
+        "rms_norm_eps": k["epsilon"],
+        "rope_parameters": rope_parameters(k["rope_base"], k["rope_scaling"]),
+        "rope_theta": k["rope_base"],
+        "tie_word_embeddings": k["tied"],
+        "attention_bias": False,
+    }
+    if kind == "mistral":
+        config["sliding_window"] = windows[0]
+    elif windows:
+        turns = [windows[i % len(windows)] for i in range(k["layers"])]
+        config["use_sliding_window"], config["sliding_window"] = True, max(sizes)
+        config["layer_types"] = [
+            "sliding_attention" if w else "full_attention" for w in turns
+        ]
+    return config
+
+
+def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
+    ours, theirs = "stack/layer", "model.layers.{layer}"
+    table = [
+        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
+        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    ]
+    for part, name in (("attention_norm", "input_layernorm"),
+                       ("mlp_norm", "post_attention_layernorm")):  # fmt: skip
+        table.append(
+            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
+        )
+    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
+        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
+        if knobs["qkv_bias"]:
+            table.append(Tensor(f"{mine}/bias", f"{its}.bias", "(nh) -> nh"))
+    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
+    table.append(Tensor(mine, its, "d(nh) -> nhd"))
+    if knobs["qk_norm"]:
+        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
+            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
+            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
+    for part, axes in (("gate", "fd -> df"), ("up", "fd -> df"), ("down", "df -> fd")):
+        mine, its = f"{ours}/mlp/{part}/kernel", f"{theirs}.mlp.{part}_proj.weight"
+        table.append(Tensor(mine, its, axes))
+    if not knobs["tied"]:
+        table.append(Tensor("head/kernel", "lm_head.weight", "vd -> dv"))
+    return tuple(table)
+
+
+HF = Dialect(
+    model_types=("llama", "mistral", "qwen2", "qwen3"),
+    knobs=_knobs,
+    config=_config,
+    tensors=_tensors,
+    # Tables that old files carry, and a head that repeats the embedding.
+    extras=(r".*rotary_emb\.inv_freq", r"lm_head\.weight"),
+)

@@ -25,24 +25,32 @@ _PIECE = 128  # queries
 class Reach(NamedTuple):
     """Who may attend to whom: same segment, and not later than the query.
 
-    Segment 0 is padding. With `causal` false, position plays no part, only `window`
-    (keys at most window - 1 positions away), where it is not 0.
+    Segment 0 is padding. Keys of the prefix are seen from before them, too. With
+    `causal` false, position plays no part, only `window` (keys at most window - 1
+    positions away), where it is neither 0 nor None.
     """
 
     positions_BT: jax.Array
     segments_BT: jax.Array
     positions_BS: jax.Array
     segments_BS: jax.Array
+    prefix_BS: jax.Array | None = None
 
-    def mask_BTS(self, causal: bool = True, window: int = 0) -> jax.Array:
+    def mask_BTS(
+        self, causal: bool = True, window: int | jax.Array | None = None
+    ) -> jax.Array:
         """True where the query may attend to the key."""
         ahead_BTS = self.positions_BT[:, :, None] - self.positions_BS[:, None, :]
         allowed_BTS = self.segments_BT[:, :, None] == self.segments_BS[:, None, :]
         if causal:
-            allowed_BTS &= ahead_BTS >= 0
-        if window:
-            allowed_BTS &= jnp.abs(ahead_BTS) < window
-        return allowed_BTS
+            past_BTS = ahead_BTS >= 0
+            if self.prefix_BS is not None:
+                past_BTS |= self.prefix_BS[:, None, :]
+            allowed_BTS &= past_BTS
+        if window is None:
+            return allowed_BTS
+        # A layer of a scanned stack has its window as an array.
+        return allowed_BTS & ((window == 0) | (jnp.abs(ahead_BTS) < window))
 
 
 def attention(
@@ -52,18 +60,21 @@ def attention(
     reach: Reach,
     *,
     causal: bool = True,
-    window: int = 0,
+    window: int | jax.Array | None = None,
     ordered: bool = False,
+    scale: float | None = None,
     policy: Policy,
 ) -> jax.Array:
-    """Attends with scale 1/sqrt(H); N is a multiple of K. Returns BTNH.
+    """Attends; N is a multiple of K. Returns BTNH.
 
     Args:
       ordered: queries and keys are the same row, and no query reaches a later key.
+      scale: of the scores; 1/sqrt(H) where None.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
+    scale = H**-0.5 if scale is None else scale
+    q_BTKGH = (q_BTNH * scale).reshape(B, T, K, N // K, H)
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
     v_BKSH = v_BSKH.swapaxes(1, 2).astype(policy.operands)
@@ -104,7 +115,9 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy):
         return row_major(o_KGTH, policy), lse_KGT
 
     given = (q_BKGTH, k_BKSH, v_BKSH, mask_BTS)
-    o_BKGTH, lse_BKGT = over_batch(example, given, policy)
+    o_BKGTH, lse_BKGT = over_batch(
+        example, given, _scores_bytes(q_BKGTH, pieces), policy
+    )
     return o_BKGTH, (*given, o_BKGTH, lse_BKGT)
 
 
@@ -125,10 +138,17 @@ def _backward(pieces, policy, saved, do_BKGTH):
         gradients = (jnp.concatenate(dq, axis=2), dk_KSH, dv_KSH)
         return tuple(row_major(g.astype(q_KGTH.dtype), policy) for g in gradients)
 
-    return (*over_batch(example, (*saved, do_BKGTH), policy), None)
+    each = _scores_bytes(do_BKGTH, pieces)
+    return (*over_batch(example, (*saved, do_BKGTH), each, policy), None)
 
 
 _core.defvjp(_forward, _backward)
+
+
+def _scores_bytes(q_BKGTH, pieces) -> int:
+    """Of the largest scores of an example that exist at once."""
+    _, K, G, _, _ = q_BKGTH.shape
+    return 4 * K * G * max((b - a) * S for a, b, S in pieces)
 
 
 def _attend(q_KGTH, k_KSH, v_KSH, mask_TS, policy):

@@ -4,10 +4,13 @@ Every leaf of every cache is [layers, batch, ...]: axis 1 is the batch, for inse
 a request, reordering of beams and paging alike. Slot s of a row holds position s.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from llm.nn.attention import Reach
+from llm.nn.contract import Inputs
 
 BATCH_AXIS = 1
 
@@ -39,3 +42,29 @@ def empty(layers: int, shape_BSKH: tuple[int, ...], dtype) -> KeyValues:
     """A cache of zeros for all layers."""
     zeros = jnp.zeros((layers, *shape_BSKH), dtype)
     return KeyValues(zeros, zeros)
+
+
+def extend(
+    cache: KeyValues | None, k_BTKH: jax.Array, v_BTKH: jax.Array, inputs: Inputs
+) -> tuple[tuple[jax.Array, jax.Array], Reach, Any]:
+    """What the queries of `inputs` attend to: ((keys, values), reach, cache).
+
+    Without a cache, the same rows; with one, its slots, into which the new keys and
+    values go first.
+    """
+    positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+    prefix = inputs.prefix_BT
+    if cache is None:
+        reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT, prefix)
+        return (k_BTKH, v_BTKH), reach, None
+    B, S = positions_BT.shape[0], cache.length
+    slots_BT = jnp.where(segments_BT > 0, positions_BT, S)
+    cache = cache.write(k_BTKH, v_BTKH, slots_BT)
+    slots_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+    if prefix is not None:
+        rows_B1 = jnp.arange(B)[:, None]
+        prefix = jnp.zeros((B, S), bool).at[rows_B1, slots_BT].set(prefix, mode="drop")
+    # A row holds one text: every slot up to the query's own is its past.
+    ones = jnp.ones_like
+    reach = Reach(positions_BT, ones(segments_BT), slots_BS, ones(slots_BS), prefix)
+    return tuple(cache), reach, cache

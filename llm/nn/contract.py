@@ -4,10 +4,10 @@
 
 A model is a Linen module with
 
-    __call__(inputs, cache=None, train=False) -> Output     hidden states, never logits
-    unembed(hidden_BTD) -> logits_BTV                       float32
-    init_cache(params, batch, length) -> cache              see nn/cache.py
-    KIND                                                    'causal'; a module constant
+    __call__(inputs, cache=None, train=False, capture=()) -> Output   never logits
+    head(hidden_BTD) -> Head                what makes logits of the hidden states
+    init_cache(batch, length) -> cache      see nn/cache.py; absent from encoders
+    KIND                                    'causal', 'masked' or 'encdec', of the file
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from llm.losses import Head
 
 
 class Inputs(NamedTuple):
@@ -28,19 +30,37 @@ class Inputs(NamedTuple):
         never crosses segments.
       index_B: global index of each example in its batch: dropout keys are folded from
         it, so that micro-batches and meshes do not change them.
+      prefix_BT: True where a token may be attended to from before it (prefix language
+        models); None is nowhere.
+      types_BT: which of two texts a token belongs to (BERT); None is the first.
+      source: what an encoder reads; None for models without one, and where a cache
+        holds it already.
     """
 
     tokens_BT: jax.Array
     positions_BT: jax.Array
     segments_BT: jax.Array
     index_B: jax.Array
+    prefix_BT: jax.Array | None = None
+    types_BT: jax.Array | None = None
+    source: "Inputs | None" = None
 
 
 class Output(NamedTuple):
-    """Final hidden states (after the last norm) and the cache as it is now."""
+    """What a model made of its inputs.
+
+    Attributes:
+      hidden_BTD: final hidden states, after the last norm.
+      cache: as it is now.
+      sums: {name: (sum, weight)} of the model's own losses and figures.
+      seen: what was asked for by `capture`: `attention` (LBNTS, shares that sum to 1)
+        and `residual` (LBTD, the stream after every layer).
+    """
 
     hidden_BTD: jax.Array
     cache: Any
+    sums: dict[str, Any] = {}
+    seen: dict[str, jax.Array] = {}
 
 
 def plain_inputs(tokens_BT: jax.Array) -> Inputs:
@@ -51,16 +71,17 @@ def plain_inputs(tokens_BT: jax.Array) -> Inputs:
     return Inputs(tokens_BT, positions_BT, ones_BT, jnp.arange(B, dtype=jnp.int32))
 
 
-def with_head(model: nn.Module) -> Callable[..., tuple[Output, jax.Array]]:
-    """`apply(params, inputs, train=False, rngs=None)` -> (Output, unembed_DV).
+def with_head(model: nn.Module) -> Callable[..., tuple[Output, Head]]:
+    """`apply(params, inputs, train=False, rngs=None)` -> (Output, Head).
 
-    Losses take the output projection with the hidden states, so that the logits of a
-    whole batch need never exist.
+    Losses take the head apart from its logits, so that those of a whole batch need
+    never exist.
     """
 
     def apply(params, inputs, train=False, rngs=None):
         def both(m):
-            return m(inputs, train=train), m.unembed_weight()
+            output = m(inputs, train=train)
+            return output, m.head(output.hidden_BTD)
 
         return model.apply({"params": params}, method=both, rngs=rngs)
 

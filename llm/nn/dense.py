@@ -1,4 +1,4 @@
-"""A kernel with named axes, multiplied by the one einsum."""
+"""A kernel with named axes, multiplied by the one einsum; a bias where asked for."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from llm.precision import Policy
 
 
 class Dense(nn.Module):
-    """`einsum(spec, x, kernel)`, without bias.
+    """`einsum(spec, x, kernel) + bias`.
 
     Attributes:
       spec: contraction as in `llm.nn.weights.einsum`.
       shape: of the kernel, with its logical `axes`.
       scale: standard deviation of the initial kernel in units of 1/sqrt(fan-in); 0
         makes a branch of a residual network start as the identity.
+      bias: whether there is one, of the axes of the result.
     """
 
     spec: str
@@ -26,6 +27,7 @@ class Dense(nn.Module):
     axes: Sequence[str]
     policy: Policy
     scale: float = 1.0
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,4 +38,13 @@ class Dense(nn.Module):
             nn.initializers.normal(self.scale * fan_in**-0.5), tuple(self.axes)
         )
         value = self.param("kernel", init, tuple(self.shape), jnp.float32)
-        return einsum(self.spec, x, value, self.policy)
+        y = einsum(self.spec, x, value, self.policy)
+        if not self.bias:
+            return y
+        zeros = nn.with_logical_partitioning(
+            nn.initializers.zeros_init(), tuple(self.axes[contracted:])
+        )
+        bias = self.param("bias", zeros, tuple(self.shape[contracted:]), jnp.float32)
+        return y + bias.astype(y.dtype).reshape(
+            (1,) * (y.ndim - bias.ndim) + bias.shape
+        )

@@ -1,4 +1,4 @@
-"""Root-mean-square norm (arXiv:1910.07467): no mean, no bias, float32 inside."""
+"""Norms of the last axis, float32 inside: RMSNorm (arXiv:1910.07467), LayerNorm."""
 
 import flax.linen as nn
 import jax
@@ -19,3 +19,25 @@ class RMSNorm(nn.Module):
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normal = wide * jax.lax.rsqrt(mean_square + self.epsilon)
         return (normal * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Subtracts the mean, divides by the standard deviation, scales and shifts."""
+
+    epsilon: float = 1e-5
+    axis: str = "norm"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def parameter(name, init):
+            boxed = nn.with_logical_partitioning(init, (self.axis,))
+            value = self.param(name, boxed, (x.shape[-1],), jnp.float32)
+            return value.reshape((1,) * (x.ndim - 1) + (-1,))
+
+        scale = parameter("scale", nn.initializers.ones_init())
+        bias = parameter("bias", nn.initializers.zeros_init())
+        wide = x.astype(jnp.float32)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normal = wide * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * scale + bias).astype(x.dtype)

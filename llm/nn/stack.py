@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from llm.errors import InputError
+
 HOW = ("scan", "unroll", "loop")
 # What the backward pass keeps of a layer; the rest it computes again.
 REMAT = {
@@ -22,11 +24,23 @@ REMAT = {
 }
 
 
+def check_stack(layers: int, how: str, remat: str) -> None:
+    """Raises InputError for a stack that cannot be built."""
+    if layers < 1:
+        raise InputError(got=f"model.layers {layers}", want="1 or more")
+    for field, value, known in (("how", how, HOW), ("remat", remat, tuple(REMAT))):
+        if value not in known:
+            raise InputError(
+                got=f"model.{field} {value!r}", want=f"one of {', '.join(known)}"
+            )
+
+
 class Stack(nn.Module):
     """Applies `layers` copies of a block in turn.
 
     Attributes:
-      block: a Linen class; its `__call__(x, cache, *shared)` returns (x, cache).
+      block: a Linen class; its `__call__(x, cache, each, *shared)` returns
+        (x, cache, noted): what is noted of a layer is a dict of arrays.
       knobs: what to construct the block with.
     """
 
@@ -37,22 +51,32 @@ class Stack(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(self, x: jax.Array, cache: Any, *shared: Any) -> tuple[jax.Array, Any]:
-        """`cache` has a leading axis of layers; `shared` is the same for all."""
+    def __call__(
+        self, x: jax.Array, cache: Any, each: Any, *shared: Any
+    ) -> tuple[jax.Array, Any, dict[str, Any]]:
+        """(x, cache, noted); what is noted gets a leading axis of layers.
 
-        def step(block, x, cache):
-            return block(x, cache, *shared)
+        Args:
+          cache, each: with a leading axis of layers; `each` is what differs between
+            layers beside their parameters, such as windows.
+          shared: the same for all layers.
+        """
+
+        def step(block, x, given):
+            cache, each = given
+            x, cache, noted = block(x, cache, each, *shared)
+            return x, (cache, noted)
 
         if REMAT[self.remat] is not None:
             step = nn.remat(step, policy=REMAT[self.remat], prevent_cse=False)
         if self.how == "loop":
             made = []
             for i in range(self.layers):
-                held = jax.tree.map(lambda leaf, i=i: leaf[i], cache)
+                given = jax.tree.map(lambda leaf, i=i: leaf[i], (cache, each))
                 block = self.block(**self.knobs, name=f"layer_{i}")
-                x, out = step(block, x, held)
+                x, out = step(block, x, given)
                 made.append(out)
-            return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+            return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
         repeat = nn.scan(
             step,
             variable_axes={"params": 0},
@@ -61,7 +85,15 @@ class Stack(nn.Module):
             unroll=self.layers if self.how == "unroll" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return repeat(self.block(**self.knobs, name="layer"), x, cache)
+        x, made = repeat(self.block(**self.knobs, name="layer"), x, (cache, each))
+        return x, *made
+
+
+def in_turn(pattern: tuple, layers: int) -> jax.Array | None:
+    """The pattern's values, repeated over the layers, [L]; None where it is empty."""
+    if not pattern:
+        return None
+    return jnp.array([pattern[i % len(pattern)] for i in range(layers)])
 
 
 def unstack(params: Any, layers: int) -> Any:

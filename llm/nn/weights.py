@@ -57,7 +57,8 @@ def _backward(contracted, policy, saved, dy):
     kept = x.ndim - contracted
     dy_MN, x_MK = _rows(dy, kept), _rows(x, kept)
     kernel_KN = _rows(kernel, contracted)
-    dx_MK = row_major(matmul(dy_MN, kernel_KN.T, policy), policy)
+    kernel_NK = transposed(kernel_KN, policy)
+    dx_MK = row_major(matmul(dy_MN, kernel_NK, policy), policy)
     dkernel_KN = row_major(matmul(transposed(x_MK, policy), dy_MN, policy), policy)
     dx = dx_MK.reshape(x.shape).astype(policy.activations)
     return dx, dkernel_KN.reshape(kernel.shape).astype(kernel.dtype)

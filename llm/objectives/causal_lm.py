@@ -27,11 +27,10 @@ def make(*, z_loss: float = 1e-4, chunk: int = 0) -> Objective:
         inputs = Inputs(
             batch["tokens"], batch["positions"], batch["segments"], batch["index"]
         )
-        output, unembed_DV = apply(params, inputs, train=rngs is not None, rngs=rngs)
+        _, head = apply(params, inputs, train=rngs is not None, rngs=rngs)
         weights_BT = batch["weights"].astype(jnp.float32)
         total, sums = cross_entropy(
-            output.hidden_BTD,
-            unembed_DV,
+            head,
             batch["targets"],
             weights_BT,
             z_loss=z_loss,

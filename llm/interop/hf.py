@@ -1,0 +1,240 @@
+"""Models in the form of Hugging Face: a folder with config.json and safetensors.
+
+Every model file has a table of names (`llm/nn/foreign.py`); this file is the one place
+that follows them, in both directions and a tensor at a time: beside the parameters
+themselves, never more than one tensor is in memory.
+
+    found = read(folder)                        # which model it is, and its knobs
+    params = load_params(found, abstract)       # numpy, float32
+    write(folder, name, knobs, params, vocab_size)
+"""
+
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from llm import registry, tree
+from llm.errors import InputError
+from llm.interop import safetensors
+from llm.nn.foreign import Dialect, Tensor
+
+
+class Found(NamedTuple):
+    """A foreign model: our name for it, its knobs, its vocabulary and its tensors."""
+
+    name: str
+    knobs: dict[str, Any]
+    vocab_size: int
+    tensors: dict[str, safetensors.Stored]
+    config: dict[str, Any]
+
+
+def dialects() -> dict[str, tuple[str, Dialect]]:
+    """{model_type: (model, its dialect)} of all models that have one."""
+    known = {}
+    for name in registry.choices("models"):
+        dialect = getattr(registry.module("models", name), "HF", None)
+        for model_type in dialect.model_types if dialect else ():
+            known[model_type] = (name, dialect)
+    return known
+
+
+def read(folder: str | os.PathLike) -> Found:
+    """Opens a model folder.
+
+    Raises:
+      InputError: no such folder, an unknown architecture, or damaged files.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        model_type = config["model_type"]
+    except OSError as error:
+        raise InputError(
+            got=f"{path} ({error.strerror})",
+            want="a folder with config.json, model.safetensors and tokenizer files",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            got=f"{path}, which is not a model's ({error})", want="model_type in JSON"
+        ) from error
+    known = dialects()
+    if model_type not in known:
+        raise InputError(
+            got=f"model_type {model_type!r} in {path}",
+            want=f"one of {', '.join(sorted(known))}",
+        )
+    name, dialect = known[model_type]
+    try:
+        knobs = dialect.knobs(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            got=f"{path} with {type(error).__name__}: {error}",
+            want=f"the fields of {model_type!r}",
+        ) from error
+    vocab_size = knobs.pop("vocab_size")
+    return Found(name, knobs, vocab_size, safetensors.open_folder(folder), config)
+
+
+def load_params(found: Found, abstract: Any) -> Any:
+    """The tensors of a foreign model as our parameters.
+
+    Args:
+      abstract: shapes of the parameters; rows that pad the vocabulary become zeros.
+
+    Raises:
+      InputError: tensors that are missing, left over, or of another shape.
+    """
+    shapes = {n: tuple(x.shape) for n, x in tree.named_leaves(abstract).items()}
+    filled = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    _, dialect = dialects()[found.config["model_type"]]
+    held = _without_prefix(found.tensors, dialect, found.knobs, shapes)
+    used = set()
+    for piece in _pieces(dialect.tensors(found.knobs), shapes):
+        if piece.theirs not in held:
+            raise InputError(
+                got=f"no tensor {piece.theirs!r}", want=f"it, for {piece.ours[0]}"
+            )
+        used.add(piece.theirs)
+        stored = held[piece.theirs]
+        values = _from_theirs(stored.read(), piece, found.vocab_size, shapes)
+        for name, value in zip(piece.ours, values, strict=True):
+            target = filled[name] if piece.at is None else filled[name][piece.at]
+            target[tuple(slice(0, n) for n in value.shape)] = value
+    extras = dialect.extras
+    left = [n for n in held if n not in used and not _any_match(extras, n)]
+    if left:
+        raise InputError(
+            got=f"tensors that {found.name!r} does not have: {', '.join(left[:4])}"
+            + (f" and {len(left) - 4} more" if left[4:] else ""),
+            want="only what its config.json tells of",
+        )
+    return tree.map_named(lambda name, _: filled[name], abstract)
+
+
+def _any_match(patterns, name):
+    return any(re.fullmatch(p, name) for p in patterns)
+
+
+def _without_prefix(tensors, dialect, knobs, shapes):
+    """Names as in the table: files of a bare model lack the prefix of those with head.
+
+    `model.layers...` is `layers...` in a file saved without its head.
+    """
+    wanted = [p.theirs for p in _pieces(dialect.tensors(knobs), shapes)]
+    if any(name in tensors for name in wanted[:1]):
+        return tensors
+    prefix = wanted[0].split(".")[0] + "."
+    return {n if n in wanted else prefix + n: stored for n, stored in tensors.items()}
+
+
+class _Piece(NamedTuple):
+    """One tensor of theirs: a slice of one or several of our leaves."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    axes: str
+    at: Any  # index of the leading axes; None for the whole leaf
+
+
+def _pieces(table: tuple[Tensor, ...], shapes: dict) -> Iterator[_Piece]:
+    for ours, theirs, axes in table:
+        names = (ours,) if isinstance(ours, str) else tuple(ours)
+        leading = re.findall(r"\{(\w+)\}", theirs)
+        sizes = shapes[names[0]][: len(leading)]
+        for at in itertools.product(*map(range, sizes)):
+            where = dict(zip(leading, at, strict=True))
+            yield _Piece(names, theirs.format(**where), axes, at if at else None)
+
+
+def _parsed(axes: str) -> tuple[list[str], str]:
+    left, _, right = axes.partition("->")
+    return re.findall(r"\w|\(\w+\)", left.strip()), right.strip()
+
+
+def _sizes(piece: _Piece, shapes: dict, vocab_size: int) -> dict[str, int]:
+    """The size of each letter; `v` is the vocabulary without its padding."""
+    _, right = _parsed(piece.axes)
+    own = shapes[piece.ours[0]][len(piece.at or ()) :]
+    own = (len(piece.ours), *own) if len(piece.ours) > 1 else own
+    sizes = dict(zip(right, own, strict=True))
+    return sizes | ({"v": vocab_size} if "v" in sizes else {})
+
+
+def _from_theirs(array: np.ndarray, piece: _Piece, vocab_size: int, shapes: dict):
+    """Our slices, one a leaf."""
+    left, right = _parsed(piece.axes)
+    sizes = _sizes(piece, shapes, vocab_size)
+    groups = [g.strip("()") for g in left]
+    want = tuple(math.prod(sizes[letter] for letter in g) for g in groups)
+    if array.shape != want:
+        raise InputError(
+            got=f"tensor {piece.theirs!r} of shape {array.shape}",
+            want=f"{want}, as config.json says",
+        )
+    letters = "".join(groups)
+    spread = np.asarray(array, np.float32).reshape([sizes[x] for x in letters])
+    made = spread.transpose([letters.index(x) for x in right])
+    return list(made) if len(piece.ours) > 1 else [made]
+
+
+def _to_theirs(leaves: list[np.ndarray], piece: _Piece, sizes: dict) -> np.ndarray:
+    left, right = _parsed(piece.axes)
+    array = np.stack(leaves) if len(leaves) > 1 else leaves[0]
+    array = array[tuple(slice(0, sizes[x]) for x in right)]
+    groups = [g.strip("()") for g in left]
+    letters = "".join(groups)
+    array = array.transpose([right.index(x) for x in letters])
+    return array.reshape([math.prod(sizes[x] for x in g) for g in groups])
+
+
+def write(
+    folder: pathlib.Path,
+    name: str,
+    knobs: dict[str, Any],
+    params: Any,
+    vocab_size: int,
+    *,
+    dtype: Any = np.float32,
+    special: dict[str, Any] | None = None,
+    shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes config.json and the weights of a model into an existing folder.
+
+    Args:
+      name: of the model; it must have a dialect.
+      params: stacked over layers, as `scan` and `unroll` have them.
+      vocab_size: of the tokenizer; rows beyond it stay here.
+      special: more fields for config.json, such as the ids of special tokens.
+    """
+    dialect = getattr(registry.module("models", name), "HF", None)
+    if dialect is None:
+        raise InputError(got=f"model {name!r}", want="one that has a Hugging Face form")
+    config = dialect.config(knobs, vocab_size) | (special or {})
+    config["dtype"] = np.dtype(dtype).name
+    leaves = tree.named_leaves(params)
+    shapes = {n: tuple(x.shape) for n, x in leaves.items()}
+    made = []
+    for piece in _pieces(dialect.tensors(knobs), shapes):
+        sizes = _sizes(piece, shapes, vocab_size)
+        groups = [g.strip("()") for g in _parsed(piece.axes)[0]]
+        shape = tuple(math.prod(sizes[x] for x in g) for g in groups)
+
+        def make(piece=piece, sizes=sizes):
+            parts = [leaves[n] if piece.at is None else leaves[n][piece.at]
+                     for n in piece.ours]  # fmt: skip
+            return _to_theirs(
+                [np.asarray(jax.device_get(p)) for p in parts], piece, sizes
+            )
+
+        made.append(safetensors.Made(piece.theirs, shape, np.dtype(dtype), make))
+    safetensors.write_folder(folder, made, shard_bytes=shard_bytes)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
