@@ -198,12 +198,15 @@ def best_form(side, size, dtype, options):
     return best and best[1:]
 
 
-def compare(name, rounds, with_peer):
+def compare(name, rounds, with_peer, micro):
     """Times one size; returns its figures."""
     size = SIZES[name]
     tokens = size["batch"] * size["length"]
-    batches = {"whole batch": (1,), "4 micro-batches": (4,), "8 micro-batches": (8,)}
-    batches = {k: v for k, v in batches.items() if size["batch"] % v[0] == 0}
+    batches = {
+        "whole batch" if parts == 1 else f"{parts} micro-batches": (parts,)
+        for parts in micro
+        if size["batch"] % parts == 0
+    }
     # Where cutting helps the peer, it helps its compiled form.
     forms = {"eager, whole batch": (1, False)} | {
         f"compiled, {label}": (*micro, True) for label, micro in batches.items()
@@ -241,6 +244,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1m,10m,125m")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--micro", default="1,4,8", help="micro-batches to try")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--json", default="", help="write the figures here")
     args = parser.parse_args()
@@ -248,7 +252,8 @@ def main():
     results = {}
     for name in args.sizes.split(","):
         print(name, SIZES[name])
-        results[name] = compare(name, args.rounds, not args.no_peer)
+        micro = map(int, args.micro.split(","))
+        results[name] = compare(name, args.rounds, not args.no_peer, micro)
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)

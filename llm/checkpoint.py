@@ -63,10 +63,12 @@ class Checkpoints:
             best = sorted({*best, (loss, step)})[: self._keep_best]
         loop["best"] = [list(entry) for entry in best]
         self._best = {s for _, s in best}
-        record = {**loop, "step": step, "digest": digest(state)}
-        held = jax.tree.map(_own, state._asdict())
+        held = {k: v for k, v in state._asdict().items() if v is not None}
         del held["step"]
-        items = {k: ocp.args.StandardSave(v) for k, v in held.items() if v is not None}
+        digests = {name: digest(value) for name, value in held.items()}
+        record = {**loop, "step": step, "digests": digests}
+        held = jax.tree.map(_own, held)
+        items = {k: ocp.args.StandardSave(v) for k, v in held.items()}
         self._manager.save(
             step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
         )
@@ -154,7 +156,9 @@ def restore_params(
         step = best[0] if best and which == "best" else newest
         item = "ema" if (root / str(step) / "ema").exists() else "params"
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract_params)})
-        return manager.restore(step, args=args)[item], step
+        params = manager.restore(step, args=args)[item]
+        _check_digest(params, _loop(manager, step)["digests"][item])
+        return params, step
     except _UNREADABLE as error:
         raise InputError(
             got=f"a checkpoint in {model_dir} that cannot be read ({_reason(error)})",
@@ -162,9 +166,15 @@ def restore_params(
         ) from error
 
 
-def digest(state: Any) -> str:
+def digest(arrays: Any) -> str:
     """A checksum of all arrays: the same on every mesh, other for another bit."""
-    return f"{int(_digest(state)):08x}"
+    return f"{int(_digest(arrays)):08x}"
+
+
+def _check_digest(arrays: Any, written: str) -> None:
+    found = digest(arrays)
+    if found != written:
+        raise ValueError(f"its digest is {found}, it was written as {written}")
 
 
 @jax.jit
@@ -218,7 +228,7 @@ def _read(manager, step: int, abstract: State) -> tuple[State, dict]:
         ema=found["ema"] if abstract.ema is not None else None,
         opt_state=found["opt_state"],
     )
-    written = loop.pop("digest")
-    if digest(state) != written:
-        raise ValueError(f"its digest is {digest(state)}, it was written as {written}")
+    digests = loop.pop("digests")
+    for name in items:
+        _check_digest(found[name], digests[name])
     return state, loop

@@ -130,6 +130,25 @@ def shardings_of(boxed: Any, mesh: Mesh, preset: str) -> Any:
     )
 
 
+def left_whole(
+    axes: dict[str, tuple[str, ...]], shardings: dict[str, NamedSharding], preset: str
+) -> list[str]:
+    """Names of the leaves with an axis that a rule would cut, were it divisible.
+
+    Args:
+      axes: the logical axes of each leaf.
+      shardings: what `shardings_of` made of them.
+    """
+    found = []
+    for name, sharding in shardings.items():
+        rules = dict(rules_for(preset, sharding.mesh))
+        for axis, cut in zip(axes[name], sharding.spec, strict=False):
+            ways = math.prod(sharding.mesh.shape[a] for a in rules.get(axis, ()))
+            if cut is None and ways > 1:
+                found.append(name)
+    return found
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the batch."""
     axes = tuple(a for a in ("data", "fsdp") if a in mesh.axis_names)

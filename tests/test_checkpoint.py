@@ -186,6 +186,17 @@ def test_a_flipped_byte_falls_back(tmp_path, item, where):
     assert held(tmp_path) == [1] and (tmp_path / "unreadable" / "2").exists()
 
 
+def test_damaged_parameters_are_not_used(tmp_path):
+    """The file system reports nothing, but these are not the weights of the run."""
+    write(tmp_path, [1])
+    path = next(p for p in array_files(tmp_path, 1) if "/ema/" in str(p))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        restore_params(tmp_path, abstract(make(0).params))
+
+
 def damage_metadata(root):
     for path in root.rglob("_METADATA"):
         path.write_text("{")

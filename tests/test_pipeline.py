@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import pytest
@@ -130,6 +131,17 @@ def test_it_goes_on_where_it_was(workdir, c, capsys):
     pipeline.run(c, str(workdir))
     assert capsys.readouterr().out.count("done before") == 4
     assert (workdir / "generate.json").read_bytes() == before
+
+
+def test_lost_tokens_are_made_again(workdir, c, capsys):
+    """A result without what it tells of is not done."""
+    before = content(workdir)
+    shutil.rmtree(workdir / "tokens")
+    pipeline.run(c, str(workdir))
+    assert capsys.readouterr().out.count("done before") == 4
+    after = content(workdir)
+    tokens = [n for n in before if n.startswith("tokens/")]
+    assert tokens and all(before[n] == after[n] for n in tokens)
 
 
 def test_another_config_is_refused(workdir, c):

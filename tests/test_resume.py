@@ -113,7 +113,7 @@ def assert_same(workdir, want):
     validated = [r["step"] for r in records(workdir) if "validation_loss" in r]
     assert validated == [7, 14, 21, 28, 35, 40]
     ours, theirs = loop_of(workdir), loop_of(want)
-    for key in ("digest", "best", "events", "waited", "best_validation_loss", "step"):
+    for key in ("digests", "best", "events", "waited", "best_validation_loss", "step"):
         assert ours[key] == theirs[key], key
     for which in ("best", "last"):
         a, b = (

@@ -115,6 +115,23 @@ def test_shardings_table(devices, preset, axes):
         assert held == wanted, name
 
 
+@pytest.mark.parametrize(
+    "preset, axes, want",
+    [
+        ("replicated", MIXED, set()),
+        ("fsdp", DATA, {"narrow"}),
+        ("fsdp", MIXED, {"odd", "narrow"}),
+        ("tensor", MIXED, {"odd"}),
+    ],
+)
+def test_what_is_left_whole(devices, preset, axes, want):
+    mesh = sharding.make_mesh(axes, devices)
+    boxes = {n: b for n, b in TREE.items() if n != "step"}
+    shardings = sharding.shardings_of(boxes, mesh, preset)
+    names = {n: b.names for n, b in boxes.items()}
+    assert set(sharding.left_whole(names, shardings, preset)) == want
+
+
 def test_batches(devices):
     mesh = sharding.make_mesh(MIXED, devices)
     batch = jax.device_put(np.zeros((8, 3)), sharding.batch_sharding(mesh))

@@ -37,6 +37,15 @@ class KeyValues(NamedTuple):
 
         return KeyValues(put(self.keys, k_BTKH), put(self.values, v_BTKH))
 
+    def replace(self, made: "KeyValues") -> "KeyValues":
+        """Puts the first slots of all rows at once; the others are zeros."""
+
+        def put(held, new):
+            more = held.shape[1] - new.shape[1]
+            return jnp.pad(new.astype(held.dtype), ((0, 0), (0, more), (0, 0), (0, 0)))
+
+        return KeyValues(put(self.keys, made.keys), put(self.values, made.values))
+
 
 def empty(layers: int, shape_BSKH: tuple[int, ...], dtype) -> KeyValues:
     """A cache of zeros for all layers."""

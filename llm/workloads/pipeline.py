@@ -14,7 +14,14 @@ from ml_collections import ConfigDict
 
 from llm import registry, report, run_directory, units
 
-STAGES = ("prepare_data", "train_tokenizer", "train", "evaluate", "generate")
+# {stage: folders that it leaves beside its result}
+STAGES = {
+    "prepare_data": ("corpus",),
+    "train_tokenizer": ("tokenizer", "tokens"),
+    "train": ("checkpoints",),
+    "evaluate": (),
+    "generate": (),
+}
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -27,7 +34,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     for number, stage in enumerate(STAGES, start=1):
         title = f"[{number}/{len(STAGES)}] {stage}"
-        if (epath.Path(workdir) / f"{stage}.json").exists():
+        made = (f"{stage}.json", *STAGES[stage])
+        if all((epath.Path(workdir) / name).exists() for name in made):
             print(f"{title}: done before", flush=True)
             continue
         print(title, flush=True)

@@ -95,7 +95,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     groups = _groups(optim.groups(c.optimizer.name, axes, freeze=c.optimizer.freeze),
                      abstract.params)  # fmt: skip
-    for line in _opening(c, abstract, mesh, knobs, groups, policy):
+    for line in _opening(c, abstract, axes, mesh, knobs, groups, policy):
         console_line(line)
 
     checkpoints = Checkpoints(workdir, keep_last=t.keep_last, keep_best=t.keep_best)
@@ -300,7 +300,7 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _opening(c, abstract, mesh, knobs, groups, policy):
+def _opening(c, abstract, axes, mesh, knobs, groups, policy):
     """What a run says before its first step."""
     devices = mesh.devices.size
     kind = mesh.devices.flat[0].device_kind
@@ -315,6 +315,11 @@ def _opening(c, abstract, mesh, knobs, groups, policy):
             f" and {len(names) - 4} more" if names[4:] else ""
         )
         yield f"{group['optimizer']}: {units.count(group['parameters'])} in {shown}"
+    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
+    whole = sharding.left_whole(axes, tree.named_leaves(placed), c.rules)
+    if whole:
+        names = ", ".join(whole)
+        yield f"whole on every device, as the mesh does not divide them: {names}"
     tokens_in_all = knobs.steps * knobs.tokens_per_step
     yield (
         f"{knobs.steps} steps of {knobs.tokens_per_step} tokens: "

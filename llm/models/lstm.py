@@ -1,0 +1,162 @@
+"""LSTM: a stack of recurrent layers, the baseline that attention is measured by.
+
+Hochreiter and Schmidhuber 1997; as a language model, arXiv:1409.2329.
+Embedding, `layers` layers of `width`, head; dropout between them. The cache is the
+state of every layer, whatever the length of the text.
+
+`B batch, T time, D width, V vocab, L layers`
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from llm.losses import Head
+from llm.nn.contract import Inputs, Output
+from llm.nn.dropout import Dropout
+from llm.nn.embed import Embed
+from llm.nn.foreign import Dialect, Tensor
+from llm.nn.rnn import Recurrent, lstm
+from llm.nn.stack import Stack, check_stack
+from llm.nn.unembed import Unembed
+from llm.precision import FLOAT32, Policy
+
+KIND = "causal"
+TINY = {"layers": 2, "width": 64}
+
+
+def make(
+    *,
+    vocab_size: int,
+    layers: int = 2,
+    width: int = 512,
+    tied: bool = False,
+    dropout: float = 0.0,
+    how: str = "scan",
+    remat: str = "none",
+    policy: Policy = FLOAT32,
+) -> "LSTM":
+    """An LSTM; `how` and `remat` are choices of `llm/nn/stack.py`."""
+    check_stack(layers, how, remat)
+    return LSTM(
+        vocab_size=vocab_size,
+        layers=layers,
+        width=width,
+        tied=tied,
+        dropout=dropout,
+        how=how,
+        remat=remat,
+        policy=policy,
+    )
+
+
+def _forget_little(key, shape, dtype):
+    """Zeros, but ones for the forget gate (Jozefowicz et al. 2015)."""
+    del key
+    D = shape[-1] // 4
+    return jnp.zeros(shape, dtype).at[..., D : 2 * D].set(1.0)
+
+
+class Block(nn.Module):
+    """A recurrent layer and dropout."""
+
+    dropout: float
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        del each
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        layer = Recurrent(lstm, 4, 2, self.policy, _forget_little, name="recurrent")
+        x_BTD, state = layer(x_BTD, cache, inputs)
+        noted = {"residual": x_BTD} if "residual" in capture else {}
+        x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
+        return x_BTD, None if cache is None else state, noted
+
+
+class LSTM(nn.Module):
+    """See `make`. The parameters are float32."""
+
+    vocab_size: int
+    layers: int
+    width: int
+    tied: bool
+    dropout: float
+    how: str
+    remat: str
+    policy: Policy
+
+    def setup(self):
+        # As large as the states that it feeds, which the gates keep below one.
+        self.embed = Embed(self.vocab_size, self.width, self.policy, scale=1.0)
+        self.embed_dropout = Dropout(self.dropout)
+        block = {"dropout": self.dropout, "policy": self.policy}
+        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
+        if not self.tied:
+            self.unembed = Unembed(
+                self.width, self.vocab_size, self.policy, name="head"
+            )
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        cache: Any = None,
+        train: bool = False,
+        capture: tuple[str, ...] = (),
+    ):
+        """Hidden states of a batch, and the states of all layers after it."""
+        x_BTD = self.embed(inputs.tokens_BT)
+        x_BTD = self.embed_dropout(x_BTD, inputs.index_B, train)
+        x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
+        if self.is_initializing():
+            self.head(x_BTD)
+        return Output(x_BTD, cache, seen=seen)
+
+    def head(self, hidden_BTD: jax.Array) -> Head:
+        """What makes logits of the hidden states."""
+        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
+        return Head(hidden_BTD, kernel_DV)
+
+    def init_cache(self, batch: int, length: int) -> tuple[jax.Array, ...]:
+        """The states of `batch` rows before their texts; of any `length`."""
+        del length
+        zeros_LBD = jnp.zeros((self.layers, batch, self.width))
+        return (zeros_LBD,) * 2
+
+
+def _knobs(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_layers"],
+        "width": config["hidden_size"],
+        "tied": config["tie_word_embeddings"],
+    }
+
+
+def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    return {
+        "model_type": "lstm",
+        "vocab_size": vocab_size,
+        "num_layers": knobs["layers"],
+        "hidden_size": knobs["width"],
+        "tie_word_embeddings": knobs["tied"],
+    }
+
+
+def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
+    table = [Tensor("embed/embedding", "embed.weight", "vd -> vd")]
+    for part, its in (("input", "ih"), ("recurrent", "hh")):
+        mine = f"stack/layer/recurrent/{part}"
+        theirs = f"rnn.{{kind}}_{its}_l{{{{layer}}}}"
+        kernel, bias = theirs.format(kind="weight"), theirs.format(kind="bias")
+        table.append(Tensor(f"{mine}/kernel", kernel, "fd -> df"))
+        table.append(Tensor(f"{mine}/bias", bias, "f -> f"))
+    if not knobs["tied"]:
+        table.append(Tensor("head/kernel", "head.weight", "vd -> dv"))
+    return tuple(table)
+
+
+# Hugging Face has no such model: the names of torch.nn.Embedding, LSTM and Linear.
+HF = Dialect(("lstm",), knobs=_knobs, config=_config, tensors=_tensors)
