@@ -221,5 +221,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.use_huge_pages()
+    host.keep_memory()
     main()

@@ -260,5 +260,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.use_huge_pages()  # for both sides
+    host.keep_memory()  # for both sides
     main()

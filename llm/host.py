@@ -1,31 +1,38 @@
 """What a process wants of the machine it runs on.
 
 A step on a CPU takes hundreds of megabytes of temporaries from the C library and gives
-them back at its end, every time; the kernel then maps each 4 KiB page anew, which was a
-third of a small model's step. With huge pages there are 500 times fewer to map. glibc
-reads the setting when a process starts, so the process starts itself once more.
+them back at its end, every time; the kernel then maps each 4 KiB page anew, which was
+a third of a small model's step, and on a virtual machine the host may have to find the
+memory again, which doubled a large model's. So glibc is told to keep what it has, in
+one heap for all threads (only that one can grow without bounds), and to ask for huge
+pages. It reads this when a process starts, so the process starts itself once more.
 """
 
 import os
-import pathlib
+import platform
 import sys
 
-_TUNABLE = "glibc.malloc.hugetlb"
-_KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLES = {
+    "glibc.malloc.hugetlb": "1",
+    "glibc.malloc.mmap_max": "0",
+    "glibc.malloc.trim_threshold": str(2**40),
+    "glibc.malloc.arena_max": "1",
+}
 
 
-def use_huge_pages() -> None:
-    """Restarts this Python program with huge pages for malloc, if they can be had.
+def keep_memory() -> None:
+    """Restarts this Python program with a C library that keeps its memory.
 
     Call it first of all, under `if __name__ == "__main__"`. A `GLIBC_TUNABLES` that
-    already speaks of them is left alone (`glibc.malloc.hugetlb=0` turns this off), and
-    so are systems that have none.
+    already speaks of these settings is left alone (`glibc.malloc.hugetlb=0` turns all
+    of this off), and so are systems without glibc.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if sys.platform != "linux" or _TUNABLE in tunables:
+    if sys.platform != "linux" or any(name in tunables for name in _TUNABLES):
         return
-    if not _KERNEL.exists() or "[never]" in _KERNEL.read_text():
+    if platform.libc_ver()[0] != "glibc":
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
+    ours = [f"{name}={value}" for name, value in _TUNABLES.items()]
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *ours]))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

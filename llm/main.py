@@ -38,5 +38,5 @@ def _stop(number, frame):
 
 
 if __name__ == "__main__":
-    host.use_huge_pages()
+    host.keep_memory()
     app.run(main, flags_parser=config.parse)
