@@ -160,6 +160,19 @@ def base() -> ConfigDict:
     # Texts that end a sample.
     c.generate.stop = ()
 
+    c.interpret = ConfigDict()
+    # A trained run directory; '' is this workdir.
+    c.interpret.model_dir = ""
+    # The text to look at, of which at most so many tokens.
+    c.interpret.prompt = "def main():"
+    c.interpret.max_tokens = 48
+    # Words of one token each, and triples of them: the third is to what as the second
+    # is to the first.
+    c.interpret.words = ()
+    c.interpret.analogies = ()
+    # How many tokens are listed each time.
+    c.interpret.top = 5
+
     c.plan = ConfigDict()
     # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0
     # is the chip's list price (llm/flops.py).

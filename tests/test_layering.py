@@ -15,7 +15,8 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
-    "train plan report",
+    "train plan report interpret",
+    "interpret_page",
     "report_corpus",
     "objectives evals",
     "inference interop",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from llm import registry, sharding
+from llm import registry, sharding, tree
 from llm.nn import cache as caches
 from llm.nn import stack
 from llm.nn.contract import Inputs, plain_inputs
@@ -33,7 +33,12 @@ def build(name, **knobs):
 
 @functools.cache
 def params_of(name):
-    return tiny.params(build(name), seed=3)
+    params = tiny.params(build(name), seed=3)
+    if name == "t5":  # its scores are not scaled: sharper ones would be all rounding
+        for leaf, value in tree.named_leaves(params).items():
+            if "query" in leaf:
+                value *= 0.25
+    return params
 
 
 @pytest.fixture(params=MODELS)
@@ -78,7 +83,10 @@ def test_causality(name):
     def total(delta_TD, t):
         def embedded(next_function, arguments, keywords, context):
             made = next_function(*arguments, **keywords)
-            wanted = context.module.name == "embed" and made.shape[1] == 9
+            called = (
+                context.module.name == "embed" and context.method_name == "__call__"
+            )
+            wanted = called and made.shape[1] == 9
             return made + delta_TD[None].astype(made.dtype) if wanted else made
 
         with nn.intercept_methods(embedded):
@@ -176,20 +184,26 @@ def test_stacks_agree(name, how, remat):
     params = params_of(name)
     want, made = gradient(build(name), params, inputs)
 
-    def each_stack(tree, function):
-        stacks = {k: v for k, v in tree.items() if "layer" in v or "layer_0" in v}
-        return tree | {k: function(k, v) for k, v in stacks.items()}
+    def each_stack(params, function):
+        stacks = {
+            k: v
+            for k, v in params.items()
+            if isinstance(v, dict) and v.keys() & {"layer", "layer_0"}
+        }
+        return params | {k: function(k, v) for k, v in stacks.items()}
 
     if how == "loop":
-        count = {k: jax.tree.leaves(v["layer"])[0].shape[0]
-                 for k, v in params.items() if "layer" in v}  # fmt: skip
-        params = each_stack(params, lambda k, v: stack.unstack(v, count[k]))
+        depth = each_stack(params, lambda _, v: jax.tree.leaves(v)[0].shape[0])
+        params = each_stack(params, lambda k, v: stack.unstack(v, depth[k]))
     got, again = gradient(build(name, how=how, remat=remat), params, inputs)
     if how == "loop":
         got = each_stack(got, lambda _, v: stack.restack(v))
     np.testing.assert_allclose(again, made, **CLOSE)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(want))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+        # That of a bias of keys is zero but for rounding: all shares stay as they are.
+        scale = max(np.abs(b).max(), 1e-3 * largest)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_sharded_equals_single(name, devices):

@@ -1,0 +1,208 @@
+"""Beam search: the most likely continuations, rather than the most likely next tokens.
+
+At each step every live beam is extended by every token and the best are kept; a beam
+that ends competes with the others by its log-probability divided by length**penalty
+(arXiv:1609.08144 divides by a similar power). Works for any model with a cache, decoder
+or encoder-decoder, and prompts of unequal length, without padding on the left. The
+whole search is one compiled loop, which stops when no live beam of any prompt can
+overtake the worst that is kept.
+
+`B prompts, K beams, R = B * K rows, P padded prompt, M most new tokens, V vocab`
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llm.errors import InputError
+from llm.nn import cache as caches
+from llm.nn.contract import Inputs
+
+_NEVER = -1e9
+
+
+class Beam(NamedTuple):
+    """A continuation, with its end token if it has one, and its penalised score."""
+
+    ids: list[int]
+    score: float
+
+
+class _State(NamedTuple):
+    step: jax.Array
+    cache: Any
+    logits_RV: jax.Array
+    live_BKM: jax.Array
+    live_BK: jax.Array  # log-probabilities
+    done_BKM: jax.Array
+    done_BK: jax.Array  # penalised scores, best first
+    length_BK: jax.Array  # of those that are done
+
+
+def beam_search(
+    model: Any,
+    params: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    beams: int,
+    max_tokens: int,
+    eos_id: int,
+    length_penalty: float = 1.0,
+    forbidden: Sequence[int] = (),
+    sources: Sequence[Sequence[int]] | None = None,
+) -> list[list[Beam]]:
+    """The best `beams` continuations of every prompt, best first.
+
+    Args:
+      prompts: token ids, at least one each; what a decoder starts with.
+      length_penalty: 0 favours short texts, above 1 long ones.
+      forbidden: ids that are never chosen.
+      sources: token ids for the encoder of an encoder-decoder.
+    """
+    if beams < 1 or max_tokens < 1:
+        raise InputError(
+            got=f"beams {beams}, max_tokens {max_tokens}", want="1 or more of each"
+        )
+    if not all(len(prompt) for prompt in prompts):
+        raise InputError(got="an empty prompt", want="one token or more, such as BOS")
+    rows = [list(p) for p in prompts for _ in range(beams)]
+    inputs = _inputs(rows)
+    sizes = [len(rows), inputs.tokens_BT.shape[1] + max_tokens]
+    if sources is not None:
+        source = _inputs([list(s) for s in sources for _ in range(beams)])
+        inputs = inputs._replace(source=source)
+        sizes.append(source.tokens_BT.shape[1])
+    search = _Search(
+        model, beams, max_tokens, eos_id, length_penalty, tuple(sorted(set(forbidden)))
+    )
+    found = search.run(params, inputs, model.init_cache(*sizes))
+    ids_BKM, score_BK, length_BK = map(np.asarray, found)
+    return [
+        [
+            Beam(ids[:length].tolist(), float(score))
+            for ids, score, length in zip(*per_prompt, strict=True)
+            if score > _NEVER / 2
+        ]
+        for per_prompt in zip(ids_BKM, score_BK, length_BK, strict=True)
+    ]
+
+
+def _inputs(rows: list[list[int]]) -> Inputs:
+    width = max(map(len, rows))
+    tokens, positions, segments = np.zeros((3, len(rows), width), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+        positions[i, : len(row)] = np.arange(len(row))
+        segments[i, : len(row)] = 1
+    return Inputs(tokens, positions, segments, np.arange(len(rows), dtype=np.int32))
+
+
+class _Search(NamedTuple):
+    """What is compiled for."""
+
+    model: Any
+    beams: int
+    max_tokens: int
+    eos_id: int
+    penalty: float
+    forbidden: tuple[int, ...]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(self, params, inputs: Inputs, cache):
+        """(ids_BKM, score_BK, length_BK) of the best, best first."""
+        R, K, M = inputs.tokens_BT.shape[0], self.beams, self.max_tokens
+        B = R // K
+        lengths_R = (inputs.segments_BT > 0).sum(axis=1)
+        logits_RTV, cache = self._apply(params, inputs, cache)
+        last_R11 = (lengths_R - 1)[:, None, None]
+        logits_RV = jnp.take_along_axis(logits_RTV, last_R11, axis=1)[:, 0]
+        # The beams of a prompt begin alike: only the first may be extended.
+        live_BK = jnp.full((B, K), _NEVER).at[:, 0].set(0.0)
+        ids_BKM = jnp.full((B, K, M), self.eos_id, jnp.int32)
+        none_BK = jnp.full((B, K), _NEVER)
+        zero_BK = jnp.zeros((B, K), jnp.int32)
+        start = _State(
+            jnp.int32(0), cache, logits_RV, ids_BKM, live_BK, ids_BKM, none_BK, zero_BK
+        )
+        end = jax.lax.while_loop(
+            self._goes_on, lambda s: self._step(params, s, lengths_R), start
+        )
+        # Beams that have not ended count, too, with their length so far.
+        score_BK = end.live_BK / self._power(end.step)
+        step_BK = jnp.broadcast_to(end.step, (B, K))
+        return self._best(
+            (end.done_BKM, end.live_BKM), (end.done_BK, score_BK),
+            (end.length_BK, step_BK),
+        )  # fmt: skip
+
+    def _apply(self, params, inputs, cache):
+        def both(m):
+            output = m(inputs, cache)
+            return m.head(output.hidden_BTD).logits(m.policy), output.cache
+
+        return self.model.apply({"params": params}, method=both)
+
+    def _power(self, length):
+        return jnp.maximum(length, 1).astype(jnp.float32) ** self.penalty
+
+    def _goes_on(self, state: _State):
+        """Whether a live beam could still be better than the worst that is kept.
+
+        A log-probability only falls; divided by the length that flatters it most, it
+        bounds what the beam can come to.
+        """
+        longest = self.max_tokens if self.penalty > 0 else state.step
+        bound_B = state.live_BK.max(axis=1) / self._power(longest)
+        open_ = (bound_B > state.done_BK.min(axis=1)).any()
+        return (state.step < self.max_tokens) & ((state.step == 0) | open_)
+
+    def _step(self, params, state: _State, lengths_R):
+        (B, K), V = state.live_BK.shape, state.logits_RV.shape[-1]
+        log_RV = jax.nn.log_softmax(state.logits_RV)
+        if self.forbidden:
+            log_RV = log_RV.at[:, jnp.array(self.forbidden)].set(_NEVER)
+        total_BX = (state.live_BK[:, :, None] + log_RV.reshape(B, K, V)).reshape(B, -1)
+        # Twice as many: at most K of them end, so K can go on.
+        best_B2, place_B2 = jax.lax.top_k(total_BX, min(2 * K, K * V))
+        parent_B2, token_B2 = place_B2 // V, place_B2 % V
+        ids_B2M = jnp.take_along_axis(state.live_BKM, parent_B2[..., None], axis=1)
+        ids_B2M = ids_B2M.at[:, :, state.step].set(token_B2)
+        ends_B2 = token_B2 == self.eos_id
+        length = state.step + 1
+        score_B2 = jnp.where(ends_B2, best_B2 / self._power(length), _NEVER)
+        done_BKM, done_BK, length_BK = self._best(
+            (state.done_BKM, ids_B2M), (state.done_BK, score_B2),
+            (state.length_BK, jnp.full(score_B2.shape, length)),
+        )  # fmt: skip
+        live_BK, chosen_BK = jax.lax.top_k(jnp.where(ends_B2, _NEVER, best_B2), K)
+        live_BKM = jnp.take_along_axis(ids_B2M, chosen_BK[..., None], axis=1)
+        parent_BK = jnp.take_along_axis(parent_B2, chosen_BK, axis=1)
+        rows_R = (parent_BK + K * jnp.arange(B)[:, None]).reshape(-1)
+        cache = jax.tree.map(
+            lambda x: jnp.take(x, rows_R, axis=caches.BATCH_AXIS), state.cache
+        )
+        token_R1 = jnp.take_along_axis(token_B2, chosen_BK, axis=1).reshape(-1, 1)
+        inputs = Inputs(
+            token_R1,
+            (lengths_R + state.step)[:, None].astype(jnp.int32),
+            jnp.ones_like(token_R1),
+            jnp.arange(B * K, dtype=jnp.int32),
+        )
+        logits_R1V, cache = self._apply(params, inputs, cache)
+        return _State(
+            length, cache, logits_R1V[:, 0], live_BKM, live_BK, done_BKM, done_BK,
+            length_BK,
+        )  # fmt: skip
+
+    def _best(self, ids, scores, lengths):
+        """The best K of two lists, best first."""
+        score_BK, place_BK = jax.lax.top_k(jnp.concatenate(scores, axis=1), self.beams)
+        ids_BKM = jnp.take_along_axis(
+            jnp.concatenate(ids, axis=1), place_BK[..., None], axis=1
+        )
+        lengths = jnp.concatenate(lengths, axis=1)
+        return ids_BKM, score_BK, jnp.take_along_axis(lengths, place_BK, axis=1)

@@ -1,0 +1,110 @@
+"""A look inside a trained run at one text: interpret.json and interpret.html."""
+
+import json
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, interpret, interpret_page, run_directory
+from llm.errors import InputError
+from llm.inference import load
+from llm.nn.contract import plain_inputs
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Looks at `c.interpret.prompt` and writes what it saw."""
+    check(c)
+    i = c.interpret
+    device = jax.devices()[0]
+    loaded = load.load(i.model_dir or workdir, device)
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
+    tokenizer = loaded.tokenizer
+    ids = [tokenizer.bos_id, *tokenizer.encode(i.prompt)][: i.max_tokens]
+    inputs = plain_inputs(np.array([ids], np.int32))
+    look = interpret.look(loaded.model, loaded.params, inputs, top=i.top)
+
+    def word(token: int) -> str:
+        # Rows that pad the vocabulary are no word.
+        return tokenizer.pieces([token])[0] if token < tokenizer.vocab_size else ""
+
+    def named(pairs):
+        return [[word(token), value] for token, value in pairs]
+
+    table_VD = interpret.embedding_of(loaded.params)[: tokenizer.vocab_size]
+
+    def one(text: str) -> int:
+        found = tokenizer.encode(text)
+        if len(found) != 1:
+            raise InputError(
+                got=f"{text!r}, which is {len(found)} tokens: "
+                f"{tokenizer.pieces(found)!r}",
+                want="words that are one token each",
+            )
+        return found[0]
+
+    result = {
+        "model_dir": i.model_dir or workdir,
+        "step": loaded.step,
+        "prompt": i.prompt,
+        "tokens": [word(token) for token in ids],
+        "lens": [
+            [
+                named(zip(ids_K.tolist(), shares_K.tolist(), strict=True))
+                for ids_K, shares_K in zip(ids_TK, shares_TK, strict=True)
+            ]
+            for ids_TK, shares_TK in zip(look.top_ids, look.top_shares, strict=True)
+        ],
+        "neighbours": [
+            {
+                "word": text,
+                "near": named(
+                    interpret.neighbours(
+                        table_VD, table_VD[one(text)], i.top, (one(text),)
+                    )
+                ),
+            }
+            for text in i.words
+        ],
+        "analogies": [
+            {
+                "analogy": f"{a!r} is to {b!r} as {x!r} is to",
+                "near": named(
+                    interpret.analogy(table_VD, one(a), one(b), one(x), i.top)
+                ),
+            }
+            for a, b, x in i.analogies
+        ],
+    }
+    root = epath.Path(workdir)
+    atomic.write_text(root / "interpret.json", json.dumps(result, indent=1) + "\n")
+    html = interpret_page.write(result, look.attention)
+    atomic.write_text(root / "interpret.html", html)
+    for layer, choices in enumerate(result["lens"], start=1):
+        first = ", ".join(f"{text!r} {share:.0%}" for text, share in choices[-1])
+        print(f"after layer {layer}: {first}")
+    for entry in result["neighbours"]:
+        near = ", ".join(f"{text!r} {cosine:.2f}" for text, cosine in entry["near"])
+        print(f"near {entry['word']!r}: {near}")
+    for entry in result["analogies"]:
+        near = ", ".join(f"{text!r} {cosine:.2f}" for text, cosine in entry["near"])
+        print(f"{entry['analogy']}: {near}")
+    print(f"page: {root / 'interpret.html'}")
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for what cannot be looked at, before anything is read."""
+    i = c.interpret
+    if i.top < 1 or i.max_tokens < 1:
+        raise InputError(
+            got=f"interpret.top {i.top}, max_tokens {i.max_tokens}", want="1 or more"
+        )
+    for entry in i.analogies:
+        if not isinstance(entry, tuple) or len(entry) != 3:
+            raise InputError(
+                got=f"the analogy {entry!r}",
+                want="three words, such as (('man', 'king', 'woman'),)",
+            )
