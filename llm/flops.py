@@ -9,10 +9,11 @@ forward (Chowdhery et al. 2022, 2204.02311, appendix B).
 
 A causal query sees (S + 1) / 2 keys on average, half of the full square, and that is
 what we count by default. Many published MFU figures count the full square, which
-flatters a 7B model at 8k tokens by 14 %; `causal=False` is that count.
+flatters a 7B model at 8k tokens by 14 %; `full=True` is that count. A packed row is
+counted as one text, whatever it holds.
 
-    per_token = train_flops_per_token(P, layers=24, heads=16, head_dim=128, seq_len=512)
-    mfu = tokens_per_s * per_token / peak_flops(mesh.devices.flat)
+    per_row = TRAINING * row_flops(model, params, "causal", length=512)
+    mfu = rows_per_s * per_row / peak_flops(mesh.devices.flat)
 
 The table of chips says what `find_chip(device.device_kind)` can do. Peaks are dense
 products, without sparsity, which vendors' headline figures double. Memory is what the
@@ -34,20 +35,38 @@ import jax.numpy as jnp
 
 from llm.tree import named_leaves
 
+TRAINING = 3.0  # forward passes that cost as much as forward and backward
 
-def matmul_params(params: Any) -> int:
+
+def matmul_params(params: Any, *, top_k: int = 0) -> int:
     """Weights that take part in a product with every token's activations.
 
-    They are the leaves named `kernel`, and the leaf named `embedding` where the head is
-    tied, that is where nothing is named `head` or `unembed`: a look-up is no product.
+    They are the leaves named `kernel`, and the table of the leaf `embed/embedding`
+    where the head is tied, that is where nothing is named `head` or `unembed`: a
+    look-up is no product. Kernels that stand beside a `router` are those of experts.
 
     Args:
       params: a pytree of arrays or of shapes (`jax.eval_shape`).
+      top_k: experts that a token goes through; the others take no part.
     """
-    sizes = {name: math.prod(x.shape) for name, x in named_leaves(params).items()}
-    tied = not any({"head", "unembed"} & set(name.split("/")) for name in sizes)
-    last = ("kernel", "embedding") if tied else ("kernel",)
-    return sum(n for name, n in sizes.items() if name.split("/")[-1] in last)
+    return sum(_products(params, top_k).values())
+
+
+def _products(params: Any, top_k: int = 0) -> dict[str, int]:
+    """{leaf name: weights of it in a token's products}."""
+    leaves = named_leaves(params)
+    tied = not any({"head", "unembed"} & set(name.split("/")) for name in leaves)
+    found = {}
+    for name, leaf in leaves.items():
+        size = math.prod(leaf.shape)
+        if name.split("/")[-1] == "kernel":
+            router = f"{name.rsplit('/', 2)[0]}/router/kernel"
+            if router in leaves and router != name:
+                size = size * top_k // leaves[router].shape[-1]
+            found[name] = size
+        elif tied and name.split("/")[-2:] == ["embed", "embedding"]:
+            found[name] = size
+    return found
 
 
 def attended_keys(seq_len: int, *, window: int = 0, causal: bool = True) -> float:
@@ -59,50 +78,86 @@ def attended_keys(seq_len: int, *, window: int = 0, causal: bool = True) -> floa
     return (W * (W + 1) / 2 + (S - W) * W) / S
 
 
-def forward_flops_per_token(
-    matmul_params: int,
+class Sides(NamedTuple):
+    """Weights in the products of an encoder-decoder, by whose tokens they meet."""
+
+    source: int
+    target: int
+
+
+def sides(params: Any) -> Sides:
+    """Splits the weights of an encoder-decoder.
+
+    Source tokens go through the encoder and become the keys and values that the decoder
+    reads; target tokens go through all else.
+    """
+    found = Sides(0, 0)
+    for name, size in _products(params).items():
+        parts = name.split("/")
+        reads = "cross" in parts and {"key", "value"} & set(parts)
+        if parts[0] == "encoder" or reads:
+            found = found._replace(source=found.source + size)
+        else:
+            found = found._replace(target=found.target + size)
+    return found
+
+
+def row_flops(
+    model: Any,
+    params: Any,
+    kind: str,
     *,
-    layers: int,
-    heads: int,
-    head_dim: int,
-    seq_len: int,
-    window: int = 0,
-    causal: bool = True,
+    length: int,
+    source_length: int = 0,
+    full: bool = False,
 ) -> float:
-    """FLOPs of a token in a forward pass over a whole sequence (prefill, scoring)."""
-    keys = attended_keys(seq_len, window=window, causal=causal)
-    return 2.0 * matmul_params + 4.0 * layers * heads * head_dim * keys
+    """FLOPs of a forward pass over a row that is one text.
+
+    Args:
+      model: is asked for `layers`, `heads`, `head_dim`, `windows`, `top_k` and
+        `decoder_layers`, those that it has; without heads nothing is attended to.
+      kind: 'causal', 'masked' or 'encdec'.
+      length: tokens of the row; of an encoder-decoder, of the target.
+      source_length: tokens that an encoder reads.
+      full: counts the full square of a causal model, as many published figures do.
+    """
+    pair = 4.0 * getattr(model, "heads", 0) * getattr(model, "head_dim", 0)
+    if kind == "encdec":
+        weights = sides(params)
+        own = attended_keys(length, causal=not full)
+        pairs = model.layers * source_length**2
+        pairs += model.decoder_layers * length * (own + source_length)
+        products = weights.source * source_length + weights.target * length
+        return 2.0 * products + pair * pairs
+    windows = getattr(model, "windows", ()) or (0,)
+    causal = kind == "causal" and not full
+    keys = sum(
+        attended_keys(length, window=windows[i % len(windows)], causal=causal)
+        for i in range(model.layers)
+    )
+    weights = matmul_params(params, top_k=getattr(model, "top_k", 0))
+    return length * (2.0 * weights + pair * keys)
 
 
-def train_flops_per_token(
-    matmul_params: int,
-    *,
-    layers: int,
-    heads: int,
-    head_dim: int,
-    seq_len: int,
-    window: int = 0,
-    causal: bool = True,
-) -> float:
-    """FLOPs of a token in training: the forward pass and twice that backward."""
-    return 3.0 * forward_flops_per_token(
-        matmul_params, layers=layers, heads=heads, head_dim=head_dim, seq_len=seq_len,
-        window=window, causal=causal,
-    )  # fmt: skip
+def next_token_flops(
+    model: Any, params: Any, kind: str, *, context: int, source_length: int = 0
+) -> float | None:
+    """FLOPs of generating one token that sees `context` tokens, itself included.
 
-
-def decode_flops_per_token(
-    matmul_params: int,
-    *,
-    layers: int,
-    heads: int,
-    head_dim: int,
-    context: int,
-    window: int = 0,
-) -> float:
-    """FLOPs of generating one token that sees `context` tokens, itself included."""
-    keys = min(context, window) if window else context
-    return 2.0 * matmul_params + 4.0 * layers * heads * head_dim * keys
+    Of an encoder-decoder, when its source has been read; None of one that only encodes.
+    """
+    if kind == "masked":
+        return None
+    pair = 4.0 * getattr(model, "heads", 0) * getattr(model, "head_dim", 0)
+    if kind == "encdec":
+        seen = model.decoder_layers * (context + source_length)
+        return 2.0 * sides(params).target + pair * seen
+    windows = getattr(model, "windows", ()) or (0,)
+    seen = sum(
+        min(context, windows[i % len(windows)] or context) for i in range(model.layers)
+    )
+    weights = matmul_params(params, top_k=getattr(model, "top_k", 0))
+    return 2.0 * weights + pair * seen
 
 
 def peak_flops(devices: Sequence[jax.Device]) -> float | None:

@@ -4,12 +4,22 @@
 function of its arguments. `loss(apply, params, batch, policy)` returns the sum of the
 losses of a batch, the sum of their weights and {name: (sum, weight)} for the log; the
 training loop alone divides, by the global weight, across micro-batches and hosts.
+
+An objective may need tokens that no text has: a mask, or the sentinels of spans. It
+says how many; their ids follow those of the tokenizer, and the model's vocabulary is
+made so much larger:
+
+    objective = build(c.objective, tokenizer.vocab_size, tokenizer)
+    vocab_size = padded_vocab(tokenizer.vocab_size + objective.extra_tokens)
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+
+from llm import registry
 
 
 class Objective(NamedTuple):
@@ -17,8 +27,44 @@ class Objective(NamedTuple):
 
     Attributes:
       kinds: kinds of model that it can train: 'causal', 'masked', 'encdec'.
+      extra_tokens: ids that it needs beyond the tokenizer's.
     """
 
     kinds: tuple[str, ...]
     features: Callable[[dict[str, Any], Any], dict[str, Any]]
     loss: Callable[..., tuple[jax.Array, jax.Array, dict[str, tuple]]]
+    extra_tokens: int = 0
+
+
+def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:
+    """The objective of a config; every `make` is given these two.
+
+    Args:
+      spec: as in `registry.build`.
+      vocab_size: ids of the tokenizer.
+      tokenizer: None where there is none yet; then only the shapes of features count.
+    """
+    return registry.build(
+        "objectives", spec, vocab_size=vocab_size, tokenizer=tokenizer
+    )
+
+
+def blank_record(seq_len: int) -> dict[str, np.ndarray]:
+    """A record that is all padding, as the loader makes them."""
+    names = ("tokens", "segments", "positions")
+    return {name: np.zeros(seq_len + 1, np.int32) for name in names}
+
+
+def row_shapes(objective: Objective, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the features of a row look like; the same for every row."""
+    made = objective.features(blank_record(seq_len), np.random.default_rng(0))
+    return {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in made.items()}
+
+
+def uniform(rng: np.random.Generator, count: int) -> np.ndarray:
+    """`count` numbers from 0 to below 1, float64.
+
+    They are the upper halves of raw bits, which numpy promises to keep, unlike what its
+    distributions make of them: a row is the same with any version.
+    """
+    return (rng.bit_generator.random_raw(count) >> np.uint64(32)) * 2.0**-32

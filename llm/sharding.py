@@ -3,8 +3,9 @@
 Models name the axes of every parameter and activation; a rule preset maps the names to
 mesh axes; XLA inserts the communication. The vocabulary:
 
-    parameters   layers embed mlp heads kv_heads head_dim vocab norm
-    activations  batch length and, of the above, mlp heads kv_heads vocab
+    parameters   layers experts embed mlp heads kv_heads head_dim vocab norm
+    activations  batch length expert_batch (examples, in rows that lie with their
+                 experts) and, of the above, experts mlp heads kv_heads vocab
 
     >>> make_mesh((("data", -1), ("tensor", 2)), jax.devices())  # 8 devices: 4 x 2
 """
@@ -21,8 +22,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from llm.errors import InputError
 
-# Mesh axes: data (batch only), fsdp (batch and parameters), tensor (heads, mlp, vocab).
-_BATCH = ("batch", ("data", "fsdp"))
+# Mesh axes: data (batch only), fsdp (batch and parameters), expert (batch and experts),
+# tensor (heads, mlp, vocab).
+MESH_AXES = ("data", "fsdp", "expert", "tensor")
+_BATCH_AXES = ("data", "fsdp", "expert")
+_BATCH = ("batch", _BATCH_AXES)
+_EXPERT = (("experts", "expert"), ("expert_batch", ("data", "fsdp")))
 _TENSOR = (
     ("mlp", "tensor"),
     ("heads", "tensor"),
@@ -31,12 +36,12 @@ _TENSOR = (
 )
 PRESETS = {
     # Parameters whole on every device.
-    "replicated": (_BATCH,),
-    # Parameters cut along their embedding axis over every batch device (ZeRO-3); and
-    # over `tensor`, where the mesh has that axis.
-    "fsdp": (_BATCH, ("embed", ("data", "fsdp")), *_TENSOR),
-    # Parameters cut over `tensor` only.
-    "tensor": (_BATCH, *_TENSOR),
+    "replicated": (_BATCH, ("expert_batch", _BATCH_AXES)),
+    # Parameters cut along their embedding axis over every batch device (ZeRO-3), those
+    # of experts over `expert` first; and over `tensor`, where the mesh has that axis.
+    "fsdp": (_BATCH, *_EXPERT, ("embed", _BATCH_AXES), *_TENSOR),
+    # Parameters cut over `tensor` and `expert` only.
+    "tensor": (_BATCH, *_EXPERT, *_TENSOR),
 }
 
 
@@ -62,10 +67,11 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
         raise _mesh_error(axes, len(devices))
-    unknown = set(names) - {"data", "fsdp", "tensor"}
+    unknown = set(names) - set(MESH_AXES)
     if unknown:
         raise InputError(
-            got=f"mesh axis {sorted(unknown)[0]!r}", want="data, fsdp or tensor"
+            got=f"mesh axis {sorted(unknown)[0]!r}",
+            want="data, fsdp, expert or tensor",
         )
     if devices[0].platform == "cpu":
         grid = np.asarray(devices).reshape(sizes)
@@ -151,13 +157,13 @@ def left_whole(
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the batch."""
-    axes = tuple(a for a in ("data", "fsdp") if a in mesh.axis_names)
+    axes = tuple(a for a in _BATCH_AXES if a in mesh.axis_names)
     return NamedSharding(mesh, PartitionSpec(axes or None))
 
 
 def batch_ways(mesh: Mesh) -> int:
     """Into how many parts the batch is cut."""
-    return math.prod(mesh.shape[a] for a in ("data", "fsdp") if a in mesh.axis_names)
+    return math.prod(mesh.shape[a] for a in _BATCH_AXES if a in mesh.axis_names)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -34,6 +34,11 @@ def knobs_of(case, rng=None):
         "heads": kv * groups, "head_dim": 2 * half, "mlp": draw(17, 40),
         "residual_scale": 1.0, "rope_base": 500.0, "epsilon": 1e-5,
     }  # fmt: skip
+    # Its configuration asks that heads divide the width.
+    gemma = decoder | {"layers": draw(2, 3), "width": kv * groups * draw(3, 6)}
+    del gemma["residual_scale"]
+    olmo = {k: v for k, v in decoder.items() if k != "residual_scale"}
+    experts = decoder | {"experts": draw(3, 5), "top_k": draw(1, 3)}
     heads = draw(2, 4)
     plain = {"layers": draw(1, 3), "heads": heads, "width": heads * 2 * draw(2, 4)}
     plain |= {"mlp": draw(17, 40)}
@@ -63,6 +68,21 @@ def knobs_of(case, rng=None):
             decoder | {"qk_norm": True, "tied": True,
                        "rope_scaling": ("yarn", 4.0, 32.0, 1.0, 8, 1.13)},
         ),
+        "gemma2": (
+            "gemma",
+            gemma | {"qk_norm": False, "windows": (4, 0, 4), "query_scalar": 11,
+                     "attention_softcap": 3.0, "softcap": 9.0, "rope_local": 0.0},
+        ),
+        "gemma3": (
+            "gemma",
+            gemma | {"qk_norm": True, "windows": (3, 3, 0), "query_scalar": 7,
+                     "rope_local": 100.0, "rope_scaling": GEMMA_LIKE},
+        ),
+        "olmo2": ("olmo2", olmo),
+        "mixtral": ("moe", experts | {"qk_norm": False, "windows": (4,)}),
+        "qwen3 moe": (
+            "moe", experts | {"qk_norm": True, "renormalise": False, "tied": True}
+        ),
         "gpt2": ("gpt", plain | {"length": 24}),
         "bert": ("bert", plain | {"length": 24}),
         "bert with pooler": ("bert", plain | {"length": 24, "pooler": True}),
@@ -75,8 +95,9 @@ def knobs_of(case, rng=None):
 
 
 CASES = (
-    "llama", "llama 3.1", "llama linear", "mistral", "qwen2", "qwen3", "gpt2", "bert",
-    "bert with pooler", "t5", "t5 1.1", "lstm", "gru",
+    "llama", "llama 3.1", "llama linear", "mistral", "qwen2", "qwen3", "gemma2",
+    "gemma3", "olmo2", "mixtral", "qwen3 moe", "gpt2", "bert", "bert with pooler", "t5",
+    "t5 1.1", "lstm", "gru",
 )  # fmt: skip
 
 
@@ -152,9 +173,10 @@ def reference(folder):
         else transformers.AutoModelForMaskedLM,
         "t5": transformers.AutoModelForSeq2SeqLM,
     }.get(config["model_type"], transformers.AutoModelForCausalLM)
-    found, report = auto.from_pretrained(
-        folder, output_loading_info=True, attn_implementation="eager"
-    )
+    plain = {"attn_implementation": "eager"}
+    if config["model_type"] in ("mixtral", "qwen3_moe"):
+        plain["experts_implementation"] = "eager"
+    found, report = auto.from_pretrained(folder, output_loading_info=True, **plain)
     assert not report["missing_keys"], report
     assert not report["unexpected_keys"], report
     assert not report["mismatched_keys"], report
@@ -184,6 +206,29 @@ def reference_logits(theirs, inputs):
         }
     found = theirs(**given)
     return found.prediction_logits if "prediction_logits" in found else found.logits
+
+
+def reference_gradients(theirs):
+    """{name in its files: gradient}; its experts are joined in memory, not in files."""
+    kind = getattr(getattr(theirs, "config", None), "model_type", "")
+    mixtral = kind == "mixtral"
+    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    made = {}
+    for name, parameter in theirs.named_parameters():
+        if parameter.grad is None:
+            continue
+        whole = parameter.grad.numpy()
+        name = name.replace(".mlp.", ".block_sparse_moe.") if mixtral else name
+        if ".experts." not in name:
+            made[name] = whole
+            continue
+        base, _, last = name.rpartition(".")
+        joined = last == "gate_up_proj"
+        parts = np.split(whole, 2, axis=1) if joined else [whole]
+        for part, arrays in zip(names[:2] if joined else names[2:], parts, strict=True):
+            for expert, array in enumerate(arrays):
+                made[f"{base}.{expert}.{part}.weight"] = array
+    return made
 
 
 class _Recurrent:

@@ -94,4 +94,5 @@ def test_every_config_has_a_debug_form(path):
     # The same structure, whatever the size.
     assert sorted(full.model) == sorted(c.model)
     given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
-    assert sum(given) == 1 or full.workload in ("evaluate", "generate")
+    uses_a_run = full.workload in ("evaluate", "generate", "interpret", "convert")
+    assert sum(given) == 1 or uses_a_run

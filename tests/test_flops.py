@@ -2,11 +2,13 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny
 
-from llm import flops
+from llm import flops, registry
 
 S, D, N, K, H, F, L, V = 7, 12, 4, 2, 3, 20, 3, 11
 
@@ -30,6 +32,11 @@ def shapes(tied):
         },
     }
     return tree if tied else tree | {"unembed": {"kernel": leaf(D, V)}}
+
+
+def model(**fields):
+    sizes = {"layers": L, "heads": N, "head_dim": H}
+    return types.SimpleNamespace(**(sizes | fields))
 
 
 def counted(window=0, causal=True):
@@ -56,24 +63,89 @@ def counted(window=0, causal=True):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("window", [0, 1, 3, 7, 100])
 def test_every_product_is_counted(tied, window):
-    size = {"layers": L, "heads": N, "head_dim": H, "seq_len": S}
-    weights = flops.matmul_params(shapes(tied))
-    forward = flops.forward_flops_per_token(weights, window=window, **size)
-    train = flops.train_flops_per_token(weights, window=window, **size)
-    assert forward * S == pytest.approx(counted(window), rel=1e-12)
-    assert train == pytest.approx(3 * forward, rel=1e-12)
+    of = model(windows=(window,) if window else ())
+    got = flops.row_flops(of, shapes(tied), "causal", length=S)
+    assert got == pytest.approx(counted(window), rel=1e-12)
+
+
+def test_windows_in_turn():
+    got = flops.row_flops(model(windows=(2, 0)), shapes(True), "causal", length=S)
+    # Layers 0 and 2 of three are windowed.
+    want = (2 * counted(2) + counted(0)) / 3
+    assert got == pytest.approx(want, rel=1e-12)
 
 
 def test_full_square_and_decode():
-    size = {"layers": L, "heads": N, "head_dim": H}
-    weights = flops.matmul_params(shapes(tied=True))
-    full = flops.forward_flops_per_token(weights, seq_len=S, causal=False, **size)
-    assert full * S == counted(causal=False)
+    full = flops.row_flops(model(), shapes(True), "causal", length=S, full=True)
+    assert full == counted(causal=False)
+    # An encoder sees all of it anyway.
+    assert flops.row_flops(model(), shapes(True), "masked", length=S) == full
     # Decoding S tokens one by one is the causal forward pass.
     steps = [
-        flops.decode_flops_per_token(weights, context=t + 1, **size) for t in range(S)
+        flops.next_token_flops(model(), shapes(True), "causal", context=t + 1)
+        for t in range(S)
     ]
     assert sum(steps) == counted()
+    assert flops.next_token_flops(model(), shapes(True), "masked", context=S) is None
+
+
+def built(name, **knobs):
+    of = registry.build("models", {"name": name, **knobs}, vocab_size=V)
+    boxed = jax.eval_shape(lambda: tiny.init(of, jax.random.key(0)))
+    return of, nn.meta.unbox(boxed)
+
+
+def test_an_encoder_decoder_written_out():
+    """T5: what every token of the source and of the target goes through."""
+    T, Ld = 5, 2
+    of, params = built("t5", layers=L, decoder_layers=Ld, width=D, heads=N, head_dim=H,
+                       mlp=F, gated=False, tied=False)  # fmt: skip
+    total = 0
+    for _ in range(L):  # the encoder
+        for _ in range(S):
+            total += 2 * (4 * D * N * H + 2 * D * F)
+            total += 4 * N * H * S
+    for _ in range(Ld):  # the decoder
+        for t in range(T):
+            total += 2 * (4 * D * N * H + 2 * D * F)  # self-attention, feed-forward
+            total += 4 * N * H * (t + 1)
+            total += 2 * (2 * D * N * H)  # cross-attention, query and out
+            total += 4 * N * H * S
+        for _ in range(S):
+            total += 2 * (2 * D * N * H)  # cross-attention, key and value
+    total += T * 2 * D * V
+    lengths = {"length": T, "source_length": S}
+    got = flops.row_flops(of, params, "encdec", **lengths)
+    assert got == pytest.approx(total, rel=1e-12)
+    # The last token of the target, when the source has been read.
+    last = Ld * (2 * (6 * D * N * H + 2 * D * F) + 4 * N * H * (T + S)) + 2 * D * V
+    got = flops.next_token_flops(of, params, "encdec", context=T, source_length=S)
+    assert got == last
+
+
+def test_an_encoder_written_out():
+    """BERT: positions and types are looked up, the embedding is a head."""
+    of, params = built("bert", layers=L, width=D, heads=N, mlp=F, length=9)
+    layer = 2 * (4 * D * D + 2 * D * F) + 4 * D * S
+    want = S * (L * layer + 2 * D * D + 2 * D * V)
+    assert flops.row_flops(of, params, "masked", length=S) == want
+
+
+def test_a_recurrent_model_written_out():
+    of, params = built("lstm", layers=L, width=D)
+    want = S * (L * 2 * (2 * D * 4 * D) + 2 * D * V)
+    assert flops.row_flops(of, params, "causal", length=S) == want
+    assert flops.next_token_flops(of, params, "causal", context=S) == want / S
+
+
+def test_only_the_experts_of_a_token_are_counted():
+    of, params = built("moe", layers=L, width=D, heads=N, kv_heads=K, head_dim=4,
+                       mlp=F, experts=8, top_k=3)  # fmt: skip
+    attended = 4 * N * 4 * (S + 1) / 2
+    layer = 2 * (2 * D * N * 4 + 2 * D * K * 4 + 8 * D + 3 * 3 * D * F) + attended
+    want = S * (L * layer + 2 * D * V)
+    got = flops.row_flops(of, params, "causal", length=S)
+    assert got == pytest.approx(want, rel=1e-12)
 
 
 def test_xla_counts_the_same_products():
@@ -87,26 +159,28 @@ def test_xla_counts_the_same_products():
     compiled = (
         jax.jit(forward).lower(jnp.ones((64, 4, 16)), jnp.ones((64, 64))).compile()
     )
-    ours = 64 * flops.forward_flops_per_token(
-        64 * 64, layers=1, heads=4, head_dim=16, seq_len=64, causal=False
-    )
+    of = model(layers=1, heads=4, head_dim=16)
+    params = {"out": {"kernel": jnp.ones((64, 64))}}
+    ours = flops.row_flops(of, params, "causal", length=64, full=True)
     assert compiled.cost_analysis()["flops"] == pytest.approx(ours, rel=0.02)
 
 
 def test_published_figures():
     # Llama 2 7B: 6.738e9 parameters, of which an input embedding of 32000 x 4096.
     weights = 6_738_415_616 - 32000 * 4096 - 65 * 4096  # and 65 norm scales
-    size = {"layers": 32, "heads": 32, "head_dim": 128}
-    full = flops.train_flops_per_token(weights, seq_len=4096, causal=False, **size)
+    params = {"out": {"kernel": jax.ShapeDtypeStruct((weights,), jnp.float32)}}
+    of = model(layers=32, heads=32, head_dim=128)
+
+    def train(length, full):
+        row = flops.row_flops(of, params, "causal", length=length, full=full)
+        return flops.TRAINING * row
+
     # PaLM appendix B: 6 P + 12 L H Q T.
-    assert full == 6 * weights + 12 * 32 * 32 * 128 * 4096
+    assert train(4096, True) / 4096 == 6 * weights + 12 * 32 * 32 * 128 * 4096
     # MaxText reports 1721 TFLOP a step of 4 sequences of 8192 before and 1510 after
     # it counted causal attention as half (its pull request 1988).
-    for causal, tflop in ((False, 1721), (True, 1510)):
-        step = 4 * 8192 * flops.train_flops_per_token(
-            weights, seq_len=8192, causal=causal, **size
-        )  # fmt: skip
-        assert step / 1e12 == pytest.approx(tflop, abs=0.5)
+    for full, tflop in ((True, 1721), (False, 1510)):
+        assert 4 * train(8192, full) / 1e12 == pytest.approx(tflop, abs=0.5)
 
 
 def test_chip_table_is_sane():

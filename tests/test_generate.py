@@ -28,13 +28,21 @@ class Letters:
     unk_id: int = UNK
     bos_id: int = BOS
     eos_id: int = EOS
+    never: tuple = (PAD, UNK, BOS)
+    ends: tuple = (EOS,)
     vocab_size: int = 4 + len(LETTERS)
+
+    def start(self):
+        return [BOS]
 
     def encode(self, text):
         return [4 + LETTERS.index(letter) for letter in text]
 
+    def decode_bytes(self, ids):
+        return "".join(LETTERS[i - 4] for i in ids if i >= 4).encode()
+
     def decode(self, ids):
-        return "".join(LETTERS[i - 4] for i in ids if i >= 4)
+        return self.decode_bytes(ids).decode()
 
 
 TOKENIZER = Letters()
@@ -167,9 +175,9 @@ def test_some_tokens_never_come(model, params, token):
     liked, seen = params_that_like(params, token), []
 
     class Watch(Letters):
-        def decode(self, ids):
+        def decode_bytes(self, ids):
             seen.extend(ids)
-            return super().decode(ids)
+            return super().decode_bytes(ids)
 
     for knobs in (GREEDY, Sampling(1.0), Sampling(1.0, repetition_penalty=1.3)):
         answers = generate(

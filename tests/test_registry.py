@@ -68,7 +68,7 @@ def test_build_gives_knobs_and_what_code_supplies():
         ),
         (
             lambda: registry.module("models", "../models/llama"),
-            "want one of gpt, llama",
+            "want one of bert, g",
         ),
     ],
 )

@@ -36,8 +36,11 @@ def test_every_token_once_with_enough_context(length, overlap):
 class Numbers:
     """Texts are numbers with spaces between."""
 
-    bos_id: int = 2
-    eos_id: int = 3
+    ends: tuple = (3,)
+    vocab_size: int = V
+
+    def start(self):
+        return [2]
 
     def encode_batch(self, texts):
         return [[int(word) for word in text.split()] for text in texts]

@@ -22,13 +22,14 @@ from llm.errors import InputError
             {"data": 2, "fsdp": 2, "tensor": 2},
         ),
         ((("fsdp", 1), ("data", -1)), {"fsdp": 1, "data": 8}),
+        ((("data", 2), ("expert", -1)), {"data": 2, "expert": 4}),
     ],
 )
 def test_meshes(devices, axes, shape):
     mesh = sharding.make_mesh(axes, devices)
     assert dict(mesh.shape) == shape
     assert sorted(d.id for d in mesh.devices.flat) == [d.id for d in devices]
-    ways = shape.get("data", 1) * shape.get("fsdp", 1)
+    ways = shape.get("data", 1) * shape.get("fsdp", 1) * shape.get("expert", 1)
     assert sharding.batch_ways(mesh) == ways
 
 
@@ -43,7 +44,7 @@ def test_meshes(devices, axes, shape):
         ((("data", -2),), "on 8 devices"),
         ((("data", -2), ("tensor", -4)), "on 8 devices"),
         ((("data", 2), ("data", 4)), "different axes"),
-        ((("model", 8),), "mesh axis 'model'; want data, fsdp or tensor"),
+        ((("model", 8),), "mesh axis 'model'; want data, fsdp, expert or tensor"),
         ((), "on 8 devices"),
         (("data",), "want pairs"),
         ((("data", "all"),), "want pairs"),
@@ -72,32 +73,48 @@ TREE = {
     "scale": box((16,), "norm"),
     "odd": box((7, 16), "mlp", "embed"),
     "narrow": box((12, 6), "mlp", "embed"),
+    "experts": box((4, 16, 8), "experts", "embed", "mlp"),
     "step": jax.ShapeDtypeStruct((), jnp.int32),
 }
 DATA, MIXED = (("data", -1),), (("data", 2), ("fsdp", 2), ("tensor", 2))
+EXPERT = (("data", 2), ("expert", 2), ("tensor", 2))
 NONE = P(None)
 TABLE = {
     ("replicated", MIXED): {
         "query": P(None, None, None, None), "table": P(None, None),
         "down": P(None, None), "scale": NONE, "odd": P(None, None),
-        "narrow": P(None, None), "step": P(),
+        "narrow": P(None, None), "experts": P(None, None, None), "step": P(),
     },
     ("fsdp", DATA): {
         "query": P(None, "data", None, None), "table": P(None, "data"),
         "down": P(None, "data"), "scale": NONE, "odd": P(None, "data"),
         # 6 columns do not go on 8 devices.
-        "narrow": P(None, None), "step": P(),
+        "narrow": P(None, None), "experts": P(None, "data", None), "step": P(),
     },
     ("fsdp", MIXED): {
         "query": P(None, ("data", "fsdp"), "tensor", None),
         "table": P("tensor", ("data", "fsdp")),
         "down": P("tensor", ("data", "fsdp")), "scale": NONE,
-        "odd": P(None, ("data", "fsdp")), "narrow": P("tensor", None), "step": P(),
+        "odd": P(None, ("data", "fsdp")), "narrow": P("tensor", None),
+        "experts": P(None, ("data", "fsdp"), "tensor"), "step": P(),
+    },
+    ("fsdp", EXPERT): {
+        "query": P(None, ("data", "expert"), "tensor", None),
+        "table": P("tensor", ("data", "expert")),
+        "down": P("tensor", ("data", "expert")), "scale": NONE,
+        "odd": P(None, ("data", "expert")), "narrow": P("tensor", None),
+        "experts": P("expert", "data", "tensor"), "step": P(),
     },
     ("tensor", MIXED): {
         "query": P(None, None, "tensor", None), "table": P("tensor", None),
         "down": P("tensor", None), "scale": NONE, "odd": P(None, None),
-        "narrow": P("tensor", None), "step": P(),
+        "narrow": P("tensor", None), "experts": P(None, None, "tensor"), "step": P(),
+    },
+    ("tensor", EXPERT): {
+        "query": P(None, None, "tensor", None), "table": P("tensor", None),
+        "down": P("tensor", None), "scale": NONE, "odd": P(None, None),
+        "narrow": P("tensor", None), "experts": P("expert", None, "tensor"),
+        "step": P(),
     },
 }  # fmt: skip
 

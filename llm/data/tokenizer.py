@@ -23,11 +23,15 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import sentencepiece
 from etils import epath
 
 from llm import atomic
+from llm.data import foreign_tokenizer
+from llm.data.encodable import check_encodable
+from llm.data.tokenizer_json import NORMAL
 from llm.errors import InputError
 
 KINDS = ("bpe", "unigram", "char")
@@ -68,6 +72,20 @@ class Tokenizer:
         """Pieces, special ones included."""
         return len(self.piece_bytes)
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end a text."""
+        return (self.eos_id,)
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Ids that no text holds after its start."""
+        return (self.pad_id, self.unk_id, self.bos_id)
+
+    def start(self) -> list[int]:
+        """The ids that a text begins with."""
+        return [self.bos_id]
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS; InputError for lone surrogates."""
         return self.encode_batch([text])[0]
@@ -75,7 +93,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores."""
         for text in texts:
-            _check_encodable(text)
+            check_encodable(text)
         parts = [text.split(_SPACE) for text in texts]
         encoded = iter(self.processor.encode([p for some in parts for p in some]))
         mark = [self.processor.piece_to_id(f"<0x{b:02X}>") for b in _SPACE.encode()]
@@ -106,6 +124,25 @@ class Tokenizer:
             self.decode([i]) if self.piece_bytes[i] else self.processor.id_to_piece(i)
             for i in map(int, ids)
         ]
+
+    def table(self) -> list[tuple[str, float, int]]:
+        """(piece, score, kind) of each id, as SentencePiece has them.
+
+        Kinds are numbered as in `llm/data/tokenizer_json.py`; the library tells all but
+        the user-defined ones, so they are read from the model file.
+        """
+        messages = [m for field, m in _fields(self.model) if field == 1]
+        found = []
+        for i, message in enumerate(messages):
+            kinds = [value for field, value in _fields(message) if field == 3]
+            piece, score = self.processor.id_to_piece(i), self.processor.get_score(i)
+            found.append((piece, score, kinds[0] if kinds else NORMAL))
+        return found
+
+    @property
+    def model(self) -> bytes:
+        """The SentencePiece model file."""
+        return self.processor.serialized_model_proto()
 
 
 def train(
@@ -189,13 +226,20 @@ def train(
     return tokenizer
 
 
-def load(directory: epath.PathLike) -> Tokenizer:
-    """The tokenizer of a folder that `train` wrote.
+def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignTokenizer:
+    """The tokenizer of a folder that `train` or `convert` wrote.
 
     Raises:
       InputError: there is none, or its files do not belong together.
     """
     folder = epath.Path(directory)
+    try:
+        about = json.loads((folder / "tokenizer.json").read_text())
+        foreign = about["kind"] == foreign_tokenizer.KIND
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        foreign = False  # what is wrong is said below
+    if foreign:
+        return foreign_tokenizer.load(folder, about)
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
         tokenizer = _from_model(
@@ -237,15 +281,29 @@ def _from_model(model: bytes, kind: str) -> Tokenizer:
     return Tokenizer(processor, fingerprint, kind, tuple(contents))
 
 
-def _check_encodable(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            got=f"a lone surrogate U+{ord(text[error.start]):04X} at {error.start}",
-            want="text that UTF-8 can hold",
-            do="run the normalise stage, which replaces it",
-        ) from error
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of the fields of a protocol buffer message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        tag = varint()
+        if tag & 7 == 0:
+            yield tag >> 3, varint()
+            continue
+        size = varint() if tag & 7 == 2 else {1: 8, 5: 4}[tag & 7]
+        yield tag >> 3, message[at : at + size]
+        at += size
 
 
 def _sample(texts: list[str], seed: int) -> list[str]:

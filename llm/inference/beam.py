@@ -172,8 +172,13 @@ class _Search(NamedTuple):
         ids_B2M = jnp.take_along_axis(state.live_BKM, parent_B2[..., None], axis=1)
         ids_B2M = ids_B2M.at[:, :, state.step].set(token_B2)
         ends_B2 = token_B2 == self.eos_id
+        # An end counts only where it is among the best K, as in other searches: one
+        # beam is then greedy decoding.
+        among_2 = jnp.arange(token_B2.shape[1]) < K
         length = state.step + 1
-        score_B2 = jnp.where(ends_B2, best_B2 / self._power(length), _NEVER)
+        score_B2 = jnp.where(
+            ends_B2 & among_2[None], best_B2 / self._power(length), _NEVER
+        )
         done_BKM, done_BK, length_BK = self._best(
             (state.done_BKM, ids_B2M), (state.done_BK, score_B2),
             (state.length_BK, jnp.full(score_B2.shape, length)),

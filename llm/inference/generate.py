@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.data.tokenizer import Tokenizer
+from llm.errors import InputError
 from llm.inference import sampling
 from llm.nn.contract import Inputs
 from llm.task import Generated
@@ -79,7 +80,7 @@ class _Decoder:
         head = self.model.apply({"params": params}, hidden_B1D, method="head")
         logits_BV = head.logits(self.model.policy)[:, 0]
         # Padding of the vocabulary and tokens that no text holds.
-        return logits_BV.at[:, jnp.array(self.forbidden)].set(-jnp.inf)
+        return logits_BV.at[:, jnp.array(self.forbidden, int)].set(-jnp.inf)
 
 
 def generate(
@@ -99,9 +100,8 @@ def generate(
     Args:
       stop: regular expression; the text is cut where it first matches. '' never stops.
     """
-    forbidden = {tokenizer.bos_id, tokenizer.pad_id, tokenizer.unk_id}
-    forbidden |= set(range(tokenizer.vocab_size, model.vocab_size))
-    decoder = _Decoder(model, knobs, tuple(sorted(forbidden - {-1})))
+    padding = range(tokenizer.vocab_size, model.vocab_size)
+    decoder = _Decoder(model, knobs, tuple(sorted({*tokenizer.never, *padding})))
     done: list[Generated] = []
     for first in range(0, len(prompts), batch_size):
         part = prompts[first : first + batch_size]
@@ -110,7 +110,7 @@ def generate(
 
 
 def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
-    ids = [[tokenizer.bos_id, *tokenizer.encode(p)] for p in prompts]
+    ids = [_whole(tokenizer, prompt) for prompt in prompts]
     B, longest = len(ids), max(map(len, ids))
     P = -(-longest // _PIECE) * _PIECE  # few shapes, few compilations
     tokens_BP = np.zeros((B, P), np.int32)
@@ -137,16 +137,31 @@ def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
         if all(ended):
             break
     return [
-        end or Generated(tokenizer.decode(row[:max_tokens]), "length")
+        end or Generated(_text(tokenizer, row[:max_tokens]), "length")
         for row, end in zip(made, ended, strict=True)
     ]
 
 
+def _whole(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a prompt; where texts have no start, an empty one follows an end."""
+    ids = [*tokenizer.start(), *tokenizer.encode(prompt)] or list(tokenizer.ends[:1])
+    if not ids:
+        raise InputError(
+            got="an empty prompt", want="text: this model has no token to begin with"
+        )
+    return ids
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """What stands after a prompt, with the space in front where there is one."""
+    return tokenizer.decode_bytes(ids).decode("utf-8", errors="replace")
+
+
 def _ended(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated | None:
-    """The finished text, if the end or a stop is in it."""
-    whole = tokenizer.eos_id in ids
-    text = tokenizer.decode(ids[: ids.index(tokenizer.eos_id)] if whole else ids)
+    """The finished text, if an end or a stop is in it."""
+    ends = [at for at, token in enumerate(ids) if token in tokenizer.ends]
+    text = _text(tokenizer, ids[: ends[0]] if ends else ids)
     match = re.search(stop, text) if stop else None
     if match:
         return Generated(text[: match.start()], "stop")
-    return Generated(text, "end") if whole else None
+    return Generated(text, "end") if ends else None

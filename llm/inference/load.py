@@ -7,7 +7,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import registry, run_directory
+from llm import objective, registry, run_directory
 from llm.checkpoint import restore_params
 from llm.data import tokenizer as tokenizers
 from llm.nn.contract import plain_inputs
@@ -34,7 +34,8 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
     config = ConfigDict(run_directory.load(model_dir)["config"])
     tokenizer = tokenizers.load(epath.Path(model_dir) / "tokenizer")
     policy = Policy(config.train.dtype, device.platform)
-    vocab_size = padded_vocab(tokenizer.vocab_size)
+    extra = objective.build(config.objective, tokenizer.vocab_size).extra_tokens
+    vocab_size = padded_vocab(tokenizer.vocab_size + extra)
     model = registry.build("models", config.model, vocab_size=vocab_size, policy=policy)
 
     def init():

@@ -2,9 +2,10 @@
 
 `B windows, T length of a window`
 
-A text is BOS, its tokens, EOS. The first window scores all of its targets; each one
-after it begins `1 - overlap` of a window later and scores only what is new, so that all
-but the first tokens have at least `overlap * T` tokens of context.
+A text is what its tokenizer begins texts with, its tokens, and the end; where that is
+nothing, the end of a text before it. The first window scores all of its targets; each
+one after it begins `1 - overlap` of a window later and scores only what is new, so that
+all but the first tokens have at least `overlap * T` tokens of context.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.data.tokenizer import Tokenizer
-from llm.losses import token_scores
+from llm.losses import Head, token_scores
 from llm.nn.contract import Inputs, with_head
 from llm.precision import Policy
 from llm.task import Scored
@@ -65,6 +66,7 @@ def rolling_scorer(
             tokens_BT, positions_BT, jnp.ones_like(tokens_BT), jnp.arange(B)
         )
         _, head = apply(params, inputs)
+        head = _without_padding(head, tokenizer.vocab_size)
         nll_BT, hit_BT = token_scores(head, targets_BT, policy=policy)
         return (nll_BT * counts_BT).sum(1), (hit_BT & counts_BT).sum(1)
 
@@ -72,9 +74,7 @@ def rolling_scorer(
         rows = [
             (number, window)
             for number, ids in enumerate(tokenizer.encode_batch(texts))
-            for window in windows(
-                [tokenizer.bos_id, *ids, tokenizer.eos_id], length, overlap
-            )
+            for window in windows(_whole(tokenizer, ids), length, overlap)
         ]
         nats, correct, count = np.zeros((3, len(texts)))
         for first in range(0, len(rows), batch_size):
@@ -91,3 +91,15 @@ def rolling_scorer(
         return [Scored(float(n), int(c), int(h)) for n, c, h in totals]
 
     return run
+
+
+def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The ids of a text from its start to its end."""
+    end = list(tokenizer.ends[:1])
+    return [*(tokenizer.start() or end), *ids, *end]
+
+
+def _without_padding(head: Head, vocab_size: int) -> Head:
+    """A head of the tokenizer's vocabulary: what pads it takes no probability."""
+    bias_V = None if head.bias_V is None else head.bias_V[:vocab_size]
+    return head._replace(kernel_DV=head.kernel_DV[:, :vocab_size], bias_V=bias_V)

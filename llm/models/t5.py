@@ -399,7 +399,10 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         "buckets": config["relative_attention_num_buckets"],
         "farthest": config.get("relative_attention_max_distance", 128),
         "gated": gated,
-        "tied": config.get("tie_word_embeddings", True),
+        # Newer files say that it is tied in any case, and mean this field.
+        "tied": config.get(
+            "scale_decoder_outputs", config.get("tie_word_embeddings", True)
+        ),
         "epsilon": config["layer_norm_epsilon"],
     }
 

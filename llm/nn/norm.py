@@ -21,6 +21,23 @@ class RMSNorm(nn.Module):
         return (normal * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
+class OffsetRMSNorm(nn.Module):
+    """RMSNorm that scales by 1 + scale, as Gemma does; it starts at 1."""
+
+    epsilon: float = 1e-6
+    axis: str = "norm"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), (self.axis,))
+        scale = self.param("scale", zeros, (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normal = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        whole = 1 + scale.reshape((1,) * (x.ndim - 1) + (-1,))
+        return (normal * whole).astype(x.dtype)
+
+
 class LayerNorm(nn.Module):
     """Subtracts the mean, divides by the standard deviation, scales and shifts."""
 

@@ -1,6 +1,7 @@
 """Next-token prediction: every token of a document is predicted from those before it.
 
 The first token of a document is not predicted, and none across a document boundary.
+Losses of the model's own (`Output.sums` whose name ends in `_loss`) are added.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from llm.objective import Objective
 TINY = {"chunk": 32}
 
 
-def make(*, z_loss: float = 1e-4, chunk: int = 0) -> Objective:
+def make(*, z_loss: float = 1e-4, chunk: int = 0, **given: Any) -> Objective:
     """Causal language modelling.
 
     Args:
@@ -27,7 +28,7 @@ def make(*, z_loss: float = 1e-4, chunk: int = 0) -> Objective:
         inputs = Inputs(
             batch["tokens"], batch["positions"], batch["segments"], batch["index"]
         )
-        _, head = apply(params, inputs, train=rngs is not None, rngs=rngs)
+        output, head = apply(params, inputs, train=rngs is not None, rngs=rngs)
         weights_BT = batch["weights"].astype(jnp.float32)
         total, sums = cross_entropy(
             head,
@@ -41,6 +42,11 @@ def make(*, z_loss: float = 1e-4, chunk: int = 0) -> Objective:
         metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
         if z_loss:
             metrics["z_loss"] = (sums.z, weight)
+        for name, (value, own) in output.sums.items():
+            metrics[name] = (value, own)
+            if name.endswith("_loss"):
+                # A mean of its own weight, brought to the weight that divides all.
+                total = total + value * (weight / jnp.maximum(own, 1.0))
         return total, weight, metrics
 
     return Objective(kinds=("causal",), features=features, loss=loss)

@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, flops, optim, plan, registry, sharding, tree, units
+from llm import objective as objectives
 from llm import train as training
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs, with_head
@@ -51,21 +52,22 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         )  # fmt: skip
     platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
     policy = Policy(c.train.dtype, platform)
-    model = registry.build(
-        "models", c.model, vocab_size=padded_vocab(c.tokenizer.vocab_size),
-        policy=policy,
-    )  # fmt: skip
+    objective = objectives.build(c.objective, c.tokenizer.vocab_size)
+    vocab_size = padded_vocab(c.tokenizer.vocab_size + objective.extra_tokens)
+    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
     mesh = plan.planned_mesh(c.mesh, chips * chip.devices)
-    state, need = _memory(c, model, policy, mesh)
+    shapes = objectives.row_shapes(objective, c.train.seq_len)
+    state, need = _memory(c, model, objective, shapes, policy, mesh)
 
-    size = {
-        "layers": model.layers,
-        "heads": getattr(model, "heads", 0),
-        "head_dim": getattr(model, "head_dim", 0),
-    }
     seq_len = c.train.seq_len
-    products = flops.matmul_params(state.params)
-    per_token = flops.train_flops_per_token(products, seq_len=seq_len, **size)
+    kind = registry.module("models", c.model.name).KIND
+    counted = functools.partial(flops.row_flops, model, state.params, kind)
+    lengths = {"length": shapes["tokens"].shape[0]}
+    if kind == "encdec":
+        lengths["source_length"] = shapes["source_tokens"].shape[0]
+    per_token = flops.TRAINING * counted(**lengths) / seq_len
+    full = flops.TRAINING * counted(**lengths, full=True) / seq_len
+    context = lengths.pop("length")
     parameters = tree.count(state.params)
     costs = functools.partial(
         plan.cost, flops_per_token=per_token, chip=chip, chips=chips, mfu=c.plan.mfu,
@@ -76,13 +78,14 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     result = {
         "model": c.model.name,
         "parameters": parameters,
-        "matmul_parameters": products,
-        "train_flops_per_token": per_token,
-        "train_flops_per_token_full_attention": flops.train_flops_per_token(
-            products, seq_len=seq_len, causal=False, **size
+        "matmul_parameters": flops.matmul_params(
+            state.params, top_k=getattr(model, "top_k", 0)
         ),
-        "decode_flops_per_token": flops.decode_flops_per_token(
-            products, context=seq_len, **size
+        "train_flops_per_token": per_token,
+        "train_flops_per_token_full_attention": full,
+        "decode_context": context,
+        "decode_flops_per_token": flops.next_token_flops(
+            model, state.params, kind, context=context, **lengths
         ),
         "mesh": [list(axis) for axis in mesh.shape.items()],
         "rules": c.rules,
@@ -115,9 +118,8 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     return result
 
 
-def _memory(c: ConfigDict, model: Any, policy: Policy, mesh: Any):
+def _memory(c: ConfigDict, model: Any, objective, shapes, policy: Policy, mesh: Any):
     """(abstract training state, memory of a step), as the trainer would build them."""
-    objective = registry.build("objectives", c.objective)
     apply = with_head(model)
 
     def init(key):
@@ -129,13 +131,10 @@ def _memory(c: ConfigDict, model: Any, policy: Policy, mesh: Any):
     tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
     state = training.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
 
-    T = c.train.seq_len
-    blank = np.zeros(T + 1, np.int32)
-    record = {"tokens": blank, "positions": blank, "segments": blank}
     rows = _rows(c, mesh)
     batch = {
-        name: jax.ShapeDtypeStruct((rows, *value.shape), value.dtype)
-        for name, value in objective.features(record, np.random.default_rng(0)).items()
+        name: jax.ShapeDtypeStruct((rows, *row.shape), row.dtype)
+        for name, row in shapes.items()
     }
     batch["index"] = jax.ShapeDtypeStruct((rows,), np.int32)
 
@@ -191,10 +190,7 @@ def table(p: dict[str, Any]) -> str:
             "  attention counted in full",
             units.quantity(p["train_flops_per_token_full_attention"], "FLOP"),
         ),
-        (
-            f"decoding, {p['seq_len']} tokens of context",
-            units.quantity(p["decode_flops_per_token"], "FLOP"),
-        ),
+        *_decode_rows(p),
         (f"Memory of a {devices}, {rows_each} x {p['seq_len']} tokens", None),
         *((kind, units.size(need[kind])) for kind in plan.Memory._fields),
         ("total", units.size(need["total"])),
@@ -220,6 +216,14 @@ def table(p: dict[str, Any]) -> str:
     for label, value in rows:
         lines.append(f"  {label:<36} {value}" if value is not None else f"\n{label}")
     return "\n".join(lines).lstrip("\n")
+
+
+def _decode_rows(p: dict[str, Any]):
+    if p["decode_flops_per_token"] is not None:  # else it only encodes
+        yield (
+            f"decoding, {p['decode_context']} tokens of context",
+            units.quantity(p["decode_flops_per_token"], "FLOP"),
+        )
 
 
 def _cost_rows(label: str, tokens: float | None, cost: dict | None, a: dict):

@@ -16,6 +16,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, flops, optim, registry, run_directory, sharding, tree, units
+from llm import objective as objectives
 from llm import train as training
 from llm.checkpoint import Checkpoints
 from llm.data import loader, tokens
@@ -41,9 +42,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     console_line = functools.partial(print, flush=True)
 
     tokenizer, train_split, validation_split = _open_data(workdir)
-    vocab_size = padded_vocab(tokenizer.vocab_size)
+    objective = objectives.build(c.objective, tokenizer.vocab_size, tokenizer)
+    vocab_size = padded_vocab(tokenizer.vocab_size + objective.extra_tokens)
     model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
-    objective = registry.build("objectives", c.objective)
     apply = with_head(model)
 
     hosts = (jax.process_index(), jax.process_count())
@@ -83,13 +84,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         checkpoint_every=t.checkpoint_every,
         patience=t.patience,
         overfit_gap=t.overfit_gap,
-        flops_per_token=flops.train_flops_per_token(
-            flops.matmul_params(abstract.params),
-            layers=model.layers,
-            heads=model.heads,
-            head_dim=model.head_dim,
-            seq_len=t.seq_len,
-        ),
+        flops_per_token=_flops_per_token(c, model, abstract.params, objective),
         peak_flops=flops.peak_flops(devices) or 0.0,
         tokens_per_epoch=data.rows_per_epoch * t.seq_len,
     )
@@ -161,9 +156,11 @@ def check(c: ConfigDict) -> None:
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
     length(t, rows_per_epoch=1)
     policy = Policy(t.dtype, devices[0].platform, len(devices))
-    vocab_size = padded_vocab(c.tokenizer.vocab_size)
+    objective = objectives.build(c.objective, c.tokenizer.vocab_size)
+    vocab_size = padded_vocab(c.tokenizer.vocab_size + objective.extra_tokens)
     model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
-    check_pair(c, registry.build("objectives", c.objective))
+    check_pair(c, objective)
+    _check_length(model, objectives.row_shapes(objective, t.seq_len))
     for field in ("decay", "freeze"):
         try:
             re.compile(c.optimizer[field])
@@ -209,13 +206,34 @@ def check_pair(c: ConfigDict, objective: Any) -> None:
         fitting = [
             name
             for name in registry.choices("objectives")
-            if kind in registry.build("objectives", name).kinds
+            if kind in objectives.build(name, c.tokenizer.vocab_size).kinds
         ]
         raise InputError(
             got=f"objective {c.objective.name!r}, which needs a model that is "
             f"{' or '.join(objective.kinds)}; {c.model.name!r} is {kind}",
             want=f"one of {', '.join(fitting)}",
         )
+
+
+def _check_length(model: Any, shapes: dict[str, Any]) -> None:
+    """Raises InputError for rows with positions that the model has not learned."""
+    known, T = getattr(model, "length", 0), shapes["tokens"].shape[0]
+    if known and known < T:
+        raise InputError(
+            got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
+            want=f"at most {known} tokens",
+        )
+
+
+def _flops_per_token(c: ConfigDict, model, params, objective) -> float:
+    """FLOPs of training, for each of the `seq_len` tokens that a row is made of."""
+    shapes = objectives.row_shapes(objective, c.train.seq_len)
+    kind = registry.module("models", c.model.name).KIND
+    source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
+    row = flops.row_flops(
+        model, params, kind, length=shapes["tokens"].shape[0], source_length=source
+    )
+    return flops.TRAINING * row / c.train.seq_len
 
 
 def _check_numbers(c: ConfigDict) -> None:

@@ -1,0 +1,43 @@
+"""Imports a model of others into a run directory, or exports a run directory.
+
+To Hugging Face's form (config.json, model.safetensors, tokenizer.json), and back:
+
+    python -m llm.main --config=configs/convert.py:source=runs/quickstart,to=hf \\
+        --workdir=runs/quickstart_hf
+    python -m llm.main --config=configs/convert.py:source=runs/quickstart_hf \\
+        --workdir=runs/imported
+
+To a file for llama.cpp, and back:
+
+    python -m llm.main \\
+        --config=configs/convert.py:source=runs/quickstart,to=gguf,dtype=q8_0 \\
+        --workdir=runs/quickstart_gguf
+    python -m llm.main \\
+        --config=configs/convert.py:source=runs/quickstart_gguf/model.gguf \\
+        --workdir=runs/imported_gguf
+
+`dtype` is float32, bfloat16 or float16 for hf, and f16, q8_0 or q4_0 for gguf. The
+imported run is a `model_dir` for generate, and for evaluate with a corpus to score:
+`--config.data.corpus_dir=runs/quickstart` at the import. Needs the extra `hf`. A model
+of 135 million parameters takes about a minute of one core.
+"""
+
+from ml_collections import ConfigDict
+
+from llm import config
+
+
+def get_config(arg=None):
+    arg = config.parse_arg(arg, debug=False, source="", to="", dtype="")
+    c = config.base()
+    c.workload = "convert"
+    c.convert = ConfigDict()
+    # A Hugging Face folder, a GGUF file, or a run directory to export.
+    c.convert.source = arg.source
+    # hf or gguf; '' imports.
+    c.convert.to = arg.to
+    # How numbers are stored; '' is float32 for hf and f16 for gguf.
+    c.convert.dtype = arg.dtype
+    # Imported weights are used as precisely as they came.
+    c.train.dtype = "float32"
+    return config.debug(c) if arg.debug else c

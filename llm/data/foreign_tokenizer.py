@@ -1,0 +1,403 @@
+"""Tokenizers of imported models: the facade of `Tokenizer` on the library `tokenizers`.
+
+A folder holds `tokenizer.json`, which is about it as ours are (kind 'hf', size,
+fingerprint, the special ids), and `hf/` with the files that came with the model, word
+for word. What a text begins with, which ids end one and which are special stands in
+several of those files; it is worked out once, when the model is imported.
+
+`encode` is what the library makes of a text. So a special token that is spelled out in
+it, such as `<|im_end|>`, is that token: prompts of chat models are written so.
+`decode_bytes` joins the bytes of the pieces, as ours does: nothing is cut off at the
+front, so that what a model continues with keeps its space.
+
+    tokenizer = save(folder, read_files(hugging_face_folder), rows=49152, fields={})
+    tokenizer.decode(tokenizer.encode("a text"))
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from llm import atomic
+from llm.data.encodable import check_encodable
+from llm.data.tokenizer_json import steps_of
+from llm.errors import InputError
+
+KIND = "hf"
+FOLDER = "hf"
+_MAIN, _CONFIG = "tokenizer.json", "tokenizer_config.json"
+_MAP = "special_tokens_map.json"
+_TEMPLATE = "chat_template.jinja"
+FILES = (_MAIN, _CONFIG, _MAP, _TEMPLATE)
+_SPECIAL = ("pad", "unk", "bos", "eos")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignTokenizer:
+    """Text to token ids and back, as `Tokenizer`; ids that it lacks are -1.
+
+    Attributes:
+      library: a `tokenizers.Tokenizer`.
+      vocab_size: the larger of the tokenizer's and of the model's.
+      ends: ids that end a text, `eos_id` first.
+      never: ids that no text holds.
+      piece_bytes: the bytes of each id, b"" for special ones; None where the decoder is
+        of another kind, as WordPiece's, and only `decode` knows.
+      space_prefix: whether `encode` puts a space before a text.
+      files: {name: text} of what came with the model.
+    """
+
+    library: Any
+    fingerprint: str
+    vocab_size: int
+    pad_id: int
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    never: tuple[int, ...]
+    piece_bytes: tuple[bytes, ...] | None
+    space_prefix: bool
+    files: Mapping[str, str]
+    kind: str = KIND
+
+    def start(self) -> list[int]:
+        """The ids that a text begins with; many tokenizers have none."""
+        return list(self.starts)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added at its ends."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, on all cores."""
+        for text in texts:
+            check_encodable(text)
+        made = self.library.encode_batch(list(texts), add_special_tokens=False)
+        return [one.ids for one in made]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of token ids, which may end inside a character."""
+        ids = self._checked(ids)
+        if self.piece_bytes is None:
+            return self.decode(ids).encode()
+        return b"".join([self.piece_bytes[i] for i in ids])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; special ids are nothing, broken UTF-8 is U+FFFD."""
+        ids = self._checked(ids)
+        if self.piece_bytes is None:
+            return self.library.decode(ids, skip_special_tokens=True)
+        text = self.decode_bytes(ids).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self.space_prefix else text
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Token ids as a person reads them: one string each."""
+        found = []
+        for i in self._checked(ids):
+            content = self.piece_bytes[i] if self.piece_bytes else b""
+            name = self.library.id_to_token(i) or f"[{i}]"
+            found.append(content.decode("utf-8", "replace") if content else name)
+        return found
+
+    @property
+    def chat_template(self) -> str:
+        """The Jinja template that makes a text of messages; '' where there is none."""
+        if _TEMPLATE in self.files:
+            return self.files[_TEMPLATE]
+        found = _settings(self.files).get("chat_template") or ""
+        if isinstance(found, list):  # several, with names
+            found = {one["name"]: one["template"] for one in found}.get("default", "")
+        return found
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, reply: bool = True) -> str:
+        """The text of a conversation, by the chat template, in a sandbox.
+
+        Args:
+          messages: `{"role": ..., "content": ...}` each.
+          reply: whether to end where the assistant's answer begins.
+
+        Raises:
+          InputError: no template, or one that does not take these messages.
+        """
+        try:
+            from jinja2 import TemplateError
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ModuleNotFoundError as error:
+            raise _lacking("jinja2") from error
+        if not self.chat_template:
+            raise InputError(got="a model without a chat template", want="one with it")
+
+        def refuse(message):
+            raise TemplateError(message)
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = lambda value, indent=None: json.dumps(
+            value, indent=indent, ensure_ascii=False
+        )
+        environment.globals["raise_exception"] = refuse
+        environment.globals["strftime_now"] = lambda form: (
+            datetime.datetime.now().strftime(form)
+        )
+        settings = _settings(self.files)
+        names = {f"{n}_token": _content(settings.get(f"{n}_token")) for n in _SPECIAL}
+        try:
+            template = environment.from_string(self.chat_template)
+            return template.render(
+                messages=list(messages), add_generation_prompt=reply, tools=None,
+                **{name: text or "" for name, text in names.items()},
+            )  # fmt: skip
+        except (TemplateError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                got=f"messages that the chat template refuses ({error})",
+                want="roles and contents as it has them",
+            ) from error
+
+    def _checked(self, ids: Iterable[int]) -> list[int]:
+        ids = [int(i) for i in ids]
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            raise InputError(
+                got=f"token id {max(ids, key=abs)}", want=f"0 to {self.vocab_size - 1}"
+            )
+        return ids
+
+
+def read_files(folder: epath.PathLike) -> dict[str, str]:
+    """The tokenizer's files of a model folder; InputError without a tokenizer.json."""
+    folder = epath.Path(folder)
+    if not (folder / _MAIN).exists():
+        raise InputError(
+            got=f"no {_MAIN} in {folder}",
+            want="the tokenizer of the model",
+            do="save it again with a current transformers, which writes one",
+        )
+    try:
+        return {n: (folder / n).read_text() for n in FILES if (folder / n).exists()}
+    except UnicodeDecodeError as error:
+        raise _broken(folder, error) from error
+
+
+def save(
+    directory: epath.PathLike,
+    files: Mapping[str, str],
+    *,
+    rows: int,
+    fields: Mapping[str, Any],
+) -> ForeignTokenizer:
+    """Writes a tokenizer to the folder `directory` and returns it.
+
+    Args:
+      files: {name: text}, of FILES.
+      rows: the model's vocabulary.
+      fields: of the model's config: `eos_token_id` and the like, an id or a list.
+
+    Raises:
+      InputError: files that are no tokenizer's.
+    """
+    library = _library(files, directory)
+    try:
+        about = _about(library, files, rows, fields)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise _broken(directory, error) from error
+    made = _made(library, files, about)
+    about["fingerprint"] = made.fingerprint
+    with atomic.folder(directory) as partial:
+        (partial / FOLDER).mkdir()
+        for name, text in files.items():
+            (partial / FOLDER / name).write_text(text)
+        (partial / _MAIN).write_text(json.dumps(about, indent=1))
+    return made
+
+
+def load(directory: epath.PathLike, about: Mapping[str, Any]) -> ForeignTokenizer:
+    """The tokenizer of a folder that `save` wrote, with what it says about it."""
+    folder = epath.Path(directory)
+    files = read_files(folder / FOLDER)
+    library = _library(files, folder)
+    try:
+        made = _made(library, files, about)
+        whole = made.fingerprint == about["fingerprint"]
+    except (LookupError, AttributeError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise InputError(
+            got=f"an altered tokenizer in {folder}",
+            want="the files that convert wrote",
+            do="restore or convert it again",
+        )
+    return made
+
+
+def _library(files, where):
+    try:
+        import tokenizers
+    except ModuleNotFoundError as error:
+        raise _lacking("tokenizers") from error
+    try:
+        library = tokenizers.Tokenizer.from_str(files[_MAIN])
+    except Exception as error:  # the library raises nothing narrower
+        raise _broken(where, error) from error
+    library.no_truncation()
+    library.no_padding()
+    return library
+
+
+def _about(library, files, rows, fields) -> dict[str, Any]:
+    """What is to be known about a tokenizer, from all that its files say."""
+    settings = _settings(files)
+    known = library.get_vocab(with_added_tokens=True)
+    size = max(rows, max(known.values(), default=-1) + 1)
+    ids = {}
+    for name in _SPECIAL:
+        text = _content(settings.get(f"{name}_token"))
+        listed = [i for i in _listed(fields.get(f"{name}_token_id")) if 0 <= i < size]
+        ids[f"{name}_id"] = known.get(text, listed[0] if listed else -1)
+    ends = [ids["eos_id"], *_listed(fields.get("eos_token_id"))]
+    starts, bos = _starts(library), ids["bos_id"]
+    asked = settings.get("add_bos_token")
+    if asked is True and bos >= 0 and bos not in starts:
+        starts = [bos, *starts]
+    if asked is False:
+        starts = [i for i in starts if i != bos]
+    return {
+        "kind": KIND,
+        "vocab_size": size,
+        "rows": rows,
+        **ids,
+        "starts": starts,
+        "ends": [i for i in dict.fromkeys(ends) if 0 <= i < size],
+    }
+
+
+def _starts(library) -> list[int]:
+    """What the library puts before a text when it is asked for special tokens."""
+    plain = library.encode("a", add_special_tokens=False).ids
+    whole = library.encode("a", add_special_tokens=True).ids
+    for at in range(len(whole) - len(plain) + 1):
+        if whole[at : at + len(plain)] == plain:
+            return whole[:at]
+    return []
+
+
+def _made(library, files, about) -> ForeignTokenizer:
+    held = json.loads(files[_MAIN])
+    size, rows = about["vocab_size"], about["rows"]
+    known = set(library.get_vocab(with_added_tokens=True).values())
+    named = {key: value for key, value in about.items() if key != "fingerprint"}
+    identity = json.dumps([held, named], sort_keys=True)
+    contents, space_prefix = _contents(held, size)
+    return ForeignTokenizer(
+        library=library,
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:32],
+        vocab_size=size,
+        **{f"{name}_id": about[f"{name}_id"] for name in _SPECIAL},
+        starts=tuple(about["starts"]),
+        ends=tuple(about["ends"]),
+        never=tuple(i for i in range(size) if i not in known or i >= rows),
+        piece_bytes=contents,
+        space_prefix=space_prefix,
+        files=dict(files),
+    )
+
+
+def _contents(held, size) -> tuple[tuple[bytes, ...] | None, bool]:
+    """The bytes of each id as the decoder has it, and whether it strips a space."""
+    steps = steps_of(held.get("decoder"))
+    kinds = {step["type"] for step in steps}
+    vocab = held["model"]["vocab"]
+    if isinstance(vocab, list):  # of Unigram: [[piece, score], ...]
+        vocab = {piece: number for number, (piece, _) in enumerate(vocab)}
+    strips = any(
+        (s["type"] == "Strip" and s["start"] == 1 and s["content"] == " ")
+        or (s["type"] == "Metaspace" and s.get("prepend_scheme", "always") != "never")
+        for s in steps
+    )
+    if kinds == {"ByteLevel"}:
+        turn = _from_alphabet
+    elif kinds and kinds <= {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}:
+        marks = [_mark(s) for s in steps if s["type"] in ("Replace", "Metaspace")]
+        if None in marks:
+            return None, strips
+        fallback = "ByteFallback" in kinds
+
+        def turn(piece):
+            if fallback and len(piece) == 6 and piece[:3] == "<0x" and piece[5] == ">":
+                return bytes([int(piece[3:5], 16)])
+            for mark in marks:
+                piece = piece.replace(mark, " ")
+            return piece.encode()
+
+    else:
+        return None, strips
+    found = [b""] * size
+    for piece, number in vocab.items():
+        found[number] = turn(piece)
+    for token in held.get("added_tokens", []):
+        text = token["content"]
+        mine = text.encode() if turn is _from_alphabet else turn(text)
+        found[token["id"]] = b"" if token["special"] else mine
+    return tuple(found), strips
+
+
+def _mark(step) -> str | None:
+    """The text that a decoding step makes a space; None if it does something else."""
+    if step["type"] == "Metaspace":
+        return step.get("replacement", "\u2581")
+    return step["pattern"].get("String") if step["content"] == " " else None
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's character for each byte: itself if it prints, else one from U+0100 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    shifted = {chr(256 + n): byte for n, byte in enumerate(others)}
+    return {chr(byte): byte for byte in plain} | shifted
+
+
+_BYTE_OF = _alphabet()
+
+
+def _from_alphabet(piece: str) -> bytes:
+    if all(char in _BYTE_OF for char in piece):
+        return bytes(_BYTE_OF[char] for char in piece)
+    return piece.encode()
+
+
+def _settings(files) -> dict[str, Any]:
+    found = {}
+    for name in (_MAP, _CONFIG):
+        found |= json.loads(files[name]) if name in files else {}
+    return found
+
+
+def _content(token) -> str | None:
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _listed(value) -> list[int]:
+    found = value if isinstance(value, list) else [value]
+    return [one for one in found if type(one) is int]
+
+
+def _broken(where, error):
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(
+        got=f"tokenizer files for {where} that are not to be used ({reason[:200]})",
+        want="tokenizer.json and its companions, as the tokenizers library has them",
+    )
+
+
+def _lacking(package):
+    return InputError(
+        got=f"no package {package}",
+        want="it, for the tokenizers of imported models",
+        do="pip install 'llm-lifecycle[hf]'",
+    )

@@ -1,0 +1,468 @@
+"""Gemma 2 and 3: norms before and after each branch, local and global layers in turn.
+
+arXiv:2408.00118 and 2503.19786. Embeddings are multiplied by sqrt(width) and are the
+head; norms scale by 1 + scale; feed-forward layers are GeGLU. Most layers see a window.
+Gemma 2 caps its scores and its logits (`attention_softcap`, `softcap`); Gemma 3
+normalises queries and keys instead (`qk_norm`), and its local layers have a rope of
+their own (`rope_local`).
+
+`B batch, T query, S key, D width, F mlp, N heads, K kv heads, H head dim, V vocab,
+L layers`
+
+    model = make(vocab_size=4096, layers=6, width=256)  # Gemma 3
+    model = make(
+        vocab_size=4096, layers=4, width=256, windows=(512, 0), qk_norm=False,
+        rope_base=10_000.0, rope_local=0.0, attention_softcap=50.0, softcap=30.0,
+    )  # Gemma 2
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from llm.errors import InputError
+from llm.losses import Head
+from llm.nn import cache as caches
+from llm.nn.attention import attention
+from llm.nn.contract import Inputs, Output
+from llm.nn.dense import Dense
+from llm.nn.dropout import Dropout
+from llm.nn.embed import Embed
+from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.mlp import Gated
+from llm.nn.norm import OffsetRMSNorm
+from llm.nn.positions import rope, rope_frequencies, rope_gain
+from llm.nn.scores import attended, attention_weights
+from llm.nn.stack import Stack, check_stack, in_turn
+from llm.precision import FLOAT32, Policy
+
+KIND = "causal"
+TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128,
+        "windows": (5, 0)}  # fmt: skip
+
+
+def make(
+    *,
+    vocab_size: int,
+    layers: int = 4,
+    width: int = 256,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 64,
+    mlp: int = 704,
+    qk_norm: bool = True,
+    windows: tuple = (512, 512, 512, 512, 512, 0),
+    query_scalar: int = 0,
+    attention_softcap: float = 0.0,
+    softcap: float = 0.0,
+    rope_base: float = 1_000_000.0,
+    rope_local: float = 10_000.0,
+    rope_scaling: tuple = (),
+    epsilon: float = 1e-6,
+    dropout: float = 0.0,
+    embed_scale: float = 0.02,
+    how: str = "scan",
+    remat: str = "none",
+    policy: Policy = FLOAT32,
+) -> "Gemma":
+    """A Gemma; `how` and `remat` are choices of `llm/nn/stack.py`.
+
+    Args:
+      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
+        for all.
+      query_scalar: scores are multiplied by query_scalar**-0.5; 0 is head_dim.
+      attention_softcap, softcap: bound scores and logits by c * tanh(x / c); 0 do not.
+      rope_local: base for layers with a window, whose rope is not stretched; 0 is the
+        rope of the other layers.
+      rope_scaling: see `llm/nn/positions.py`.
+      embed_scale: standard deviation of the initial embeddings.
+    """
+    check_stack(layers, how, remat)
+    sizes = {
+        "width": width,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp": mlp,
+    }
+    for field, size in sizes.items():
+        if size < 1:
+            raise InputError(got=f"model.{field} {size}", want="1 or more")
+    if not 0 <= dropout < 1:
+        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
+    if heads % kv_heads:
+        raise InputError(
+            got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"
+        )
+    if head_dim % 2:
+        raise InputError(got=f"head_dim {head_dim}", want="an even one, for rope")
+    return Gemma(
+        vocab_size=vocab_size,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp=mlp,
+        qk_norm=qk_norm,
+        windows=tuple(windows),
+        query_scalar=query_scalar,
+        attention_softcap=attention_softcap,
+        softcap=softcap,
+        rope_base=rope_base,
+        rope_local=rope_local,
+        rope_scaling=tuple(rope_scaling),
+        epsilon=epsilon,
+        dropout=dropout,
+        embed_scale=embed_scale,
+        how=how,
+        remat=remat,
+        policy=policy,
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention with rotary positions and an optional norm of queries and keys."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    qk_norm: bool
+    query_scalar: int
+    softcap: float
+    epsilon: float
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, capture):
+        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
+
+        def project(name, heads, axis):
+            return Dense(
+                "BTD,DNH->BTNH",
+                shape=(D, heads, H),
+                axes=("embed", axis, "head_dim"),
+                policy=self.policy,
+                name=name,
+            )(x_BTD)
+
+        q_BTNH = project("query", N, "heads")
+        k_BTKH = project("key", K, "kv_heads")
+        v_BTKH = project("value", K, "kv_heads")
+        if self.qk_norm:
+            q_BTNH = OffsetRMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
+            k_BTKH = OffsetRMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
+        rotated = (inputs.positions_BT, each["frequency"], each["gain"])
+        q_BTNH, k_BTKH = rope(q_BTNH, *rotated), rope(k_BTKH, *rotated)
+        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        scores = {
+            "window": each["window"],
+            "scale": (self.query_scalar or H) ** -0.5,
+            "policy": self.policy,
+        }
+        noted = {}
+        if self.softcap or "attention" in capture:
+            weights_BNTS = attention_weights(
+                q_BTNH, k_BSKH, reach, softcap=self.softcap, **scores
+            )
+        if "attention" in capture:
+            noted["attention"] = weights_BNTS
+        if self.softcap:
+            o_BTNH = attended(weights_BNTS, v_BSKH, self.policy)
+        else:
+            ordered = cache is None and inputs.prefix_BT is None
+            o_BTNH = attention(q_BTNH, k_BSKH, v_BSKH, reach, ordered=ordered, **scores)
+        o_BTNH = nn.with_logical_constraint(
+            o_BTNH, ("batch", "length", "heads", "head_dim")
+        )
+        out_BTD = Dense(
+            "BTNH,NHD->BTD",
+            shape=(N, H, D),
+            axes=("heads", "head_dim", "embed"),
+            policy=self.policy,
+            name="out",
+        )(o_BTNH)
+        return out_BTD, cache, noted
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each between two norms and added to the stream."""
+
+    attention: dict[str, Any]
+    mlp: int
+    epsilon: float
+    dropout: float
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+
+        def norm(name):
+            return OffsetRMSNorm(self.epsilon, name=name)
+
+        def drop(y_BTD):
+            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+
+        with jax.named_scope("attention"):
+            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
+                norm("attention_norm")(x_BTD), cache, each, inputs, capture
+            )
+            x_BTD = x_BTD + drop(norm("attention_post_norm")(y_BTD))
+        with jax.named_scope("mlp"):
+            y_BTD = Gated(self.mlp, self.policy, activation="gelu_tanh", name="mlp")(
+                norm("mlp_norm")(x_BTD)
+            )
+            x_BTD = x_BTD + drop(norm("mlp_post_norm")(y_BTD))
+        if "residual" in capture:
+            noted["residual"] = x_BTD
+        return x_BTD, cache, noted
+
+
+class Gemma(nn.Module):
+    """See `make`. The parameters are float32."""
+
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    qk_norm: bool
+    windows: tuple
+    query_scalar: int
+    attention_softcap: float
+    softcap: float
+    rope_base: float
+    rope_local: float
+    rope_scaling: tuple
+    epsilon: float
+    dropout: float
+    embed_scale: float
+    how: str
+    remat: str
+    policy: Policy
+
+    def setup(self):
+        self.embed = Embed(
+            self.vocab_size,
+            self.width,
+            self.policy,
+            scale=self.embed_scale,
+        )
+        attention = {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "qk_norm": self.qk_norm,
+            "query_scalar": self.query_scalar,
+            "softcap": self.attention_softcap,
+            "epsilon": self.epsilon,
+            "policy": self.policy,
+        }
+        block = {
+            "attention": attention,
+            "mlp": self.mlp,
+            "epsilon": self.epsilon,
+            "dropout": self.dropout,
+            "policy": self.policy,
+        }
+        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
+        self.final_norm = OffsetRMSNorm(self.epsilon)
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        cache: Any = None,
+        train: bool = False,
+        capture: tuple[str, ...] = (),
+    ):
+        """Hidden states of a batch, and the cache with its keys and values added."""
+        x_BTD = self.embed(inputs.tokens_BT) * self.width**0.5
+        x_BTD, cache, seen = self.stack(
+            x_BTD, cache, self._each(), inputs, train, capture
+        )
+        return Output(self.final_norm(x_BTD), cache, seen=seen)
+
+    def _each(self):
+        """What differs between layers: window and rope, with a leading axis L."""
+        windows = self.windows or (0,)
+        ropes = [
+            (self.rope_local, ())
+            if windows[i % len(windows)] and self.rope_local
+            else (self.rope_base, self.rope_scaling)
+            for i in range(self.layers)
+        ]
+        tables = [rope_frequencies(self.head_dim, *given) for given in ropes]
+        gains = [rope_gain(scaling) for _, scaling in ropes]
+        return {
+            "window": in_turn(self.windows, self.layers),
+            "frequency": jnp.stack(tables),
+            "gain": jnp.array(gains, jnp.float32),
+        }
+
+    def head(self, hidden_BTD: jax.Array) -> Head:
+        """What makes logits of the hidden states."""
+        return Head(hidden_BTD, self.embed.embedding.T, softcap=self.softcap)
+
+    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
+        """An empty cache for `batch` rows of at most `length` tokens."""
+        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
+        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+
+
+def _knobs(config: dict[str, Any]) -> dict[str, Any]:
+    three = config["model_type"] == "gemma3_text"
+    require(
+        config,
+        hidden_activation="gelu_pytorch_tanh",
+        attention_bias=False,
+        tie_word_embeddings=True,
+        use_bidirectional_attention=(False, None),
+    )
+    if three:
+        require(config, attn_logit_softcapping=None)
+    caps = (None, None) if three else (50.0, 30.0)
+    base, local, scaling = _ropes(config) if three else _one_rope(config)
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+        "heads": config["num_attention_heads"],
+        "kv_heads": config["num_key_value_heads"],
+        "head_dim": config["head_dim"],
+        "mlp": config["intermediate_size"],
+        "qk_norm": three,
+        "windows": _windows(config, 6 if three else 2),
+        "query_scalar": int(config["query_pre_attn_scalar"]),
+        "attention_softcap": config.get("attn_logit_softcapping", caps[0]) or 0.0,
+        "softcap": config.get("final_logit_softcapping", caps[1]) or 0.0,
+        "rope_base": base,
+        "rope_local": local,
+        "rope_scaling": scaling,
+        "epsilon": config["rms_norm_eps"],
+    }
+
+
+def _windows(config, period):
+    """Without a list, the last layer of each period sees all."""
+    period = config.get("sliding_window_pattern", period)
+    old = [
+        "sliding_attention" if (i + 1) % period else "full_attention"
+        for i in range(config["num_hidden_layers"])
+    ]
+    window = config.get("sliding_window", 4096) or 0
+    types = config.get("layer_types") or old
+    found = tuple(window * (t == "sliding_attention") for t in types)
+    return found if any(found) else ()
+
+
+def _one_rope(config):
+    base, scaling = rope_of(config)
+    return base, 0.0, scaling
+
+
+def _ropes(config):
+    """(base, local base, scaling); newer files have them by the kind of layer."""
+    given = config.get("rope_parameters") or {}
+    by_kind = {"full_attention", "sliding_attention"} & set(given)
+    full = given.get("full_attention") if by_kind else given
+    local = (given.get("sliding_attention") if by_kind else None) or {}
+    base, scaling = rope_of({"rope_theta": 1e6, **config, "rope_parameters": full})
+    if local.get("rope_type", "default") != "default":
+        raise InputError(
+            got=f"rope_type {local['rope_type']!r} of sliding_attention", want="default"
+        )
+    own = local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))
+    return base, float(own), scaling
+
+
+def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    k, three = knobs, knobs["qk_norm"]
+    windows = k["windows"] or (0,)
+    sizes = {w for w in windows if w}
+    for wrong, got, want in (
+        (len(sizes) > 1, f"windows {windows}", "one window"),
+        (three and k["attention_softcap"], "qk_norm and attention_softcap", "one"),
+        (three and not k["rope_local"], "qk_norm without rope_local", "both"),
+        (not three and k["rope_local"], "rope_local without qk_norm", "both"),
+    ):
+        if wrong:
+            raise InputError(got=f"a Gemma with {got}", want=f"{want}, to be exported")
+    rope = rope_parameters(k["rope_base"], k["rope_scaling"])
+    kinds = ("full_attention", "sliding_attention")
+    turns = [windows[i % len(windows)] for i in range(k["layers"])]
+    config = {
+        "architectures": ["Gemma3ForCausalLM" if three else "Gemma2ForCausalLM"],
+        "model_type": "gemma3_text" if three else "gemma2",
+        "vocab_size": vocab_size,
+        "hidden_size": k["width"],
+        "intermediate_size": k["mlp"],
+        "num_hidden_layers": k["layers"],
+        "num_attention_heads": k["heads"],
+        "num_key_value_heads": k["kv_heads"],
+        "head_dim": k["head_dim"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": k["epsilon"],
+        "query_pre_attn_scalar": k["query_scalar"] or k["head_dim"],
+        "attn_logit_softcapping": k["attention_softcap"] or None,
+        "final_logit_softcapping": k["softcap"] or None,
+        "sliding_window": max(sizes, default=4096),
+        "layer_types": [kinds[bool(w)] for w in turns],
+        "rope_theta": k["rope_base"],
+        "rope_parameters": rope,
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        # The defaults are tokens of another vocabulary.
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if three:
+        local = rope_parameters(k["rope_local"], ())
+        config["rope_parameters"] = dict(zip(kinds, (rope, local), strict=True))
+        config["rope_local_base_freq"] = k["rope_local"]
+    return config
+
+
+def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
+    ours, theirs = "stack/layer", "model.layers.{layer}"
+    table = [
+        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
+        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    ]
+    for part, name in (
+        ("attention_norm", "input_layernorm"),
+        ("attention_post_norm", "post_attention_layernorm"),
+        ("mlp_norm", "pre_feedforward_layernorm"),
+        ("mlp_post_norm", "post_feedforward_layernorm"),
+    ):
+        table.append(
+            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
+        )
+    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
+        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
+    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
+    table.append(Tensor(mine, its, "d(nh) -> nhd"))
+    if knobs["qk_norm"]:
+        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
+            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
+            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
+    for part, axes in (("gate", "fd -> df"), ("up", "fd -> df"), ("down", "df -> fd")):
+        mine, its = f"{ours}/mlp/{part}/kernel", f"{theirs}.mlp.{part}_proj.weight"
+        table.append(Tensor(mine, its, axes))
+    return tuple(table)
+
+
+HF = Dialect(
+    model_types=("gemma2", "gemma3_text"),
+    knobs=_knobs,
+    config=_config,
+    tensors=_tensors,
+    # The head, which is the embedding.
+    extras=(r"lm_head\.weight",),
+)

@@ -1,0 +1,459 @@
+"""A mixture of experts: a Llama whose feed-forward layers are many, few for a token.
+
+The layouts are those of Mixtral (arXiv:2401.04088) and, with `qk_norm`, of Qwen 3 MoE
+(2505.09388). Every layer has a router and `experts` SwiGLU networks of width `mlp`;
+`llm/nn/moe.py` says how tokens reach them and what keeps the loads even. The router's
+losses are in `Output.sums`, summed over layers, with their coefficients.
+
+`B batch, T query, S key, D width, F mlp, N heads, K kv heads, H head dim, E experts,
+V vocab`
+
+    model = make(vocab_size=4096, layers=4, width=256, mlp=256, experts=8, top_k=2)
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from llm.errors import InputError
+from llm.losses import Head
+from llm.nn import cache as caches
+from llm.nn.attention import attention
+from llm.nn.contract import Inputs, Output
+from llm.nn.dense import Dense
+from llm.nn.dropout import Dropout
+from llm.nn.embed import Embed
+from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.moe import MoE, check_experts
+from llm.nn.norm import RMSNorm
+from llm.nn.positions import rope, rope_frequencies, rope_gain
+from llm.nn.scores import attention_weights
+from llm.nn.stack import Stack, check_stack, in_turn
+from llm.nn.unembed import Unembed
+from llm.precision import FLOAT32, Policy
+
+KIND = "causal"
+TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 64,
+        "experts": 4}  # fmt: skip
+
+
+def make(
+    *,
+    vocab_size: int,
+    layers: int = 4,
+    width: int = 256,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 64,
+    mlp: int = 352,
+    experts: int = 8,
+    top_k: int = 2,
+    renormalise: bool = True,
+    capacity: float = 0.0,
+    balance: float = 0.01,
+    router_z: float = 0.001,
+    qk_norm: bool = True,
+    windows: tuple = (),
+    tied: bool = False,
+    rope_base: float = 10_000.0,
+    rope_scaling: tuple = (),
+    epsilon: float = 1e-6,
+    dropout: float = 0.0,
+    residual_scale: float = 0.0,
+    embed_scale: float = 0.02,
+    how: str = "scan",
+    remat: str = "none",
+    policy: Policy = FLOAT32,
+) -> "MoELlama":
+    """A mixture of experts; `how` and `remat` are choices of `llm/nn/stack.py`.
+
+    Args:
+      mlp: width of one expert.
+      top_k: experts that a token goes through.
+      renormalise: whether the shares of a token's experts sum to 1.
+      capacity: in training, an expert takes at most `capacity` times its even part of
+        an example's tokens; 0 is all that choose it.
+      balance, router_z: coefficients of the balance loss and of the router's z-loss.
+      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
+        for all.
+      rope_scaling: see `llm/nn/positions.py`.
+      residual_scale: initial kernels that end a branch, in units of 1/sqrt(fan-in).
+      embed_scale: standard deviation of the initial embeddings.
+    """
+    check_stack(layers, how, remat)
+    check_experts(experts, top_k, capacity)
+    sizes = {
+        "width": width,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp": mlp,
+    }
+    for field, size in sizes.items():
+        if size < 1:
+            raise InputError(got=f"model.{field} {size}", want="1 or more")
+    if not 0 <= dropout < 1:
+        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
+    if heads % kv_heads:
+        raise InputError(
+            got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"
+        )
+    if head_dim % 2:
+        raise InputError(got=f"head_dim {head_dim}", want="an even one, for rope")
+    return MoELlama(
+        vocab_size=vocab_size,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp=mlp,
+        experts=experts,
+        top_k=top_k,
+        renormalise=renormalise,
+        capacity=capacity,
+        balance=balance,
+        router_z=router_z,
+        qk_norm=qk_norm,
+        windows=tuple(windows),
+        tied=tied,
+        rope_base=rope_base,
+        rope_scaling=tuple(rope_scaling),
+        epsilon=epsilon,
+        dropout=dropout,
+        residual_scale=residual_scale,
+        embed_scale=embed_scale,
+        how=how,
+        remat=remat,
+        policy=policy,
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention with rotary positions and an optional norm of queries and keys."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    qk_norm: bool
+    rope_base: float
+    rope_scaling: tuple
+    epsilon: float
+    residual_scale: float
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, window, inputs: Inputs, capture):
+        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
+
+        def project(name, heads, axis):
+            return Dense(
+                "BTD,DNH->BTNH",
+                shape=(D, heads, H),
+                axes=("embed", axis, "head_dim"),
+                policy=self.policy,
+                name=name,
+            )(x_BTD)
+
+        q_BTNH = project("query", N, "heads")
+        k_BTKH = project("key", K, "kv_heads")
+        v_BTKH = project("value", K, "kv_heads")
+        if self.qk_norm:
+            q_BTNH = RMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
+            k_BTKH = RMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
+        positions_BT = inputs.positions_BT
+        frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
+        gain = rope_gain(self.rope_scaling)
+        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
+        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
+        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        ordered = cache is None and inputs.prefix_BT is None
+        o_BTNH = attention(
+            q_BTNH, k_BSKH, v_BSKH, reach, window=window, ordered=ordered,
+            policy=self.policy,
+        )  # fmt: skip
+        noted = {}
+        if "attention" in capture:
+            noted["attention"] = attention_weights(
+                q_BTNH, k_BSKH, reach, window=window, policy=self.policy
+            )
+        o_BTNH = nn.with_logical_constraint(
+            o_BTNH, ("batch", "length", "heads", "head_dim")
+        )
+        out_BTD = Dense(
+            "BTNH,NHD->BTD",
+            shape=(N, H, D),
+            axes=("heads", "head_dim", "embed"),
+            policy=self.policy,
+            scale=self.residual_scale,
+            name="out",
+        )(o_BTNH)
+        return out_BTD, cache, noted
+
+
+class Block(nn.Module):
+    """Attention and experts, each behind a norm and added to the stream."""
+
+    attention: dict[str, Any]
+    mlp: dict[str, Any]
+    epsilon: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, window, inputs: Inputs, train: bool, capture=()):
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+
+        def drop(y_BTD):
+            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+
+        with jax.named_scope("attention"):
+            y_BTD = RMSNorm(self.epsilon, name="attention_norm")(x_BTD)
+            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
+                y_BTD, cache, window, inputs, capture
+            )
+            x_BTD = x_BTD + drop(y_BTD)
+        with jax.named_scope("mlp"):
+            y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
+            y_BTD, figures = MoE(**self.mlp, name="mlp")(
+                y_BTD, inputs.segments_BT, train
+            )
+            x_BTD = x_BTD + drop(y_BTD)
+        if "residual" in capture:
+            noted["residual"] = x_BTD
+        return x_BTD, cache, noted | figures
+
+
+class MoELlama(nn.Module):
+    """See `make`. The parameters are float32."""
+
+    vocab_size: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    experts: int
+    top_k: int
+    renormalise: bool
+    capacity: float
+    balance: float
+    router_z: float
+    qk_norm: bool
+    windows: tuple
+    tied: bool
+    rope_base: float
+    rope_scaling: tuple
+    epsilon: float
+    dropout: float
+    residual_scale: float
+    embed_scale: float
+    how: str
+    remat: str
+    policy: Policy
+
+    def setup(self):
+        self.embed = Embed(
+            self.vocab_size,
+            self.width,
+            self.policy,
+            scale=self.embed_scale,
+        )
+        attention = {
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "qk_norm": self.qk_norm,
+            "rope_base": self.rope_base,
+            "rope_scaling": self.rope_scaling,
+            "epsilon": self.epsilon,
+            "residual_scale": self.residual_scale,
+            "policy": self.policy,
+        }
+        mlp = {
+            "experts": self.experts,
+            "top_k": self.top_k,
+            "mlp": self.mlp,
+            "renormalise": self.renormalise,
+            "capacity": self.capacity,
+            "balance": self.balance,
+            "router_z": self.router_z,
+            "residual_scale": self.residual_scale,
+            "policy": self.policy,
+        }
+        block = {
+            "attention": attention,
+            "mlp": mlp,
+            "epsilon": self.epsilon,
+            "dropout": self.dropout,
+        }
+        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
+        self.final_norm = RMSNorm(self.epsilon)
+        if not self.tied:
+            self.unembed = Unembed(
+                self.width, self.vocab_size, self.policy, name="head"
+            )
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        cache: Any = None,
+        train: bool = False,
+        capture: tuple[str, ...] = (),
+    ):
+        """Hidden states of a batch, and the cache with its keys and values added."""
+        x_BTD = self.embed(inputs.tokens_BT)
+        windows_L = in_turn(self.windows, self.layers)
+        x_BTD, cache, seen = self.stack(x_BTD, cache, windows_L, inputs, train, capture)
+        hidden_BTD = self.final_norm(x_BTD)
+        if self.is_initializing():
+            self.head(hidden_BTD)
+        return Output(hidden_BTD, cache, *_apart(seen, inputs.segments_BT))
+
+    def head(self, hidden_BTD: jax.Array) -> Head:
+        """What makes logits of the hidden states."""
+        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
+        return Head(hidden_BTD, kernel_DV)
+
+    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
+        """An empty cache for `batch` rows of at most `length` tokens."""
+        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
+        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+
+
+def _apart(noted, segments_BT):
+    """(sums, seen) of what is noted of the layers."""
+    tokens = (segments_BT > 0).sum().astype(jnp.float32)
+    seen = {k: v for k, v in noted.items() if k in ("attention", "residual")}
+    sums = {}
+    for name in sorted(noted.keys() - seen.keys()):
+        # Each layer's loss counts; figures are means over the layers.
+        over = jnp.sum if name.endswith("_loss") else jnp.mean
+        sums[name] = (over(noted[name]), tokens)
+    return sums, seen
+
+
+def _knobs(config: dict[str, Any]) -> dict[str, Any]:
+    kind = config["model_type"]
+    require(
+        config,
+        hidden_act="silu",
+        attention_bias=False,
+        decoder_sparse_step=1,
+        mlp_only_layers=([], None),
+        router_jitter_noise=0.0,
+    )
+    heads = config["num_attention_heads"]
+    base, scaling = rope_of(config)
+    qwen = kind == "qwen3_moe"
+    count = "num_experts" if "num_experts" in config else "num_local_experts"
+    window = config.get("sliding_window")
+    sliding = window and (not qwen or config.get("use_sliding_window", False))
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+        "mlp": config["moe_intermediate_size" if qwen else "intermediate_size"],
+        "experts": config[count],
+        "top_k": config["num_experts_per_tok"],
+        "renormalise": config.get("norm_topk_prob", False) if qwen else True,
+        "qk_norm": qwen,
+        "windows": (window,) if sliding else (),
+        "tied": config.get("tie_word_embeddings", False),
+        "rope_base": base,
+        "rope_scaling": scaling,
+        "epsilon": config["rms_norm_eps"],
+    }
+
+
+def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    k, qwen = knobs, knobs["qk_norm"]
+    if not qwen and not k["renormalise"]:
+        raise InputError(
+            got="a Mixtral (no qk_norm) without renormalise",
+            want="one of them, to be exported",
+        )
+    if len(set(k["windows"])) > 1 or 0 in k["windows"]:
+        raise InputError(
+            got=f"windows {k['windows']}", want="one window, to be exported"
+        )
+    config = {
+        "architectures": ["Qwen3MoeForCausalLM" if qwen else "MixtralForCausalLM"],
+        "model_type": "qwen3_moe" if qwen else "mixtral",
+        "vocab_size": vocab_size,
+        "hidden_size": k["width"],
+        "intermediate_size": k["mlp"],
+        "num_hidden_layers": k["layers"],
+        "num_attention_heads": k["heads"],
+        "num_key_value_heads": k["kv_heads"],
+        "head_dim": k["head_dim"],
+        "hidden_act": "silu",
+        "rms_norm_eps": k["epsilon"],
+        "rope_parameters": rope_parameters(k["rope_base"], k["rope_scaling"]),
+        "rope_theta": k["rope_base"],
+        "tie_word_embeddings": k["tied"],
+        "num_experts_per_tok": k["top_k"],
+        "router_aux_loss_coef": k["balance"],
+        "sliding_window": k["windows"][0] if k["windows"] else None,
+    }
+    if not qwen:
+        return config | {"num_local_experts": k["experts"]}
+    return config | {
+        "num_experts": k["experts"],
+        "moe_intermediate_size": k["mlp"],
+        "norm_topk_prob": k["renormalise"],
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "attention_bias": False,
+        "use_sliding_window": bool(k["windows"]),
+    }
+
+
+def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
+    ours, theirs = "stack/layer", "model.layers.{layer}"
+    qwen = knobs["qk_norm"]
+    table = [
+        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
+        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    ]
+    for part, name in (("attention_norm", "input_layernorm"),
+                       ("mlp_norm", "post_attention_layernorm")):  # fmt: skip
+        table.append(
+            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
+        )
+    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
+        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
+    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
+    table.append(Tensor(mine, its, "d(nh) -> nhd"))
+    if qwen:
+        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
+            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
+            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
+    layer = f"{theirs}.mlp" if qwen else f"{theirs}.block_sparse_moe"
+    table.append(
+        Tensor(f"{ours}/mlp/router/kernel", f"{layer}.gate.weight", "ed -> de")
+    )
+    names = ("gate_proj", "up_proj", "down_proj") if qwen else ("w1", "w3", "w2")
+    for part, name in zip(("gate", "up", "down"), names, strict=True):
+        axes = "df -> fd" if part == "down" else "fd -> df"
+        its = f"{layer}.experts.{{expert}}.{name}.weight"
+        table.append(Tensor(f"{ours}/mlp/{part}/kernel", its, axes))
+    if not knobs["tied"]:
+        table.append(Tensor("head/kernel", "lm_head.weight", "vd -> dv"))
+    return tuple(table)
+
+
+HF = Dialect(
+    model_types=("mixtral", "qwen3_moe"),
+    knobs=_knobs,
+    config=_config,
+    tensors=_tensors,
+    # A head that repeats the embedding.
+    extras=(r"lm_head\.weight",),
+)

@@ -1,0 +1,263 @@
+"""Weights come in and go out; what is refused leaves nothing behind."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import tiny
+from reference_models import build, reference, reference_logits
+from test_foreign_tokenizer import byte_level
+from test_tokenizer import CODE
+
+from llm import config, registry, run_directory, tree
+from llm.checkpoint import Checkpoints, State
+from llm.data import foreign_tokenizer, tokenizer
+from llm.errors import InputError
+from llm.inference import load
+from llm.inference.generate import generate
+from llm.inference.sampling import Sampling
+from llm.interop import hf
+from llm.nn.contract import plain_inputs
+from llm.nn.embed import padded_vocab
+from llm.workloads import convert
+
+KNOBS = {k: v for k, v in tiny.KNOBS.items() if k != "vocab_size"}
+KNOBS |= {"width": 32, "qk_norm": False}
+PROMPTS = ["def ", "the cat", ""]
+
+
+def convert_config(source, to="", dtype=""):
+    arg = f"debug,source={source},to={to},dtype={dtype}"
+    return config.load(str(CONFIGS / "x"), "convert", arg).lock()
+
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def run(source, workdir, to="", dtype=""):
+    convert.run(convert_config(source, to, dtype), str(workdir))
+
+
+def make_run(folder, how="scan", **knobs):
+    """A run directory with random weights and a tokenizer of ours."""
+    c = config.debug(config.base())
+    c.train.dtype = "float32"
+    spec = registry.spec("models", "llama", **(KNOBS | {"how": how} | knobs))
+    c.model = ml_collections.ConfigDict(spec)
+    made = tokenizer.train([CODE], folder / "tokenizer", vocab_size=330)
+    size = padded_vocab(made.vocab_size)
+    of = registry.build("models", spec, vocab_size=size)
+    params = jax.tree.map(jnp.asarray, tiny.params(of))
+    checkpoints = Checkpoints(str(folder))
+    checkpoints.save(State(jnp.int32(7), params, None, None), {}, None)
+    checkpoints.close()
+    run_directory.claim(str(folder), c.to_dict(), device="cpu", devices=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run") / "trained")
+
+
+def loaded(folder):
+    return load.load(str(folder), jax.devices("cpu")[0])
+
+
+def greedy(folder):
+    one = loaded(folder)
+    return generate(
+        one.model, one.params, one.tokenizer, PROMPTS,
+        knobs=Sampling(temperature=0.0), max_tokens=20,
+    )  # fmt: skip
+
+
+def real(folder):
+    """Named parameters without what pads the vocabulary."""
+    one = loaded(folder)
+    size, padded = one.tokenizer.vocab_size, one.model.vocab_size
+    found = {}
+    for name, leaf in tree.named_leaves(one.params).items():
+        cut = tuple(slice(0, size) if n == padded else slice(None) for n in leaf.shape)
+        found[name] = np.asarray(leaf)[cut]
+    return found
+
+
+def same(one, other, **close):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(other[name], value, err_msg=name, **close)
+
+
+def test_out_and_in_again(trained, tmp_path):
+    run(trained, tmp_path / "hf", "hf")
+    run(tmp_path / "hf", tmp_path / "back")
+    same(real(trained), real(tmp_path / "back"), rtol=0, atol=0)
+    one, again = loaded(trained), loaded(tmp_path / "back")
+    assert again.tokenizer.encode(CODE[:2000]) == one.tokenizer.encode(CODE[:2000])
+    assert (again.step, again.tokenizer.kind) == (0, "hf")
+    assert again.config.model.name == "llama"
+    names = {p.name for p in (tmp_path / "back").iterdir()}
+    assert names == {"checkpoints", "config.json", "convert.json", "tokenizer"}
+    # And an imported run goes out as it came.
+    run(tmp_path / "back", tmp_path / "hf2", "hf")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        first, second = ((tmp_path / d / name).read_bytes() for d in ("hf", "hf2"))
+        assert first == second, name
+
+
+@pytest.mark.parametrize("kind, close", [("f16", 1e-3), ("q8_0", 0.02), ("q4_0", 0.3)])
+def test_out_and_in_by_gguf(trained, tmp_path, kind, close):
+    run(trained, tmp_path / "g", "gguf", kind)
+    assert {p.name for p in (tmp_path / "g").iterdir()} == {
+        "model.gguf",
+        "convert.json",
+    }
+    run(tmp_path / "g" / "model.gguf", tmp_path / "back")
+    same(real(trained), real(tmp_path / "back"), rtol=1e-3, atol=close)
+    one, other = (loaded(f).tokenizer for f in (trained, tmp_path / "back"))
+    assert one.encode(CODE[:2000]) == other.encode(CODE[:2000])
+    assert (other.start(), other.ends) == ([2], (3,))
+
+
+def test_loops_are_stacked(tmp_path):
+    folder = make_run(tmp_path / "loop", how="loop")
+    run(folder, tmp_path / "hf", "hf")
+    run(tmp_path / "hf", tmp_path / "back")
+    inputs = plain_inputs(np.arange(3, 19, dtype=np.int32)[None])
+    one, back = loaded(folder), loaded(tmp_path / "back")
+    np.testing.assert_allclose(
+        tiny.logits(back.model, back.params, inputs)[..., :330],
+        tiny.logits(one.model, one.params, inputs)[..., :330],
+        rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_smaller_numbers(trained, tmp_path, dtype):
+    run(trained, tmp_path / "hf", "hf", dtype)
+    run(tmp_path / "hf", tmp_path / "back")
+    held = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert held["dtype"] == dtype and held["max_position_embeddings"] == 64
+    want = {k: v.astype(dtype).astype(np.float32) for k, v in real(trained).items()}
+    same(want, real(tmp_path / "back"), rtol=0, atol=0)
+
+
+def foreign_folder(folder, **fields):
+    """A Hugging Face folder of a tiny model with a tokenizer of another kind."""
+    name, knobs, _, params, vocab = build("llama")
+    folder.mkdir()
+    hf.write(folder, name, knobs, params, vocab, special=fields)
+    for file, text in byte_level().items():
+        (folder / file).write_text(text)
+    return name, knobs, params, vocab
+
+
+def test_what_pads_the_vocabulary_is_seldom_likely(tmp_path):
+    *_, vocab = foreign_folder(tmp_path / "hf", eos_token_id=2)
+    run(tmp_path / "hf", tmp_path / "run")
+    one = loaded(tmp_path / "run")
+    embedding = np.asarray(one.params["embed"]["embedding"])
+    mean = embedding[:vocab].mean(axis=0)
+    np.testing.assert_allclose(
+        embedding[vocab:], np.tile(mean, (len(embedding) - vocab, 1)),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+    kernel = np.asarray(one.params["head"]["kernel"])
+    np.testing.assert_allclose(kernel[:, -1], kernel[:, :vocab].mean(1), atol=1e-6)
+    # The model knows fewer tokens than its tokenizer: those others never come.
+    assert set(range(vocab, one.tokenizer.vocab_size)) <= set(one.tokenizer.never)
+    assert one.tokenizer.start() == []
+    assert len(greedy(tmp_path / "run")) == len(PROMPTS)
+
+
+@pytest.mark.oracle
+def test_transformers_loads_what_goes_out(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    run(trained, tmp_path / "hf", "hf")
+    ours = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    model = reference(tmp_path / "hf")
+    one = loaded(trained)
+    tokens = np.array([ours.encode("def f(x):\n    return")], np.int32)
+    assert tokens.tolist() == [[2, *one.tokenizer.encode("def f(x):\n    return")]]
+    with torch.no_grad():
+        want = reference_logits(model, plain_inputs(tokens)).numpy()
+    got = tiny.logits(one.model, one.params, plain_inputs(tokens))
+    np.testing.assert_allclose(got[..., :330], want, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_refused_leaves_nothing(trained, tmp_path):
+    foreign_folder(tmp_path / "hf")
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "config.json").write_text("{")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(10))
+    for source, knobs, message in [
+        ("", {}, "nothing to convert"),
+        (tmp_path / "none", {}, "which there is not"),
+        (tmp_path / "bare", {}, "no config.json"),
+        (tmp_path / "junk", {}, "not JSON"),
+        (tmp_path / "x.gguf", {}, "fewer bytes"),
+        (trained, {}, "a run directory already"),
+        (tmp_path / "hf", {"to": "hf"}, "not a run directory"),
+        (trained, {"to": "onnx"}, "convert.to 'onnx'"),
+        (trained, {"to": "hf", "dtype": "q8_0"}, "dtype 'q8_0' for to=hf"),
+        (trained, {"to": "gguf", "dtype": "float32"}, "want f16 or q8_0 or q4_0"),
+        (tmp_path / "hf", {"dtype": "f16"}, "an import, which keeps float32"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            run(source, tmp_path / "out", **knobs)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="which is not empty"):
+        run(trained, tmp_path / "hf", "hf")
+
+
+@pytest.mark.parametrize("at", ["tokenizer.json", "model.safetensors", "config.json"])
+def test_failures_on_the_way_leave_nothing(tmp_path, at):
+    foreign_folder(tmp_path / "hf")
+    path = tmp_path / "hf" / at
+    if at == "config.json":
+        held = json.loads(path.read_text()) | {"intermediate_size": 10**9}
+        path.write_text(json.dumps(held))
+    else:
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError):
+        run(tmp_path / "hf", tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"hf"}
+
+
+def test_numbers_beyond_float16(tmp_path):
+    folder = make_run(tmp_path / "large")
+    one = loaded(folder)
+    params = jax.tree.map(lambda x: x * 1e6, one.params)
+    checkpoints = Checkpoints(str(folder))
+    checkpoints.save(State(jnp.int32(8), params, None, None), {}, None)
+    checkpoints.close()
+    for to, dtype in (("hf", "float16"), ("gguf", "f16")):
+        with pytest.raises(InputError, match="bfloat16"):
+            run(folder, tmp_path / "out", to, dtype)
+    assert {p.name for p in tmp_path.iterdir()} == {"large"}
+
+
+def test_models_without_a_form_in_gguf(tmp_path):
+    folder = make_run(tmp_path / "run", windows=(4,))
+    with pytest.raises(InputError, match="a mistral, for GGUF"):
+        run(folder, tmp_path / "out", "gguf")
+    assert not (tmp_path / "out").exists()
+
+
+def test_altered_tokenizers_are_noticed(tmp_path):
+    foreign_folder(tmp_path / "hf")
+    run(tmp_path / "hf", tmp_path / "run")
+    path = tmp_path / "run" / "tokenizer" / "hf" / "tokenizer.json"
+    path.write_text(path.read_text().replace("im_end", "im_END"))
+    with pytest.raises(InputError, match="altered tokenizer"):
+        loaded(tmp_path / "run")
+    assert foreign_tokenizer.KIND == "hf"
