@@ -30,7 +30,7 @@ def knobs_of(case, rng=None):
     draw = (lambda a, b: int(rng.integers(a, b + 1))) if rng else (lambda a, b: a + 1)
     kv, groups, half = draw(1, 3), draw(1, 3), draw(2, 5)
     decoder = {
-        "layers": draw(1, 3), "width": 4 * draw(3, 6), "kv_heads": kv,
+        "layers": draw(1, 3), "width": kv * groups * draw(3, 6), "kv_heads": kv,
         "heads": kv * groups, "head_dim": 2 * half, "mlp": draw(17, 40),
         "residual_scale": 1.0, "rope_base": 500.0, "epsilon": 1e-5,
     }  # fmt: skip
