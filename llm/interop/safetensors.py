@@ -210,7 +210,7 @@ def write_file(path: pathlib.Path, tensors: list[Made]) -> None:
 
 def _chunks(tensors: list[Made]) -> Iterator[bytes]:
     for tensor in tensors:
-        values = np.ascontiguousarray(tensor.make(), tensor.dtype)
+        values = np.asarray(tensor.make(), tensor.dtype)
         if values.shape != tensor.shape:
             raise ValueError(f"{tensor.name}: {values.shape}, want {tensor.shape}")
         yield values.tobytes()
