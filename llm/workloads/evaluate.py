@@ -29,9 +29,12 @@ def run(c: ConfigDict, workdir: str) -> None:
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    # The corpus that the model was trained on says what it has not seen.
-    corpus_dir = loaded.config.data.corpus_dir or model_dir
-    documents = corpus.read(epath.Path(corpus_dir) / "corpus", e.split)
+    # The corpus that the model was trained on says what it has not seen; an imported
+    # model has none, and can be asked about another, or about a text alone.
+    corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
+    documents = (
+        corpus.read(epath.Path(corpus_dir) / "corpus", e.split) if e.tasks else []
+    )
     context = Context(
         documents=documents,
         training_texts=lambda: [

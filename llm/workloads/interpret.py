@@ -23,7 +23,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     tokenizer = loaded.tokenizer
-    ids = [tokenizer.bos_id, *tokenizer.encode(i.prompt)][: i.max_tokens]
+    ids = [*tokenizer.start(), *tokenizer.encode(i.prompt)][: i.max_tokens]
     inputs = plain_inputs(np.array([ids], np.int32))
     look = interpret.look(loaded.model, loaded.params, inputs, top=i.top)
 
