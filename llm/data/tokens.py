@@ -137,7 +137,7 @@ def _encoded(documents, tokenizer: Tokenizer) -> Iterator[list[int]]:
     for start in range(0, len(documents), _ENCODED_AT_ONCE):
         texts = [d.text for d in documents[start : start + _ENCODED_AT_ONCE]]
         for ids in tokenizer.encode_batch(texts):
-            yield [tokenizer.bos_id, *ids, tokenizer.eos_id]
+            yield [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:
