@@ -29,16 +29,15 @@ def given(request):
 
 
 def log_shares(of, params, rows, source):
-    """[rows, T, V] of texts of one length, by full forwards."""
+    """[rows, T, V] of texts of one length, by full forwards; over what is allowed."""
     inputs = plain_inputs(np.array(rows, np.int32))
     if source is not None:
         inputs = inputs._replace(
             source=plain_inputs(np.array([source] * len(rows), np.int32))
         )
     logits = np.array(tiny.logits(of, params, inputs))
-    logits = np.asarray(jax.nn.log_softmax(logits)).copy()
     logits[..., list(FORBIDDEN)] = -1e9
-    return logits
+    return np.asarray(jax.nn.log_softmax(logits))
 
 
 def every_continuation(of, params, prompt, most, penalty, source=None):

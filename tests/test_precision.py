@@ -12,7 +12,7 @@ import llm
 from llm.nn.weights import einsum
 from llm.precision import FLOAT32, Policy, matmul, row_major, transposed
 
-SIZES = dict(zip("BTDNHFVK", (2, 5, 6, 4, 3, 7, 9, 2), strict=True))
+SIZES = dict(zip("BTDNHFVKE", (2, 5, 6, 4, 3, 7, 9, 2, 8), strict=True))
 SOURCE = pathlib.Path(llm.__file__).parent
 # Every contraction with a kernel that the models write.
 SPECS = sorted(

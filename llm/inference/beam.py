@@ -60,7 +60,7 @@ def beam_search(
     Args:
       prompts: token ids, at least one each; what a decoder starts with.
       length_penalty: 0 favours short texts, above 1 long ones.
-      forbidden: ids that are never chosen.
+      forbidden: ids that are never chosen; the others share the probability.
       sources: token ids for the encoder of an encoder-decoder.
     """
     if beams < 1 or max_tokens < 1:
@@ -162,9 +162,10 @@ class _Search(NamedTuple):
 
     def _step(self, params, state: _State, lengths_R):
         (B, K), V = state.live_BK.shape, state.logits_RV.shape[-1]
-        log_RV = jax.nn.log_softmax(state.logits_RV)
+        logits_RV = state.logits_RV
         if self.forbidden:
-            log_RV = log_RV.at[:, jnp.array(self.forbidden)].set(_NEVER)
+            logits_RV = logits_RV.at[:, jnp.array(self.forbidden)].set(_NEVER)
+        log_RV = jax.nn.log_softmax(logits_RV)
         total_BX = (state.live_BK[:, :, None] + log_RV.reshape(B, K, V)).reshape(B, -1)
         # Twice as many: at most K of them end, so K can go on.
         best_B2, place_B2 = jax.lax.top_k(total_BX, min(2 * K, K * V))
