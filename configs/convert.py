@@ -22,8 +22,6 @@ imported run is a `model_dir` for generate, and for evaluate with a corpus to sc
 of 135 million parameters takes about a minute of one core.
 """
 
-from ml_collections import ConfigDict
-
 from llm import config
 
 
@@ -31,13 +29,7 @@ def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False, source="", to="", dtype="")
     c = config.base()
     c.workload = "convert"
-    c.convert = ConfigDict()
-    # A Hugging Face folder, a GGUF file, or a run directory to export.
-    c.convert.source = arg.source
-    # hf or gguf; '' imports.
-    c.convert.to = arg.to
-    # How numbers are stored; '' is float32 for hf and f16 for gguf.
-    c.convert.dtype = arg.dtype
+    c.convert.update(source=arg.source, to=arg.to, dtype=arg.dtype)
     # Imported weights are used as precisely as they came.
     c.train.dtype = "float32"
     return config.debug(c) if arg.debug else c

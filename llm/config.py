@@ -128,7 +128,7 @@ def base() -> ConfigDict:
     c.eval_text = ""
 
     c.evaluate = ConfigDict()
-    # A trained run directory; '' is this workdir.
+    # As generate.model_dir.
     c.evaluate.model_dir = ""
     # Files of llm/evals/ to run, in this order.
     c.evaluate.tasks = ("perplexity", "syntax")
@@ -144,13 +144,20 @@ def base() -> ConfigDict:
     )
 
     c.generate = ConfigDict()
-    # A trained run directory; '' is this workdir.
+    # A trained run directory, or a Hugging Face folder or GGUF file, which is imported
+    # into this workdir first; '' is this workdir.
     c.generate.model_dir = ""
-    # Texts to continue.
+    # Texts to continue, or, for an encoder-decoder, to answer.
     c.generate.prompts = ("def ",)
+    # Whether prompts are what a user says, put in the model's own chat template.
+    c.generate.chat = False
     # Most new tokens, and samples of each prompt.
     c.generate.max_tokens = 200
     c.generate.samples = 1
+    # Beams of a search for the most likely texts, instead of samples; 1 samples. A
+    # text's score is its log-probability over length**length_penalty.
+    c.generate.beams = 1
+    c.generate.length_penalty = 1.0
     # 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing.
     c.generate.temperature = 0.8
     c.generate.top_k = 0
@@ -161,7 +168,7 @@ def base() -> ConfigDict:
     c.generate.stop = ()
 
     c.interpret = ConfigDict()
-    # A trained run directory; '' is this workdir.
+    # As generate.model_dir.
     c.interpret.model_dir = ""
     # The text to look at, of which at most so many tokens.
     c.interpret.prompt = "def main():"
@@ -172,6 +179,14 @@ def base() -> ConfigDict:
     c.interpret.analogies = ()
     # How many tokens are listed each time.
     c.interpret.top = 5
+
+    c.convert = ConfigDict()
+    # A Hugging Face folder or a GGUF file to import, or a run directory to export.
+    c.convert.source = ""
+    # hf or gguf; '' imports.
+    c.convert.to = ""
+    # How numbers are stored; '' is float32 for hf and f16 for gguf.
+    c.convert.dtype = ""
 
     c.plan = ConfigDict()
     # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0

@@ -64,7 +64,7 @@ def test_many_beams_find_the_best_of_all(given, penalty):
     prompts = [[1, 2, 3], [4]]
     sources = [[2, 1], [3, 3, 1, 4]] if hasattr(of, "decoder_layers") else None
     made = beam_search(
-        of, params, prompts, beams=70, max_tokens=3, eos_id=EOS,
+        of, params, prompts, beams=70, max_tokens=3, ends=(EOS,),
         length_penalty=penalty, forbidden=FORBIDDEN, sources=sources,
     )  # fmt: skip
     for number, (prompt, beams) in enumerate(zip(prompts, made, strict=True)):
@@ -82,7 +82,7 @@ def test_one_beam_is_greedy(given):
     prompts = [[1, 2, 3, 4], [2]]
     sources = [[2, 1], [3, 3, 1, 4]] if hasattr(of, "decoder_layers") else None
     made = beam_search(
-        of, params, prompts, beams=1, max_tokens=8, eos_id=EOS, forbidden=FORBIDDEN,
+        of, params, prompts, beams=1, max_tokens=8, ends=(EOS,), forbidden=FORBIDDEN,
         length_penalty=0.0, sources=sources,
     )  # fmt: skip
     for number, (prompt, (beam,)) in enumerate(zip(prompts, made, strict=True)):
@@ -99,7 +99,7 @@ def test_more_beams_are_no_worse(given):
     scores = []
     for beams in (1, 2, 5):
         (found,) = beam_search(
-            of, params, [[1, 2]], beams=beams, max_tokens=6, eos_id=EOS,
+            of, params, [[1, 2]], beams=beams, max_tokens=6, ends=(EOS,),
             length_penalty=0.0, sources=sources,
         )  # fmt: skip
         assert [b.score for b in found] == sorted(
@@ -113,9 +113,9 @@ def test_more_beams_are_no_worse(given):
 def test_bad_input():
     of, params = build("llama")
     with pytest.raises(InputError, match="beams 0"):
-        beam_search(of, params, [[1]], beams=0, max_tokens=1, eos_id=EOS)
+        beam_search(of, params, [[1]], beams=0, max_tokens=1, ends=(EOS,))
     with pytest.raises(InputError, match="an empty prompt"):
-        beam_search(of, params, [[]], beams=1, max_tokens=1, eos_id=EOS)
+        beam_search(of, params, [[]], beams=1, max_tokens=1, ends=(EOS,))
 
 
 @pytest.mark.oracle
@@ -132,7 +132,7 @@ def test_equals_transformers(tmp_path):
     prompt = [3, 9, 4]
     pads = tuple(range(vocab, of.vocab_size))
     (made,) = beam_search(
-        of, params, [prompt], beams=4, max_tokens=10, eos_id=2, forbidden=pads
+        of, params, [prompt], beams=4, max_tokens=10, ends=(2,), forbidden=pads
     )
     with torch.no_grad():
         found = theirs.generate(
@@ -151,7 +151,7 @@ def test_rows_do_not_touch_each_other(given):
     of, params = given
     prompts = [[1, 2, 3], [4], [2, 2]]
     sources = [[1], [2, 3], [4, 4, 4]] if hasattr(of, "decoder_layers") else None
-    knobs = {"beams": 3, "max_tokens": 5, "eos_id": EOS}
+    knobs = {"beams": 3, "max_tokens": 5, "ends": (EOS,)}
     together = beam_search(of, params, prompts, sources=sources, **knobs)
     for i, prompt in enumerate(prompts):
         (alone,) = beam_search(

@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
-    "train plan report interpret",
+    "train plan report interpret importing",
     "interpret_page",
     "report_corpus",
     "objectives evals",

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
+from llm.inference.prompts import cache_for, inputs_of
 from llm.nn import cache as caches
 from llm.nn.contract import Inputs
 
@@ -50,7 +51,7 @@ def beam_search(
     *,
     beams: int,
     max_tokens: int,
-    eos_id: int,
+    ends: Sequence[int],
     length_penalty: float = 1.0,
     forbidden: Sequence[int] = (),
     sources: Sequence[Sequence[int]] | None = None,
@@ -59,6 +60,7 @@ def beam_search(
 
     Args:
       prompts: token ids, at least one each; what a decoder starts with.
+      ends: ids that end a text.
       length_penalty: 0 favours short texts, above 1 long ones.
       forbidden: ids that are never chosen; the others share the probability.
       sources: token ids for the encoder of an encoder-decoder.
@@ -69,17 +71,14 @@ def beam_search(
         )
     if not all(len(prompt) for prompt in prompts):
         raise InputError(got="an empty prompt", want="one token or more, such as BOS")
-    rows = [list(p) for p in prompts for _ in range(beams)]
-    inputs = _inputs(rows)
-    sizes = [len(rows), inputs.tokens_BT.shape[1] + max_tokens]
-    if sources is not None:
-        source = _inputs([list(s) for s in sources for _ in range(beams)])
-        inputs = inputs._replace(source=source)
-        sizes.append(source.tokens_BT.shape[1])
-    search = _Search(
-        model, beams, max_tokens, eos_id, length_penalty, tuple(sorted(set(forbidden)))
+    inputs = inputs_of(
+        [p for p in prompts for _ in range(beams)],
+        sources and [s for s in sources for _ in range(beams)],
     )
-    found = search.run(params, inputs, model.init_cache(*sizes))
+    search = _Search(
+        model, beams, max_tokens, tuple(ends), length_penalty, tuple(forbidden)
+    )
+    found = search.run(params, inputs, cache_for(model, inputs, max_tokens))
     ids_BKM, score_BK, length_BK = map(np.asarray, found)
     return [
         [
@@ -91,23 +90,13 @@ def beam_search(
     ]
 
 
-def _inputs(rows: list[list[int]]) -> Inputs:
-    width = max(map(len, rows))
-    tokens, positions, segments = np.zeros((3, len(rows), width), np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = row
-        positions[i, : len(row)] = np.arange(len(row))
-        segments[i, : len(row)] = 1
-    return Inputs(tokens, positions, segments, np.arange(len(rows), dtype=np.int32))
-
-
 class _Search(NamedTuple):
     """What is compiled for."""
 
     model: Any
     beams: int
     max_tokens: int
-    eos_id: int
+    ends: tuple[int, ...]
     penalty: float
     forbidden: tuple[int, ...]
 
@@ -122,7 +111,7 @@ class _Search(NamedTuple):
         logits_RV = jnp.take_along_axis(logits_RTV, last_R11, axis=1)[:, 0]
         # The beams of a prompt begin alike: only the first may be extended.
         live_BK = jnp.full((B, K), _NEVER).at[:, 0].set(0.0)
-        ids_BKM = jnp.full((B, K, M), self.eos_id, jnp.int32)
+        ids_BKM = jnp.zeros((B, K, M), jnp.int32)
         none_BK = jnp.full((B, K), _NEVER)
         zero_BK = jnp.zeros((B, K), jnp.int32)
         start = _State(
@@ -167,12 +156,13 @@ class _Search(NamedTuple):
             logits_RV = logits_RV.at[:, jnp.array(self.forbidden)].set(_NEVER)
         log_RV = jax.nn.log_softmax(logits_RV)
         total_BX = (state.live_BK[:, :, None] + log_RV.reshape(B, K, V)).reshape(B, -1)
-        # Twice as many: at most K of them end, so K can go on.
-        best_B2, place_B2 = jax.lax.top_k(total_BX, min(2 * K, K * V))
+        # Each beam may end in every way: with so many, K can go on.
+        count = min((1 + max(len(self.ends), 1)) * K, K * V)
+        best_B2, place_B2 = jax.lax.top_k(total_BX, count)
         parent_B2, token_B2 = place_B2 // V, place_B2 % V
         ids_B2M = jnp.take_along_axis(state.live_BKM, parent_B2[..., None], axis=1)
         ids_B2M = ids_B2M.at[:, :, state.step].set(token_B2)
-        ends_B2 = token_B2 == self.eos_id
+        ends_B2 = jnp.isin(token_B2, jnp.array(self.ends, jnp.int32))
         # An end counts only where it is among the best K, as in other searches: one
         # beam is then greedy decoding.
         among_2 = jnp.arange(token_B2.shape[1]) < K

@@ -1,11 +1,12 @@
 """Continues prompts: a prefill, then one token at a time from the cache.
 
-`B batch, P padded prompt, V vocab`
+`B batch, T padded prompt, V vocab`
 
 Prompts of unequal length share a batch without left padding: each row has its own
 position, and what pads a short prompt is never seen. What a row samples depends on the
 seed, its number and its position, not on its batch mates. Decoding runs on the device
-in pieces of `_PIECE` tokens; between them the host looks for stop texts.
+in pieces of `_PIECE` tokens; between them the host looks for stop texts. `search` looks
+for the most likely texts instead of sampling.
 """
 
 import dataclasses
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.data.tokenizer import Tokenizer
-from llm.errors import InputError
 from llm.inference import sampling
+from llm.inference.beam import beam_search
+from llm.inference.prompts import cache_for, inputs_of, rows_of
 from llm.nn.contract import Inputs
 from llm.task import Generated
 
@@ -36,13 +38,10 @@ class _Decoder:
     forbidden: tuple[int, ...]
 
     @functools.partial(jax.jit, static_argnums=0)
-    def prefill(self, params, tokens_BP, lengths_B, cache):
+    def prefill(self, params, inputs, cache):
         """Logits after each prompt, and the cache that holds the prompts."""
-        B, P = tokens_BP.shape
-        positions_BP = jnp.broadcast_to(jnp.arange(P), (B, P))
-        segments_BP = (positions_BP < lengths_B[:, None]).astype(jnp.int32)
-        inputs = Inputs(tokens_BP, positions_BP, segments_BP, jnp.arange(B))
         output = self.model.apply({"params": params}, inputs, cache)
+        lengths_B = (inputs.segments_BT > 0).sum(axis=1)
         last_B1D = jnp.take_along_axis(
             output.hidden_BTD, (lengths_B - 1)[:, None, None], axis=1
         )
@@ -100,8 +99,7 @@ def generate(
     Args:
       stop: regular expression; the text is cut where it first matches. '' never stops.
     """
-    padding = range(tokenizer.vocab_size, model.vocab_size)
-    decoder = _Decoder(model, knobs, tuple(sorted({*tokenizer.never, *padding})))
+    decoder = _Decoder(model, knobs, _forbidden(model, tokenizer))
     done: list[Generated] = []
     for first in range(0, len(prompts), batch_size):
         part = prompts[first : first + batch_size]
@@ -109,24 +107,65 @@ def generate(
     return done
 
 
+def search(
+    model: Any,
+    params: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    beams: int,
+    best: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+    stop: str = "",
+    batch_size: int = 8,
+) -> list[Generated]:
+    """The `best` most likely continuations of every prompt that `beams` beams find.
+
+    Args:
+      stop: as in `generate`; the search knows nothing of it, texts are cut afterwards.
+    """
+    done: list[Generated] = []
+    for first in range(0, len(prompts), batch_size):
+        part = prompts[first : first + batch_size]
+        rows, sources = rows_of(model, tokenizer, part)
+        found = beam_search(
+            model,
+            params,
+            rows,
+            beams=beams,
+            max_tokens=max_tokens,
+            ends=tokenizer.ends,
+            length_penalty=length_penalty,
+            forbidden=_forbidden(model, tokenizer),
+            sources=sources,
+        )
+        for per_prompt in found:
+            done += [_finished(b.ids, tokenizer, stop) for b in per_prompt[:best]]
+    return done
+
+
+def _forbidden(model: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids that no text holds, and those that pad the vocabulary."""
+    padding = range(tokenizer.vocab_size, model.vocab_size)
+    return tuple(sorted({*tokenizer.never, *padding} - set(tokenizer.ends)))
+
+
 def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
-    ids = [_whole(tokenizer, prompt) for prompt in prompts]
-    B, longest = len(ids), max(map(len, ids))
-    P = -(-longest // _PIECE) * _PIECE  # few shapes, few compilations
-    tokens_BP = np.zeros((B, P), np.int32)
-    for row, prompt in zip(tokens_BP, ids, strict=True):
-        row[: len(prompt)] = prompt
-    lengths_B = np.array([len(prompt) for prompt in ids], np.int32)
+    rows, sources = rows_of(decoder.model, tokenizer, prompts)
+    B = len(rows)
+    inputs = inputs_of(rows, sources, multiple=_PIECE)  # few shapes, few compilations
     pieces = -(-max_tokens // _PIECE)
-    cache = decoder.model.init_cache(B, P + pieces * _PIECE)
-    logits_BV, cache = decoder.prefill(params, tokens_BP, lengths_B, cache)
+    cache = cache_for(decoder.model, inputs, pieces * _PIECE)
+    logits_BV, cache = decoder.prefill(params, inputs, cache)
     seen_BV = np.zeros(logits_BV.shape, bool)
-    for row, prompt in zip(seen_BV, ids, strict=True):
+    for row, prompt in zip(seen_BV, rows, strict=True):
         row[prompt] = True
     numbers = jnp.arange(first, first + B)
     keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
-    state = (logits_BV, cache, jnp.asarray(lengths_B), jnp.asarray(seen_BV))
-    made: list[list[int]] = [[] for _ in ids]
+    lengths_B = jnp.array([len(row) for row in rows], jnp.int32)
+    state = (logits_BV, cache, lengths_B, jnp.asarray(seen_BV))
+    made: list[list[int]] = [[] for _ in rows]
     ended: list[Generated | None] = [None] * B
     for _ in range(pieces):
         state, tokens_BT = decoder.decode(params, state, keys_B)
@@ -137,24 +176,20 @@ def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
         if all(ended):
             break
     return [
-        end or Generated(_text(tokenizer, row[:max_tokens]), "length")
+        end or _finished(row[:max_tokens], tokenizer, stop)
         for row, end in zip(made, ended, strict=True)
     ]
-
-
-def _whole(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a prompt; where texts have no start, an empty one follows an end."""
-    ids = [*tokenizer.start(), *tokenizer.encode(prompt)] or list(tokenizer.ends[:1])
-    if not ids:
-        raise InputError(
-            got="an empty prompt", want="text: this model has no token to begin with"
-        )
-    return ids
 
 
 def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
     """What stands after a prompt, with the space in front where there is one."""
     return tokenizer.decode_bytes(ids).decode("utf-8", errors="replace")
+
+
+def _finished(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated:
+    """The text of all there is to be."""
+    found = _ended(ids, tokenizer, stop)
+    return found or Generated(_text(tokenizer, ids), "length")
 
 
 def _ended(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated | None:

@@ -6,7 +6,9 @@ A model is a Linen module with
 
     __call__(inputs, cache=None, train=False, capture=()) -> Output   never logits
     head(hidden_BTD) -> Head                what makes logits of the hidden states
-    init_cache(batch, length) -> cache      see nn/cache.py; absent from encoders
+    init_cache(batch, length) -> cache      see nn/cache.py; absent from encoders; also
+                                            given the source's length if it has one
+    encode(source)                          of an encoder-decoder, which calls it itself
     KIND                                    'causal', 'masked' or 'encdec', of the file
 """
 
@@ -61,6 +63,11 @@ class Output(NamedTuple):
     cache: Any
     sums: dict[str, Any] = {}
     seen: dict[str, jax.Array] = {}
+
+
+def reads_source(model: nn.Module) -> bool:
+    """Whether a model is an encoder-decoder."""
+    return hasattr(model, "encode")
 
 
 def plain_inputs(tokens_BT: jax.Array) -> Inputs:

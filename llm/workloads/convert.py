@@ -7,53 +7,45 @@ made of what.
 """
 
 import json
-import math
 import os
 import pathlib
 import shutil
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry, run_directory, tree
-from llm.checkpoint import Checkpoints, State
-from llm.data import foreign_tokenizer
+from llm import atomic, registry, tree
 from llm.errors import InputError
+from llm.importing import import_model, kind_of
 from llm.inference import load
-from llm.interop import gguf, gguf_llama, gguf_tokenizer, hf, hf_tokenizer, safetensors
+from llm.interop import gguf_llama, gguf_tokenizer, hf, hf_tokenizer, safetensors
 from llm.nn import stack
-from llm.nn.contract import plain_inputs
-from llm.nn.embed import padded_vocab
-from llm.precision import FLOAT32
 
 # Number formats of each target; the first is the default.
 DTYPES = {"hf": ("float32", "bfloat16", "float16"), "gguf": ("f16", "q8_0", "q4_0")}
-_WINDOW = 1024  # most tokens of a window in which an imported model is scored
 _FLOAT16_MOST = 65504.0
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Converts `c.convert.source` into `workdir`."""
-    kind = check(c, workdir)
-    result = _export(c, workdir) if c.convert.to else _import(c, workdir, kind)
+    check(c, workdir)
+    v, host = c.convert, jax.devices("cpu")[0]
+    if v.to:
+        result = _export(c, workdir, host)
+    else:
+        result = import_model(v.source, workdir, c.to_dict(), host)
     print(
-        f"{c.convert.source} -> {workdir}: {result['model']} of "
+        f"{v.source} -> {workdir}: {result['model']} of "
         f"{result['parameters']:,} parameters, vocabulary {result['vocab_size']}",
         flush=True,
     )
 
 
-def check(c: ConfigDict, workdir: str) -> str:
-    """What the source is: 'run', 'hf' or 'gguf'.
-
-    Raises:
-      InputError: what cannot be converted, before anything is written.
-    """
+def check(c: ConfigDict, workdir: str) -> None:
+    """Raises InputError for what cannot be converted, before anything is written."""
     v = c.convert
     if v.to and v.to not in DTYPES:
         raise InputError(
@@ -65,7 +57,7 @@ def check(c: ConfigDict, workdir: str) -> str:
             got=f"convert.dtype {v.dtype!r} for {what}",
             want=" or ".join(DTYPES[v.to]) if v.to else "no dtype",
         )
-    kind = _kind(v.source)
+    kind = kind_of(v.source)
     if kind == "run" and not v.to:
         raise InputError(
             got=f"{v.source}, which is a run directory already",
@@ -84,136 +76,12 @@ def check(c: ConfigDict, workdir: str) -> str:
         )
     if v.to and "://" in str(workdir):
         raise InputError(got=f"{workdir}, for an export", want="a local folder")
-    return kind
 
 
-def _kind(source: str) -> str:
-    if not source:
-        raise InputError(
-            got="nothing to convert",
-            want="a Hugging Face folder, a GGUF file or a run directory",
-            do="add :source=PATH to the config",
-        )
-    path = epath.Path(source)
-    if not path.exists():
-        raise InputError(got=f"{source}, which there is not", want="a file or folder")
-    if not path.is_dir():
-        return "gguf"
-    if not (path / "config.json").exists():
-        raise InputError(
-            got=f"{source}, which has no config.json",
-            want="a Hugging Face folder, a GGUF file or a run directory",
-        )
-    try:
-        held = json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise InputError(
-            got=f"{path / 'config.json'}, which is not JSON ({error})",
-            want="a whole config.json",
-        ) from error
-    return "run" if isinstance(held, dict) and "config" in held else "hf"
-
-
-def _import(c: ConfigDict, workdir: str, kind: str) -> dict[str, Any]:
-    source = c.convert.source
-    if kind == "gguf":
-        held = gguf.open_file(source)
-        found = gguf_llama.read(held)
-        files, fields = gguf_tokenizer.read(held)
-    else:
-        found = hf.read(source)
-        files = foreign_tokenizer.read_files(source)
-        fields = found.config | _generation(source)
-    device = jax.devices("cpu")[0]
-    context = _context(found)
-    with atomic.folder(workdir) as partial:
-        tokenizer = foreign_tokenizer.save(
-            partial / "tokenizer", files, rows=found.vocab_size, fields=fields
-        )
-        params = jax.device_put(_params(found, tokenizer.vocab_size), device)
-        state = State(jnp.int32(0), params, None, None)
-        checkpoints = Checkpoints(os.fspath(partial))
-        checkpoints.save(state, {}, None)
-        checkpoints.close()
-        config = c.to_dict()
-        config["model"] = registry.spec("models", found.name, **found.knobs)
-        config["train"]["seq_len"] = min(context, _WINDOW)
-        config["convert"]["context"] = context
-        config["tokenizer"] = {"kind": "hf", "vocab_size": tokenizer.vocab_size}
-        run_directory.claim(
-            os.fspath(partial), config, device=device.device_kind, devices=1
-        )
-        result = {
-            "source": str(source),
-            "kind": kind,
-            "model": found.name,
-            "parameters": tree.count(params),
-            "vocab_size": tokenizer.vocab_size,
-        }
-        _write_result(partial, result)
-    return result
-
-
-def _params(found: hf.Found, vocab_size: int) -> Any:
-    """The parameters; rows that pad the vocabulary are the mean of it, seldom likely.
-
-    Zeros would be: the logits of many models are far below zero.
-    """
-    spec = registry.spec("models", found.name, **found.knobs)
-    size = padded_vocab(vocab_size)
-    model = registry.build("models", spec, vocab_size=size, policy=FLOAT32)
-    zeros_BT = jnp.zeros((1, 2), jnp.int32)
-    abstract = nn.meta.unbox(
-        jax.eval_shape(
-            lambda: model.init(jax.random.key(0), plain_inputs(zeros_BT))["params"]
-        )
-    )
-    _, dialect = hf.dialects()[found.config["model_type"]]
-    by_row = {}
-    for ours, _, axes in dialect.tensors(found.knobs):
-        right = axes.partition("->")[2].strip()
-        if "v" in right and isinstance(ours, str):
-            by_row[ours] = right.index("v")
-    rows, shapes = found.vocab_size, tree.named_leaves(abstract)
-    padding = sum(shapes[n].size // size * (size - rows) for n in by_row)
-    held = sum(math.prod(tensor.shape) for tensor in found.tensors.values())
-    if tree.count(abstract) - padding > held:  # before so much memory is asked for
-        raise InputError(
-            got=f"a config for {tree.count(abstract) - padding:,} parameters with "
-            f"{held:,} in the files",
-            want="the tensors that it tells of",
-        )
-    params = hf.load_params(found, abstract)
-    leaves = tree.named_leaves(params)
-    for name, axis in by_row.items():
-        table = np.moveaxis(leaves[name], axis, 0)
-        table[rows:] = table[:rows].mean(axis=0)
-    return params
-
-
-def _context(found: hf.Found) -> int:
-    """The longest text that the model was made for."""
-    known = ("max_position_embeddings", "n_positions")
-    given = [found.config[name] for name in known if name in found.config]
-    return given[0] if given and type(given[0]) is int and given[0] > 0 else _WINDOW
-
-
-def _generation(source: str) -> dict[str, Any]:
-    path = epath.Path(source) / "generation_config.json"
-    try:
-        found = json.loads(path.read_text()) if path.exists() else {}
-        ids = {name: found[name] for name in found if name.endswith("_token_id")}
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            got=f"{path}, which is not JSON ({error})", want="a table in JSON"
-        ) from error
-    return ids
-
-
-def _export(c: ConfigDict, workdir: str) -> dict[str, Any]:
+def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
     v = c.convert
     dtype = v.dtype or DTYPES[v.to][0]
-    loaded = load.load(v.source, jax.devices("cpu")[0])
+    loaded = load.load(v.source, host)
     spec = loaded.config.model.to_dict()
     knobs = {k: tuple(x) if isinstance(x, list) else x for k, x in spec.items()}
     name, vocab_size = knobs.pop("name"), loaded.tokenizer.vocab_size
@@ -248,7 +116,8 @@ def _export(c: ConfigDict, workdir: str) -> dict[str, Any]:
             "parameters": tree.count(params),
             "vocab_size": vocab_size,
         }
-        _write_result(partial, result)
+        text = json.dumps(result, indent=1) + "\n"
+        (partial / "convert.json").write_text(text)
     return result
 
 
@@ -290,7 +159,3 @@ def _stacked(params: Any) -> Any:
     if "layer_0" in params:
         return stack.restack(params)
     return {name: _stacked(value) for name, value in params.items()}
-
-
-def _write_result(folder: epath.Path, result: dict[str, Any]) -> None:
-    (folder / "convert.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -7,7 +7,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry, run_directory
+from llm import atomic, importing, registry, run_directory
 from llm.data import corpus
 from llm.data.split import SPLITS
 from llm.document import Document
@@ -22,8 +22,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Runs `c.evaluate.tasks` on a model and writes their figures."""
     check(c)
     e = c.evaluate
-    device = jax.devices()[0]
-    model_dir = e.model_dir or workdir
+    device, host = jax.devices()[0], jax.devices("cpu")[0]
+    model_dir = importing.run_of(e.model_dir or workdir, workdir, host)
     # First, so that a wrong path leaves nothing behind.
     loaded = load.load(model_dir, device)
     run_directory.claim(

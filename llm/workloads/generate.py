@@ -2,42 +2,50 @@
 
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, run_directory
+from llm import atomic, importing, run_directory
 from llm.errors import InputError
 from llm.inference import load, sampling
-from llm.inference.generate import generate
+from llm.inference.generate import generate, search
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Samples `c.generate.samples` continuations of every prompt and prints them."""
     check(c)
     g = c.generate
-    device = jax.devices()[0]
+    device, host = jax.devices()[0], jax.devices("cpu")[0]
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(g.model_dir or workdir, device)
+    loaded = load.load(importing.run_of(g.model_dir or workdir, workdir, host), device)
+    prompts = list(g.prompts)
+    if g.chat:
+        chat = _chat(loaded.tokenizer)
+        prompts = [chat([{"role": "user", "content": p}]) for p in prompts]
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    knobs = _sampling(c)
-    prompts = [prompt for prompt in g.prompts for _ in range(g.samples)]
-    made = generate(
-        load.for_decoding(loaded),
-        loaded.params,
-        loaded.tokenizer,
-        prompts,
-        knobs=knobs,
-        max_tokens=g.max_tokens,
-        stop="|".join(re.escape(text) for text in g.stop),
-        seed=c.seed,
-    )
+    model = (load.for_decoding(loaded), loaded.params, loaded.tokenizer)
+    until = {
+        "max_tokens": g.max_tokens,
+        "stop": "|".join(re.escape(text) for text in g.stop),
+    }
+    if g.beams > 1:
+        how = {"beams": g.beams, "length_penalty": g.length_penalty}
+        made = search(*model, prompts, best=g.samples, **how, **until)
+    else:
+        knobs = _sampling(c)
+        how = vars(knobs)
+        repeated = [prompt for prompt in prompts for _ in range(g.samples)]
+        made = generate(*model, repeated, knobs=knobs, seed=c.seed, **until)
+    given = [prompt for prompt in g.prompts for _ in range(g.samples)]
     samples = [
         {"prompt": prompt, "completion": one.text, "stop_reason": one.stop_reason}
-        for prompt, one in zip(prompts, made, strict=True)
+        for prompt, one in zip(given, made, strict=True)
     ]
     text = "\n".join(
         f"----- {number}: {s['stop_reason']} -----\n{s['prompt']}{s['completion']}\n"
@@ -46,7 +54,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     print(text)
     root = epath.Path(workdir)
     atomic.write_text(root / "samples.txt", text)
-    result = {"samples": samples, "sampling": vars(knobs), "step": loaded.step}
+    result = {"samples": samples, "sampling": how, "step": loaded.step}
     atomic.write_text(root / "generate.json", json.dumps(result, indent=1) + "\n")
 
 
@@ -54,11 +62,18 @@ def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be sampled, before anything is read."""
     g = c.generate
     _sampling(c)
-    if g.max_tokens < 1 or g.samples < 1 or not g.prompts:
+    if min(g.max_tokens, g.samples, g.beams, len(g.prompts)) < 1:
         raise InputError(
-            got=f"generate.max_tokens {g.max_tokens}, samples {g.samples} and "
-            f"{len(g.prompts)} prompts",
+            got=f"generate.max_tokens {g.max_tokens}, samples {g.samples}, "
+            f"beams {g.beams} and {len(g.prompts)} prompts",
             want="one or more of each",
+        )
+    if g.beams > 1 and (g.temperature or g.samples > g.beams):
+        raise InputError(
+            got=f"generate.beams {g.beams} with temperature {g.temperature} and "
+            f"samples {g.samples}",
+            want="temperature 0, as a search does not sample, and as many samples as "
+            "beams at most",
         )
     if "" in g.stop:
         raise InputError(
@@ -66,6 +81,16 @@ def check(c: ConfigDict) -> None:
             want="texts of one character or more",
             do="stop=() never stops",
         )
+
+
+def _chat(tokenizer: Any) -> Callable[[list[dict[str, str]]], str]:
+    """From messages to a prompt; InputError for a model that was not taught to chat."""
+    if not getattr(tokenizer, "chat_template", ""):
+        raise InputError(
+            got="generate.chat with a model that has no chat template",
+            want="an imported chat model, or generate.chat=False",
+        )
+    return tokenizer.chat
 
 
 def _sampling(c: ConfigDict) -> sampling.Sampling:

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, interpret, interpret_page, run_directory
+from llm import atomic, importing, interpret, interpret_page, run_directory
 from llm.errors import InputError
 from llm.inference import load
 from llm.nn.contract import plain_inputs
@@ -17,8 +17,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Looks at `c.interpret.prompt` and writes what it saw."""
     check(c)
     i = c.interpret
-    device = jax.devices()[0]
-    loaded = load.load(i.model_dir or workdir, device)
+    device, host = jax.devices()[0], jax.devices("cpu")[0]
+    loaded = load.load(importing.run_of(i.model_dir or workdir, workdir, host), device)
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
