@@ -1,15 +1,11 @@
 """BERT base: an encoder of 109M parameters that fills in masked tokens.
 
-    python -m llm.main --config=configs/bert_base.py:text=PATH \
-        --workdir=runs/bert_base --config.workload=prepare_data
-    python -m llm.main --config=configs/bert_base.py:text=PATH \
-        --workdir=runs/bert_base --config.workload=train_tokenizer
     python -m llm.main --config=configs/bert_base.py:text=PATH --workdir=runs/bert_base
 
-An encoder does not generate, so the steps up to training are run one by one. PATH is a
-folder of text files, or one file; without `text=`, the standard library of this Python,
-which is far too little for this size. `configs/bert_base.py:debug` is the smallest
-form.
+PATH is a folder of text files, or one file; without `text=`, the standard library of
+this Python, which is far too little for this size. `configs/bert_base.py:debug` is the
+smallest form. The held-out figures are those of masked tokens; an encoder does not
+generate.
 
 Network, masking, batches, optimizer and schedule are those of arXiv:1810.04805
 (109,568,128 parameters), but all rows have 512 tokens, documents are packed, there is
@@ -26,7 +22,7 @@ from llm import config, registry
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", debug=False)
     c = config.base()
-    c.workload = "train"
+    c.workload = "pipeline"
     c.data.source = config.source(arg.text)
     c.tokenizer.vocab_size = 30_522
     c.model = registry.spec(
@@ -47,4 +43,6 @@ def get_config(arg=None):
     c.schedule.update(name="linear", warmup=0.01, final=0.0)
     c.train.update(steps=1_000_000, batch_size=256, seq_len=512, accumulate=2)
     c.train.update(log_every=100, validate_every=5000, checkpoint_every=5000)
+    c.evaluate.update(tasks=(), objective=True)
+    c.generate.prompts = ()
     return config.debug(c) if arg.debug else c

@@ -1,15 +1,11 @@
 """T5 base: an encoder and a decoder of 223M parameters that restore cut-out spans.
 
-    python -m llm.main --config=configs/t5_base.py:text=PATH \
-        --workdir=runs/t5_base --config.workload=prepare_data
-    python -m llm.main --config=configs/t5_base.py:text=PATH \
-        --workdir=runs/t5_base --config.workload=train_tokenizer
     python -m llm.main --config=configs/t5_base.py:text=PATH --workdir=runs/t5_base
 
-The steps up to training are run one by one, as evaluation and generation continue a
-text, which this model is not made for. PATH is a folder of text files, or one file;
-without `text=`, the standard library of this Python, which is far too little for this
-size. `configs/t5_base.py:debug` is the smallest form.
+PATH is a folder of text files, or one file; without `text=`, the standard library of
+this Python, which is far too little for this size. `configs/t5_base.py:debug` is the
+smallest form. The held-out figures are those of spans that were cut out; what it has
+learned is to fill them in, so no texts are sampled.
 
 Network, objective, batches, optimizer and schedule are those of arXiv:1910.10683, the
 first version (222,903,552 parameters): 568 tokens make a source of 512 and a target of
@@ -26,7 +22,7 @@ from llm import config, registry
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", debug=False)
     c = config.base()
-    c.workload = "train"
+    c.workload = "pipeline"
     c.data.source = config.source(arg.text)
     c.tokenizer.update(vocab_size=32_000, kind="unigram")
     c.model = registry.spec(
@@ -48,4 +44,6 @@ def get_config(arg=None):
     c.schedule.update(name="rsqrt", warmup=10_000 / 2**19)
     c.train.update(steps=2**19, batch_size=128, seq_len=568, accumulate=2)
     c.train.update(log_every=100, validate_every=5000, checkpoint_every=5000)
+    c.evaluate.update(tasks=(), objective=True)
+    c.generate.prompts = ()
     return config.debug(c) if arg.debug else c

@@ -132,6 +132,9 @@ def base() -> ConfigDict:
     c.evaluate.model_dir = ""
     # Files of llm/evals/ to run, in this order.
     c.evaluate.tasks = ("perplexity", "syntax")
+    # Whether to score the split by the objective that the model was trained with, as a
+    # validation does: for models that are not asked for the likelihood of a text.
+    c.evaluate.objective = False
     # Split of the corpus that is scored.
     c.evaluate.split = "test"
     # Share of a window that is context kept from the window before, so that few tokens

@@ -4,6 +4,8 @@
 function of its arguments. `loss(apply, params, batch, policy)` returns the sum of the
 losses of a batch, the sum of their weights and {name: (sum, weight)} for the log; the
 training loop alone divides, by the global weight, across micro-batches and hosts.
+`extend(key, params, width)` adds parameters of its own to the model's, such as those of
+a classifier of its hidden states.
 
 An objective may need tokens that no text has: a mask, or the sentinels of spans. It
 says how many; their ids follow those of the tokenizer, and the model's vocabulary is
@@ -22,18 +24,26 @@ import numpy as np
 from llm import registry
 
 
+def _nothing(key: jax.Array, params: Any, width: int) -> Any:
+    del key, width
+    return params
+
+
 class Objective(NamedTuple):
     """See the module docstring.
 
     Attributes:
       kinds: kinds of model that it can train: 'causal', 'masked', 'encdec'.
       extra_tokens: ids that it needs beyond the tokenizer's.
+      predicts_tokens: whether it needs the model's head.
     """
 
     kinds: tuple[str, ...]
     features: Callable[[dict[str, Any], Any], dict[str, Any]]
     loss: Callable[..., tuple[jax.Array, jax.Array, dict[str, tuple]]]
     extra_tokens: int = 0
+    predicts_tokens: bool = True
+    extend: Callable[[jax.Array, Any, int], Any] = _nothing
 
 
 def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:
@@ -50,9 +60,10 @@ def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:
 
 
 def blank_record(seq_len: int) -> dict[str, np.ndarray]:
-    """A record that is all padding, as the loader makes them."""
+    """A record that is all padding, as the loader makes them of labelled texts."""
     names = ("tokens", "segments", "positions")
-    return {name: np.zeros(seq_len + 1, np.int32) for name in names}
+    record = {name: np.zeros(seq_len + 1, np.int32) for name in names}
+    return record | {"labels": np.full(seq_len + 1, -1, np.int32)}
 
 
 def row_shapes(objective: Objective, seq_len: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -241,6 +241,10 @@ def _evaluation(run: Run) -> str:
             ("tokens", _maybe(units.count, e.get("tokens"))),
             ("bytes", _maybe(units.size, e.get("bytes"))),
             ("documents", _maybe("{:,}".format, e.get("documents"))),
+            *(
+                (f"objective's {name}", _fixed(value, 4))
+                for name, value in e.get("objective", {}).items()
+            ),
         )
     )
     rates = [

@@ -17,6 +17,7 @@ TOKENIZER = types.SimpleNamespace(
     vocab_size=V, piece_bytes=PIECES, pad_id=PAD, unk_id=1, bos_id=BOS, eos_id=EOS,
     never=(PAD, 1, BOS),
 )  # fmt: skip
+LABELS = ("code", "prose", "other")
 # One model of each kind that is quick to compile.
 MODEL = {"causal": "gpt", "masked": "bert", "encdec": "t5"}
 
@@ -44,7 +45,11 @@ def record(T, lengths, seed=0):
         tokens[at : at + n] = text[:n]
         segments[at : at + n], positions[at : at + n] = segment, np.arange(n)
         at += n
-    return {"tokens": tokens, "segments": segments, "positions": positions}
+    labels = np.where(segments > 0, (segments - 1) % len(LABELS), -1)
+    return {
+        "tokens": tokens, "segments": segments, "positions": positions,
+        "labels": labels.astype(np.int32), "label_names": LABELS,
+    }  # fmt: skip
 
 
 def random_record(T, seed):
@@ -65,4 +70,8 @@ def small_model(of):
     name = MODEL[of.kinds[0]]
     knobs = registry.spec("models", name, **registry.module("models", name).TINY)
     model = registry.build("models", knobs, vocab_size=V + of.extra_tokens)
-    return model, tiny.params(model, seed=3)
+
+    def init(key):
+        return of.extend(key, tiny.init(model, key), model.width)
+
+    return model, tiny.unboxed(init, seed=3)

@@ -261,3 +261,82 @@ def test_altered_tokenizers_are_noticed(tmp_path):
     with pytest.raises(InputError, match="altered tokenizer"):
         loaded(tmp_path / "run")
     assert foreign_tokenizer.KIND == "hf"
+
+
+def use(workload, workdir, model_dir, **fields):
+    """Runs a workload with a model; returns what it wrote."""
+    c = config.debug(config.base())
+    c.workload = workload
+    c[workload].update(model_dir=str(model_dir), **fields)
+    registry.build("workloads", workload)(c, str(workdir))
+    return json.loads((workdir / f"{workload}.json").read_text())
+
+
+def test_models_of_others_are_used_as_they_lie(tmp_path):
+    """A folder is imported once, into the workdir; what comes is what a run gives."""
+    foreign_folder(tmp_path / "hf", eos_token_id=2)
+    run(tmp_path / "hf", tmp_path / "run")
+    knobs = {"prompts": ("def", "the"), "temperature": 0.0, "max_tokens": 5}
+    one = use("generate", tmp_path / "a", tmp_path / "run", **knobs)
+    other = use("generate", tmp_path / "b", tmp_path / "hf", **knobs)
+    assert one["samples"] == other["samples"]
+    imported = tmp_path / "b" / "model"
+    stamp = (imported / "config.json").stat().st_mtime_ns
+    assert use("generate", tmp_path / "b", tmp_path / "hf", **knobs) == other
+    assert (imported / "config.json").stat().st_mtime_ns == stamp
+    foreign_folder(tmp_path / "hf2")
+    with pytest.raises(InputError, match="one model a workdir"):
+        use("generate", tmp_path / "b", tmp_path / "hf2", **knobs)
+
+
+def test_an_imported_model_chats_by_its_template(tmp_path):
+    foreign_folder(tmp_path / "hf", eos_token_id=2)
+    run(tmp_path / "hf", tmp_path / "run")
+    knobs = {"temperature": 0.0, "max_tokens": 6}
+    chat = use("generate", tmp_path / "chat", tmp_path / "run", chat=True,
+               prompts=("Hello",), **knobs)  # fmt: skip
+    text = loaded(tmp_path / "run").tokenizer.chat(
+        [{"role": "user", "content": "Hello"}]
+    )
+    assert text.startswith("<|im_start|>user\nHello<|im_end|>")
+    spelled = use("generate", tmp_path / "spelled", tmp_path / "run",
+                  prompts=(text,), **knobs)  # fmt: skip
+    (said,), (want,) = chat["samples"], spelled["samples"]
+    assert said["completion"] == want["completion"] and said["prompt"] == "Hello"
+
+
+def test_beams_come_best_first(trained, tmp_path):
+    knobs = {"prompts": ("def ",), "beams": 3, "samples": 2, "max_tokens": 4}
+    made = use("generate", tmp_path / "a", trained, temperature=0.0, **knobs)
+    assert len(made["samples"]) == 2
+    assert made["sampling"] == {"beams": 3, "length_penalty": 1.0}
+    with pytest.raises(InputError, match="temperature 0, as a search"):
+        use("generate", tmp_path / "b", trained, temperature=0.5, **knobs)
+    with pytest.raises(InputError, match="no chat template"):
+        use("generate", tmp_path / "b", trained, chat=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_imported_model_is_scored_on_a_text(tmp_path):
+    """It has no corpus; the likelihood is that of the written-out sum."""
+    foreign_folder(tmp_path / "hf", eos_token_id=2)
+    (tmp_path / "text.txt").write_text("def f(x):\n    return x\n")
+    c = config.debug(config.base())
+    c.workload, c.eval_text = "evaluate", str(tmp_path / "text.txt")
+    c.evaluate.update(model_dir=str(tmp_path / "hf"), tasks=())
+    registry.build("workloads", "evaluate")(c, str(tmp_path / "e"))
+    found = json.loads((tmp_path / "e" / "evaluate.json").read_text())["eval_text"]
+    one = loaded(tmp_path / "e" / "model")
+    ids = [2, *one.tokenizer.encode("def f(x):\n    return x\n"), 2]
+    logits = tiny.logits(one.model, one.params, plain_inputs(np.array([ids[:-1]])))
+    log = jax.nn.log_softmax(logits[0, :, : one.tokenizer.vocab_size])
+    nats = -float(log[np.arange(len(ids) - 1), ids[1:]].sum())
+    np.testing.assert_allclose(found["perplexity"], np.exp(nats / (len(ids) - 1)),
+                               rtol=1e-4)  # fmt: skip
+
+
+def test_a_look_inside_a_model_without_a_first_token(tmp_path):
+    foreign_folder(tmp_path / "hf", eos_token_id=2)
+    use("interpret", tmp_path / "look", tmp_path / "hf", prompt="def f(x):")
+    page = (tmp_path / "look" / "interpret.html").read_text()
+    assert "def" in page and "&lt;bos" not in page

@@ -8,7 +8,8 @@ import re
 import pytest
 from test_tokenizer import CODE, NASTY
 
-from llm.data import foreign_tokenizer, tokenizer, tokenizer_json
+from llm.data import foreign_tokenizer, tokenizer, tokenizer_json, tokens
+from llm.document import Document
 from llm.errors import InputError
 from llm.interop import gguf, gguf_tokenizer, hf_tokenizer
 
@@ -392,3 +393,15 @@ def test_how_text_is_cut_is_recognised():
         tokenizer_json.byte_level(["a"], [], [1], pre="odd")
     with pytest.raises(InputError, match="the merge 'a b'"):
         tokenizer_json.byte_level(["a"], ["a b"], [1], pre="gpt-2")
+
+
+def test_documents_begin_and_end_as_the_tokenizer_says(tmp_path):
+    """One without a token to begin with gets its end alone."""
+    made = foreign_tokenizer.save(tmp_path / "t", byte_level(), rows=0, fields={})
+    text = "def f(x):\n"
+    document = Document("a", text, "made", "a", "code", len(text))
+    tokens.write(tmp_path / "tokens", {"train": [document]}, made, corpus_hash="")
+    split = tokens.open_split(tmp_path / "tokens", "train", made.fingerprint)
+    want = [*made.start(), *made.encode(text), made.ends[0]]
+    assert split.read(0, 0, int(split.lengths[0])).tolist() == want
+    assert made.start() == []

@@ -1,6 +1,7 @@
 """Generation against repeated full forwards; the filters against numpy."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,11 @@ import pytest
 import tiny
 from tiny import V
 
+from llm import registry
 from llm.errors import InputError
 from llm.inference import generate as generation
-from llm.inference.generate import generate
+from llm.inference.beam import beam_search
+from llm.inference.generate import generate, search
 from llm.inference.sampling import Sampling, choose, penalise, restrict
 from llm.nn.contract import plain_inputs
 
@@ -309,3 +312,55 @@ def test_one_compilation_for_all_batches(model, params):
     run(model, params, ["a", "b", "c", "d"], knobs, batch_size=2, max_tokens=40)
     run(model, params, ["e", "f"], knobs, batch_size=2, max_tokens=40)
     assert generation._Decoder.decode._cache_size() == before + 1
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """An encoder-decoder and its parameters."""
+    spec = registry.spec("models", "t5", **registry.module("models", "t5").TINY)
+    of = registry.build("models", spec, vocab_size=V)
+    return of, tiny.params(of, seed=3)
+
+
+def test_an_encoder_decoder_answers_as_by_full_forwards(reader):
+    of, params = reader
+    prompts = ["ab", "the cat sat", "z"]
+    answers = run(of, params, prompts, max_tokens=12)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        source = plain_inputs(np.array([[BOS, *TOKENIZER.encode(prompt), EOS]]))
+        made = [PAD]
+        while len(made) <= 12 and made[-1] != EOS:
+            inputs = plain_inputs(np.array([made]))._replace(source=source)
+            logits = np.array(tiny.logits(of, params, inputs))[0, -1]
+            logits[~ALLOWED] = -np.inf
+            made.append(int(logits.argmax()))
+        ended = made[-1] == EOS
+        want = TOKENIZER.decode([i for i in made[1:] if i != EOS])
+        assert answer == (want, "end" if ended else "length")
+
+
+def test_a_search_of_one_beam_is_greedy(model, params):
+    knobs = {"beams": 1, "best": 1, "max_tokens": 12, "length_penalty": 0.0}
+    made = search(model, params, TOKENIZER, PROMPTS, batch_size=3, **knobs)
+    assert made == run(model, params, PROMPTS, max_tokens=12)
+
+
+def test_a_search_gives_the_best_of_every_prompt(model, params):
+    made = search(
+        model, params, TOKENIZER, ["a", "b"], beams=4, best=3, max_tokens=5
+    )  # fmt: skip
+    assert len(made) == 6 and len({one.text for one in made[:3]}) == 3
+    (found,) = beam_search(
+        model, params, [[BOS, 4]], beams=4, max_tokens=5, ends=(EOS,),
+        forbidden=np.flatnonzero(~ALLOWED).tolist(),
+    )  # fmt: skip
+    want = [TOKENIZER.decode([i for i in b.ids if i != EOS]) for b in found[:3]]
+    assert [one.text for one in made[:3]] == want
+
+
+def test_a_search_is_cut_where_it_stops(model, params):
+    knobs = {"beams": 2, "best": 1, "max_tokens": 8}
+    (whole,) = search(model, params, TOKENIZER, ["a"], **knobs)
+    stop = whole.text[3]
+    (cut,) = search(model, params, TOKENIZER, ["a"], stop=re.escape(stop), **knobs)
+    assert cut == (whole.text[: whole.text.index(stop)], "stop")

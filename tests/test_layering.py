@@ -20,6 +20,7 @@ LAYERS = (
     "report_corpus",
     "objectives evals",
     "inference interop",
+    "network",
     "models",
     "nn",
     "optim checkpoint monitor memory data page plots",

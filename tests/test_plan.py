@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm import config, flops, memory, plan, registry
+from llm import config, flops, memory, network, plan, registry
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs, with_head
 from llm.precision import Policy
 from llm.workloads import plan as workload
-from llm.workloads import train as trainer
 
 GiB = 2**30
 # Llama 3 8B, but for its norms of queries and keys.
@@ -202,9 +201,8 @@ def tiny(**plans):
 def test_parameters_are_those_that_the_trainer_makes():
     c = tiny()
     p = workload.make_plan(c)
-    vocab = trainer.padded_vocab(c.tokenizer.vocab_size)
-    model = registry.build("models", c.model, vocab_size=vocab, policy=Policy())
-    params = jax.eval_shape(lambda: trainer.init_params(model, jax.random.key(0)))
+    made = network.build(c.model, c.objective, Policy(), c.tokenizer.vocab_size)
+    params = jax.eval_shape(made.init, jax.random.key(0))
     assert p["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 

@@ -29,9 +29,12 @@ def init(of, key):
 
 def params(of, seed=0):
     """Random parameters, none of them zero or one as they start."""
-    shapes = nn.meta.unbox(
-        jax.eval_shape(functools.partial(init, of), jax.random.key(0))
-    )
+    return unboxed(functools.partial(init, of), seed)
+
+
+def unboxed(init, seed=0):
+    """The same for any function that makes boxed parameters of a key."""
+    shapes = nn.meta.unbox(jax.eval_shape(init, jax.random.key(0)))
     rng = np.random.default_rng(seed)
 
     def fill(leaf):

@@ -23,7 +23,8 @@ from llm.data import packing
 from llm.data.tokens import TokenSplit
 from llm.errors import InputError
 
-# record {"tokens", "segments", "positions"}: int32 [seq_len + 1] each, and a generator.
+# record {"tokens", "segments", "positions"}: int32 [seq_len + 1] each, and {"labels",
+# "label_names"} of labelled texts; and a generator.
 Features = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 Batch = dict[str, np.ndarray]
 
@@ -158,6 +159,7 @@ def eval_batches(
             nothing = np.zeros(seq_len + 1, np.int32)
             record = {"tokens": nothing + split.manifest["pad_id"]}
             record |= {"segments": nothing, "positions": nothing}
+            record |= {"labels": nothing - 1}
         return features(record, _generator(0, _EVALUATION, i))
 
     def batch(step: int) -> Batch:
@@ -171,10 +173,20 @@ def read_row(split: TokenSplit, plan: packing.Plan, row: int) -> dict[str, np.nd
     """A packed row: `tokens`, `segments` and `positions`, int32 [seq_len + 1].
 
     Segments count the documents of the row from 1, and 0 is padding; positions restart
-    with each of them. Padding ends the last row of the line.
+    with each of them. Padding ends the last row of the line. Of labelled texts also
+    `labels`, int32 [seq_len + 1], places in `label_names`.
     """
-    size = plan.seq_len + 1
     found = packing.spans(plan, row)
+    record = _tokens_of(split, found, plan.seq_len + 1)
+    if split.labels is not None:
+        labels = np.full(plan.seq_len + 1, -1, np.int32)
+        read = [split.read_labels(*span) for span in found]
+        labels[: sum(map(len, read))] = np.concatenate([*read, labels[:0]])
+        record |= {"labels": labels, "label_names": split.manifest["labels"]}
+    return record
+
+
+def _tokens_of(split, found, size: int) -> dict[str, np.ndarray]:
     if len(found) == 1 and found[0].length == size:
         tokens = split.read(*found[0]).astype(np.int32)
         return {"tokens": tokens, "segments": _ones(size), "positions": _count(size)}

@@ -3,6 +3,7 @@
     <split>-00000.bin       token ids, raw little-endian uint16 or uint32
     <split>.offsets.npy     int64 [documents + 1]: where documents start, in all
     <split>.documents.jsonl {"id", "raw_bytes", "text_bytes"} of each document
+    <split>.labels.bin      int16, the label of each token, if documents have labels
     manifest.json           counts, hashes, the fingerprint of the tokenizer
 
 The manifest is written last, so a folder that has one is whole. A document never
@@ -21,6 +22,7 @@ import numpy as np
 from etils import epath
 
 from llm import atomic
+from llm.data import labels
 from llm.data.tokenizer import Tokenizer
 from llm.document import Document
 from llm.errors import InputError
@@ -42,6 +44,8 @@ class TokenSplit:
       ids: document ids.
       raw_bytes: int64 [documents]: UTF-8 bytes of each text before any stage.
       manifest: that of the folder.
+      labels: int16 [tokens]: places in the manifest's `labels`, -1 for none; None for
+        documents without labels.
     """
 
     name: str
@@ -51,6 +55,7 @@ class TokenSplit:
     ids: tuple[str, ...]
     raw_bytes: np.ndarray
     manifest: dict[str, Any]
+    labels: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -66,6 +71,11 @@ class TokenSplit:
         begin -= int(self.starts[shard])
         return self.shards[shard][begin : begin + length]
 
+    def read_labels(self, document: int, start: int, length: int) -> np.ndarray:
+        """The labels of the same tokens; a view."""
+        begin = int(self.offsets[document]) + start
+        return self.labels[begin : begin + length]
+
 
 def write(
     directory: epath.PathLike,
@@ -76,6 +86,7 @@ def write(
     shard_tokens: int = _SHARD_TOKENS,
 ) -> dict[str, Any]:
     """Tokenizes the splits into the folder `directory` and returns the manifest."""
+    names = labels.names_of([d for documents in splits.values() for d in documents])
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     manifest = {
         "dtype": dtype.str,
@@ -85,19 +96,20 @@ def write(
         "pad_id": tokenizer.pad_id,
         "tokenizer": tokenizer.fingerprint,
         "corpus": corpus_hash,
+        "labels": names,
         "splits": {},
     }
     with atomic.folder(directory) as partial:
         for name, documents in splits.items():
             manifest["splits"][name] = _write_split(
-                partial, name, documents, tokenizer, dtype, shard_tokens
+                partial, name, documents, tokenizer, dtype, shard_tokens, names
             )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return manifest
 
 
-def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens):
-    lengths, shards, waiting, filled = [], [], [], 0
+def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names):
+    lengths, shards, waiting, labelled, filled = [], [], [], [], 0
 
     def flush():
         file = f"{name}-{len(shards):05d}.bin"
@@ -105,13 +117,15 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens):
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for ids in _encoded(documents, tokenizer):
+    for document, ids in zip(documents, _encoded(documents, tokenizer), strict=True):
         if waiting and filled + len(ids) > shard_tokens:
             flush()
             filled = 0
         waiting.append(np.asarray(ids, dtype))
         lengths.append(len(ids))
         filled += len(ids)
+        if names:
+            labelled.append(labels.of_tokens(document, ids, tokenizer, names))
     flush()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
     index = io.BytesIO()
@@ -122,7 +136,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens):
         for document, size in zip(documents, sizes, strict=True)
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    return {
+    entry = {
         "documents": len(documents),
         "tokens": int(offsets[-1]),
         "raw_bytes": sum(row["raw_bytes"] for row in rows),
@@ -131,6 +145,10 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens):
         "offsets": _put(folder, f"{name}.offsets.npy", index.getvalue()),
         "ids": _put(folder, f"{name}.documents.jsonl", lines.encode("utf-8")),
     }
+    if names:
+        content = np.concatenate([np.zeros(0, "<i2"), *labelled]).astype("<i2")
+        entry["labels"] = _put(folder, f"{name}.labels.bin", content.tobytes())
+    return entry
 
 
 def _encoded(documents, tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -192,6 +210,8 @@ def open_split(
         rows = [json.loads(line) for line in lines]
         sizes = [shard["tokens"] for shard in entry["shards"]]
         shards = tuple(_mapped(folder / s["file"], dtype) for s in entry["shards"])
+        held = entry.get("labels")
+        marks = _mapped(folder / held["file"], np.dtype("<i2")) if held else None
     except InputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -203,6 +223,7 @@ def open_split(
         offsets=offsets,
         ids=tuple(row["id"] for row in rows),
         raw_bytes=np.array([row["raw_bytes"] for row in rows], np.int64),
+        labels=marks,
         manifest=about,
     )
 
@@ -215,7 +236,8 @@ def verify(directory: epath.PathLike) -> None:
 
 
 def _files(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*entry["shards"], entry["offsets"], entry["ids"]]
+    more = [entry["labels"]] if "labels" in entry else []
+    return [*entry["shards"], entry["offsets"], entry["ids"], *more]
 
 
 def _mapped(path: epath.Path, dtype: np.dtype) -> np.ndarray:

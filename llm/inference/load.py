@@ -7,18 +7,18 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import objective, registry, run_directory
+from llm import network, run_directory
 from llm.checkpoint import restore_params
 from llm.data import tokenizer as tokenizers
-from llm.nn.contract import plain_inputs
-from llm.nn.embed import padded_vocab
+from llm.objective import Objective
 from llm.precision import Policy
 
 
 class Loaded(NamedTuple):
-    """A model, its parameters and tokenizer, and the config it was trained with."""
+    """A model, its objective, parameters, tokenizer, and the config of its training."""
 
     model: Any
+    objective: Objective
     params: Any
     tokenizer: tokenizers.Tokenizer
     config: ConfigDict
@@ -34,21 +34,16 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
     config = ConfigDict(run_directory.load(model_dir)["config"])
     tokenizer = tokenizers.load(epath.Path(model_dir) / "tokenizer")
     policy = Policy(config.train.dtype, device.platform)
-    extra = objective.build(config.objective, tokenizer.vocab_size).extra_tokens
-    vocab_size = padded_vocab(tokenizer.vocab_size + extra)
-    model = registry.build("models", config.model, vocab_size=vocab_size, policy=policy)
-
-    def init():
-        zeros_BT = jax.numpy.zeros((1, 2), jax.numpy.int32)
-        return model.init(jax.random.key(0), plain_inputs(zeros_BT))["params"]
-
+    model, objective, init = network.build(
+        config.model, config.objective, policy, tokenizer.vocab_size, tokenizer
+    )
     here = jax.sharding.SingleDeviceSharding(device)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-        nn.meta.unbox(jax.eval_shape(init)),
+        nn.meta.unbox(jax.eval_shape(init, jax.random.key(0))),
     )
     params, step = restore_params(model_dir, abstract, which=which)
-    return Loaded(model, params, tokenizer, config, step)
+    return Loaded(model, objective, params, tokenizer, config, step)
 
 
 def for_decoding(loaded: Loaded) -> Any:

@@ -225,14 +225,15 @@ class BERT(nn.Module):
         x_BTD = self.embed_dropout(self.embed_norm(x_BTD), inputs.index_B, train)
         x_BTD, _, seen = self.stack(x_BTD, None, None, inputs, train, capture)
         if self.is_initializing():
-            if self.mlm_head:
-                self.head(x_BTD)
+            self.head(x_BTD)
             if self.pooler:
                 self.next_sentence(x_BTD)
         return Output(x_BTD, cache, seen=seen)
 
-    def head(self, hidden_BTD: jax.Array) -> Head:
-        """What makes logits of masked tokens."""
+    def head(self, hidden_BTD: jax.Array) -> Head | None:
+        """What makes logits of masked tokens; None without `mlm_head`."""
+        if not self.mlm_head:
+            return None
         y_BTD = self.head_norm(ACTIVATIONS["gelu"](self.head_dense(hidden_BTD)))
         return Head(y_BTD, self.embed.embedding.T, self.head_bias)
 

@@ -5,7 +5,8 @@
 A model is a Linen module with
 
     __call__(inputs, cache=None, train=False, capture=()) -> Output   never logits
-    head(hidden_BTD) -> Head                what makes logits of the hidden states
+    head(hidden_BTD) -> Head                what makes logits of the hidden states; None
+                                            of an encoder that only reads
     init_cache(batch, length) -> cache      see nn/cache.py; absent from encoders; also
                                             given the source's length if it has one
     encode(source)                          of an encoder-decoder, which calls it itself
@@ -78,7 +79,12 @@ def plain_inputs(tokens_BT: jax.Array) -> Inputs:
     return Inputs(tokens_BT, positions_BT, ones_BT, jnp.arange(B, dtype=jnp.int32))
 
 
-def with_head(model: nn.Module) -> Callable[..., tuple[Output, Head]]:
+def has_head(model: nn.Module) -> bool:
+    """Whether a model predicts tokens; some encoders only read."""
+    return getattr(model, "mlm_head", True)
+
+
+def with_head(model: nn.Module) -> Callable[..., tuple[Output, Head | None]]:
     """`apply(params, inputs, train=False, rngs=None)` -> (Output, Head).
 
     Losses take the head apart from its logits, so that those of a whole batch need

@@ -4,17 +4,20 @@ import json
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, importing, registry, run_directory
-from llm.data import corpus
+from llm import train as training
+from llm.data import corpus, loader, tokens
 from llm.data.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
 from llm.inference import load, sampling
 from llm.inference.generate import generate
 from llm.inference.score import rolling_scorer
+from llm.nn.contract import with_head
 from llm.task import Context, Generate, Rolling, Task
 
 
@@ -29,6 +32,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
+    _check_kind(loaded.config.model.name, c)
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
     corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
@@ -51,6 +55,10 @@ def run(c: ConfigDict, workdir: str) -> None:
         task = registry.build("evals", knobs, context=context)
         result |= perform(task, answer)
         print(_line(name, result), flush=True)
+    if e.objective:
+        result["objective"] = _objective(loaded, model_dir, c)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in result["objective"].items())
+        print(f"{loaded.config.objective.name}: {shown}", flush=True)
     if c.eval_text:
         task = registry.build("evals", "perplexity", context=outside)
         result["eval_text"] = {"path": c.eval_text, **perform(task, answer)}
@@ -78,6 +86,20 @@ def check(c: ConfigDict) -> None:
         raise InputError(got=f"evaluate.batch_size {e.batch_size}", want="1 or more")
     if c.eval_text:
         _read(c.eval_text)
+    if not e.model_dir:
+        _check_kind(c.model.name, c)
+
+
+def _check_kind(model: str, c: ConfigDict) -> None:
+    """Raises InputError where a model gives texts no likelihood that is asked for."""
+    kind = registry.module("models", model).KIND
+    asked = [*c.evaluate.tasks, *["eval_text"] * bool(c.eval_text)]
+    if asked and kind != "causal":
+        raise InputError(
+            got=f"{', '.join(asked)} of a {model}, which is {kind}",
+            want="a causal model, or the figures of its own objective",
+            do="evaluate.tasks=() and evaluate.objective=True",
+        )
 
 
 def perform(task: Task, answer: Any) -> dict[str, Any]:
@@ -134,6 +156,27 @@ def _answerer(loaded: load.Loaded, c: ConfigDict):
         return answers
 
     return answer
+
+
+def _objective(loaded: load.Loaded, model_dir: str, c: ConfigDict) -> dict[str, float]:
+    """Means of the objective over the tokens of the split: loss, accuracy, ..."""
+    e, policy = c.evaluate, loaded.model.policy
+    split = tokens.open_split(
+        epath.Path(model_dir) / "tokens", e.split, loaded.tokenizer.fingerprint
+    )
+    rows = loader.eval_batches(
+        split,
+        seq_len=loaded.config.train.seq_len,
+        batch_size=e.batch_size,
+        features=loaded.objective.features,
+    )
+    apply = with_head(loaded.model)
+    sums = jax.jit(training.build_validate(apply, loaded.objective, policy))
+    total: dict[str, np.ndarray] = {}
+    for batch in rows:
+        for name, pair in jax.device_get(sums(loaded.params, batch)).items():
+            total[name] = total.get(name, 0.0) + np.array(pair, np.float64)
+    return {name: float(x / max(weight, 1.0)) for name, (x, weight) in total.items()}
 
 
 def _outside(path: str, trained: ConfigDict) -> list[Document]:

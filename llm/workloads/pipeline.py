@@ -26,14 +26,15 @@ STAGES = {
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""
-    for stage in STAGES:
+    stages = _wanted(c)
+    for stage in stages:
         registry.module("workloads", stage).check(c)
     devices = jax.devices()
     run_directory.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
-    for number, stage in enumerate(STAGES, start=1):
-        title = f"[{number}/{len(STAGES)}] {stage}"
+    for number, stage in enumerate(stages, start=1):
+        title = f"[{number}/{len(stages)}] {stage}"
         made = (f"{stage}.json", *STAGES[stage])
         if all((epath.Path(workdir) / name).exists() for name in made):
             print(f"{title}: done before", flush=True)
@@ -44,3 +45,13 @@ def run(c: ConfigDict, workdir: str) -> None:
         print(f"{title}: {units.duration(time.perf_counter() - start)}", flush=True)
         report.write(workdir)
     print(f"report: {report.write(workdir)}")
+
+
+def _wanted(c: ConfigDict) -> list[str]:
+    """The stages for this model: not all of them are evaluated, or write texts."""
+    e = c.evaluate
+    unwanted = {
+        "evaluate": not (e.tasks or e.objective or c.eval_text),
+        "generate": not c.generate.prompts,
+    }
+    return [stage for stage in STAGES if not unwanted.get(stage)]

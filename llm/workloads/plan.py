@@ -13,12 +13,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, flops, optim, plan, registry, sharding, tree, units
+from llm import atomic, flops, network, optim, plan, registry, sharding, tree, units
 from llm import objective as objectives
 from llm import train as training
 from llm.errors import InputError
-from llm.nn.contract import plain_inputs, with_head
-from llm.nn.embed import padded_vocab
+from llm.nn.contract import with_head
 from llm.precision import Policy
 
 
@@ -52,12 +51,12 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         )  # fmt: skip
     platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
     policy = Policy(c.train.dtype, platform)
-    objective = objectives.build(c.objective, c.tokenizer.vocab_size)
-    vocab_size = padded_vocab(c.tokenizer.vocab_size + objective.extra_tokens)
-    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
+    model, objective, init = network.build(
+        c.model, c.objective, policy, c.tokenizer.vocab_size
+    )
     mesh = plan.planned_mesh(c.mesh, chips * chip.devices)
     shapes = objectives.row_shapes(objective, c.train.seq_len)
-    state, need = _memory(c, model, objective, shapes, policy, mesh)
+    state, need = _memory(c, model, objective, init, shapes, mesh)
 
     seq_len = c.train.seq_len
     kind = registry.module("models", c.model.name).KIND
@@ -118,13 +117,9 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     return result
 
 
-def _memory(c: ConfigDict, model: Any, objective, shapes, policy: Policy, mesh: Any):
+def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
     """(abstract training state, memory of a step), as the trainer would build them."""
-    apply = with_head(model)
-
-    def init(key):
-        return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
-
+    apply, policy = with_head(model), model.policy
     axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
     factor = optim.schedule(steps=1000, **c.schedule)

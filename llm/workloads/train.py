@@ -15,7 +15,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, flops, optim, registry, run_directory, sharding, tree, units
+from llm import (
+    atomic,
+    flops,
+    network,
+    optim,
+    registry,
+    run_directory,
+    sharding,
+    tree,
+    units,
+)
 from llm import objective as objectives
 from llm import train as training
 from llm.checkpoint import Checkpoints
@@ -24,8 +34,7 @@ from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
-from llm.nn.contract import plain_inputs, with_head
-from llm.nn.embed import padded_vocab
+from llm.nn.contract import has_head, with_head
 from llm.precision import Policy
 
 
@@ -42,9 +51,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     console_line = functools.partial(print, flush=True)
 
     tokenizer, train_split, validation_split = _open_data(workdir)
-    objective = objectives.build(c.objective, tokenizer.vocab_size, tokenizer)
-    vocab_size = padded_vocab(tokenizer.vocab_size + objective.extra_tokens)
-    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
+    model, objective, init = network.build(
+        c.model, c.objective, policy, tokenizer.vocab_size, tokenizer
+    )
     apply = with_head(model)
 
     hosts = (jax.process_index(), jax.process_count())
@@ -66,7 +75,6 @@ def run(c: ConfigDict, workdir: str) -> None:
         hosts=hosts,
     )
 
-    init = functools.partial(init_params, model)
     axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
@@ -156,10 +164,15 @@ def check(c: ConfigDict) -> None:
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
     length(t, rows_per_epoch=1)
     policy = Policy(t.dtype, devices[0].platform, len(devices))
-    objective = objectives.build(c.objective, c.tokenizer.vocab_size)
-    vocab_size = padded_vocab(c.tokenizer.vocab_size + objective.extra_tokens)
-    model = registry.build("models", c.model, vocab_size=vocab_size, policy=policy)
+    model, objective, init = network.build(
+        c.model, c.objective, policy, c.tokenizer.vocab_size
+    )
     check_pair(c, objective)
+    if objective.predicts_tokens and not has_head(model):
+        raise InputError(
+            got=f"objective {c.objective.name!r} with a {c.model.name} without a head",
+            want="model.mlm_head=True",
+        )
     _check_length(model, objectives.row_shapes(objective, t.seq_len))
     for field in ("decay", "freeze"):
         try:
@@ -169,7 +182,6 @@ def check(c: ConfigDict) -> None:
                 got=f"optimizer.{field} {c.optimizer[field]!r} ({error})",
                 want="a regular expression",
             ) from error
-    init = functools.partial(init_params, model)
     axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     _optimizer(c, optim.schedule(steps=1, **c.schedule), axes, policy)
 
@@ -177,11 +189,6 @@ def check(c: ConfigDict) -> None:
 def _optimizer(c: ConfigDict, factor, axes, policy: Policy):
     knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
     return optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
-
-
-def init_params(model: Any, key: jax.Array) -> Any:
-    """New parameters in their boxes; shapes do not depend on the batch."""
-    return model.init(key, plain_inputs(np.zeros((1, 2), np.int32)))["params"]
 
 
 def length(t: ConfigDict, rows_per_epoch: int) -> int:
@@ -206,13 +213,18 @@ def check_pair(c: ConfigDict, objective: Any) -> None:
         fitting = [
             name
             for name in registry.choices("objectives")
-            if kind in objectives.build(name, c.tokenizer.vocab_size).kinds
+            if kind in _smallest(name, c.tokenizer.vocab_size).kinds
         ]
         raise InputError(
             got=f"objective {c.objective.name!r}, which needs a model that is "
             f"{' or '.join(objective.kinds)}; {c.model.name!r} is {kind}",
             want=f"one of {', '.join(fitting)}",
         )
+
+
+def _smallest(name: str, vocab_size: int) -> Any:
+    knobs = registry.module("objectives", name).TINY
+    return objectives.build({"name": name, **knobs}, vocab_size)
 
 
 def _check_length(model: Any, shapes: dict[str, Any]) -> None:

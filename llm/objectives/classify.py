@@ -1,0 +1,133 @@
+"""Classification: which class a text, or each of its tokens, belongs to.
+
+A classifier of the hidden states, a kernel and a bias, is trained with the model, from
+the labels that `stages/label.py` and its like give to documents. Where it is asked
+decides what it is: a text is asked about once, at its first token (for a model that
+sees both ways) or its last (for one that sees the past), and `every` asks at every
+token that has a label. Rows may hold several documents: each is asked about on its own,
+in every row that holds enough of it, by what of it stands there.
+
+`B batch, T tokens, D width, C classes`
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llm.errors import InputError
+from llm.losses import Head, cross_entropy
+from llm.nn.contract import Inputs
+from llm.objective import Objective
+
+TINY = {"classes": ("code", "prose"), "least": 1}
+ASK = ("first", "last", "every")
+
+
+def make(
+    *,
+    classes: tuple[str, ...] = (),
+    ask: str = "last",
+    least: int = 8,
+    vocab_size: int,
+    tokenizer: Any = None,
+) -> Objective:
+    """Classification.
+
+    Args:
+      classes: labels to tell apart; texts and tokens with others are not asked about.
+      ask: where: at the 'first' or 'last' token of a text, or at 'every' one.
+      least: tokens of a text that a row must hold to be asked about it, as rows are cut
+        anywhere; 'every' asks in any case.
+
+    Raises:
+      InputError: fewer than two classes, or no such place.
+    """
+    del vocab_size, tokenizer
+    if len(set(classes)) < max(len(classes), 2):
+        raise InputError(
+            got=f"objective.classes {tuple(classes)}", want="two different ones or more"
+        )
+    if ask not in ASK:
+        raise InputError(got=f"objective.ask {ask!r}", want=f"one of {', '.join(ASK)}")
+    number = {name: i for i, name in enumerate(classes)}
+
+    def features(record, rng):
+        tokens, segments = record["tokens"][:-1], record["segments"][:-1]
+        targets = _classes(record, number)[:-1]
+        asked = (segments > 0) & (targets >= 0)
+        if ask != "every":
+            asked &= _ends(segments, ask == "first") & (_sizes(segments) >= least)
+        return {
+            "tokens": tokens,
+            "targets": np.maximum(targets, 0),
+            "positions": record["positions"][:-1],
+            "segments": segments,
+            "weights": asked.astype(np.int32),
+        }
+
+    def extend(key, params, width):
+        kernel_DC = jax.random.normal(key, (width, len(classes))) * width**-0.5
+        own = {
+            "kernel": nn.LogicallyPartitioned(kernel_DC, names=("embed", "classes")),
+            "bias": nn.LogicallyPartitioned(
+                jnp.zeros(len(classes)), names=("classes",)
+            ),
+        }
+        return {**params, "classifier": own}
+
+    def loss(apply, params, batch, *, rngs=None, policy):
+        inputs = Inputs(
+            batch["tokens"], batch["positions"], batch["segments"], batch["index"]
+        )
+        output, _ = apply(params, inputs, train=rngs is not None, rngs=rngs)
+        own = params["classifier"]
+        head = Head(output.hidden_BTD, own["kernel"], own["bias"])
+        weights_BT = batch["weights"].astype(jnp.float32)
+        total, sums = cross_entropy(head, batch["targets"], weights_BT, policy=policy)
+        weight = weights_BT.sum()
+        metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
+        for name, (value, its_weight) in output.sums.items():
+            metrics[name] = (value, its_weight)
+            if name.endswith("_loss"):
+                total = total + value * (weight / jnp.maximum(its_weight, 1.0))
+        return total, weight, metrics
+
+    return Objective(
+        kinds=("causal", "masked"),
+        features=features,
+        loss=loss,
+        predicts_tokens=False,
+        extend=extend,
+    )
+
+
+def _classes(record: dict[str, Any], number: dict[str, int]) -> np.ndarray:
+    """The class of each token of a record, -1 where it has none of ours."""
+    if "labels" not in record:
+        raise InputError(
+            got="objective 'classify' with texts that have no labels",
+            want="a stage in data.stages that gives them, such as label",
+        )
+    names = record.get("label_names", ())
+    if names and not number.keys() & set(names):
+        raise InputError(
+            got=f"objective.classes {', '.join(number)}",
+            want=f"labels of these texts: {', '.join(names)}",
+        )
+    # The last one stands for -1, no label.
+    table = np.array([*(number.get(name, -1) for name in names), -1], np.int32)
+    return table[record["labels"]]
+
+
+def _sizes(segments: np.ndarray) -> np.ndarray:
+    """The number of tokens of each token's segment."""
+    return np.bincount(segments)[segments]
+
+
+def _ends(segments: np.ndarray, first: bool) -> np.ndarray:
+    """Where the segments of a row begin, or where they end."""
+    changes = segments[1:] != segments[:-1]
+    return np.concatenate([[True], changes] if first else [changes, [True]])
