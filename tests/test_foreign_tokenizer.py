@@ -1,5 +1,6 @@
 """Tokenizers of others behind our facade, and ours in the form of others."""
 
+import hashlib
 import json
 import pathlib
 import random
@@ -203,6 +204,31 @@ def test_the_tokenizer_says_how_a_text_begins(tmp_path):
     ]
 
 
+def test_the_tokenizer_says_what_stands_behind_a_text(tmp_path):
+    given = with_space_prefix()
+    for asked, finish in ((None, []), (False, []), (True, [2])):
+        settings = json.loads(given["tokenizer_config.json"])
+        settings |= {} if asked is None else {"add_eos_token": asked}
+        given["tokenizer_config.json"] = json.dumps(settings)
+        made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+        assert (made.finish(), made.ends) == (finish, (2,))
+        assert tokenizer.load(tmp_path / "t").finish() == finish
+        again = through_gguf(made, tmp_path)
+        assert (again.start(), again.finish(), again.ends) == ([1], finish, (2,))
+
+
+def test_tokenizers_that_older_imports_wrote(tmp_path):
+    made = foreign_tokenizer.save(tmp_path / "t", byte_level(), rows=1, fields={})
+    path = tmp_path / "t" / "tokenizer.json"
+    about = json.loads(path.read_text())
+    del about["finishes"], about["fingerprint"]
+    held = json.loads(made.files["tokenizer.json"])
+    identity = json.dumps([held, about], sort_keys=True).encode()
+    about["fingerprint"] = hashlib.sha256(identity).hexdigest()[:32]
+    path.write_text(json.dumps(about))
+    assert tokenizer.load(tmp_path / "t").finish() == []
+
+
 def test_ids_that_only_the_model_names(tmp_path):
     given = byte_level() | {"tokenizer_config.json": "{}"}
     fields = {"bos_token_id": 0, "eos_token_id": 2}
@@ -212,7 +238,9 @@ def test_ids_that_only_the_model_names(tmp_path):
 
 def test_word_pieces(tmp_path):
     made = foreign_tokenizer.save(tmp_path / "t", word_piece(), rows=300, fields={})
-    assert made.piece_bytes is None and made.start() == [2]
+    assert made.piece_bytes is None and (made.start(), made.finish()) == ([2], [3])
+    # It has no end of texts but that.
+    assert (made.eos_id, made.ends) == (-1, (3,))
     ids = made.encode("the cat sat")
     assert (
         made.decode(ids) == "the cat sat" and made.decode_bytes(ids) == b"the cat sat"
@@ -323,7 +351,7 @@ def test_transformers_encodes_as_ours(ours, tmp_path):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("maker", [byte_level, with_space_prefix])
+@pytest.mark.parametrize("maker", [byte_level, with_space_prefix, word_piece])
 def test_facade_equals_transformers(maker, tmp_path):
     transformers = pytest.importorskip("transformers")
     given = maker()
@@ -334,7 +362,8 @@ def test_facade_equals_transformers(maker, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
     for text in [t for t in NASTY if t]:
-        assert theirs.encode(text) == made.start() + made.encode(text), repr(text)
+        whole = made.start() + made.encode(text) + made.finish()
+        assert theirs.encode(text) == whole, repr(text)
     if made.chat_template:
         messages = [{"role": "user", "content": "a\nb"}]
         want = theirs.apply_chat_template(

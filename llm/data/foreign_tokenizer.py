@@ -60,6 +60,7 @@ class ForeignTokenizer:
     bos_id: int
     eos_id: int
     starts: tuple[int, ...]
+    finishes: tuple[int, ...]
     ends: tuple[int, ...]
     never: tuple[int, ...]
     piece_bytes: tuple[bytes, ...] | None
@@ -70,6 +71,13 @@ class ForeignTokenizer:
     def start(self) -> list[int]:
         """The ids that a text begins with; many tokenizers have none."""
         return list(self.starts)
+
+    def finish(self) -> list[int]:
+        """The ids that the library puts behind a text, such as [SEP]; most have none.
+
+        A model that goes on with a text must not be given them.
+        """
+        return list(self.finishes)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing added at its ends."""
@@ -261,30 +269,37 @@ def _about(library, files, rows, fields) -> dict[str, Any]:
         listed = [i for i in _listed(fields.get(f"{name}_token_id")) if 0 <= i < size]
         ids[f"{name}_id"] = known.get(text, listed[0] if listed else -1)
     ends = [ids["eos_id"], *_listed(fields.get("eos_token_id"))]
-    starts, bos = _starts(library), ids["bos_id"]
-    asked = settings.get("add_bos_token")
-    if asked is True and bos >= 0 and bos not in starts:
-        starts = [bos, *starts]
-    if asked is False:
-        starts = [i for i in starts if i != bos]
+    starts, finishes = _around(library)
+    starts = _as_asked(starts, ids["bos_id"], settings.get("add_bos_token"))
+    finishes = _as_asked(finishes, ids["eos_id"], settings.get("add_eos_token"))
+    ends = [i for i in dict.fromkeys(ends) if 0 <= i < size]
     return {
         "kind": KIND,
         "vocab_size": size,
         "rows": rows,
         **ids,
         "starts": starts,
-        "ends": [i for i in dict.fromkeys(ends) if 0 <= i < size],
+        "finishes": finishes,
+        # An encoder has no end of texts, but what stands there.
+        "ends": ends or finishes,
     }
 
 
-def _starts(library) -> list[int]:
-    """What the library puts before a text when it is asked for special tokens."""
+def _around(library) -> tuple[list[int], list[int]]:
+    """What the library puts before and behind a text when asked for special tokens."""
     plain = library.encode("a", add_special_tokens=False).ids
     whole = library.encode("a", add_special_tokens=True).ids
     for at in range(len(whole) - len(plain) + 1):
         if whole[at : at + len(plain)] == plain:
-            return whole[:at]
-    return []
+            return whole[:at], whole[at + len(plain) :]
+    return [], []
+
+
+def _as_asked(around: list[int], token: int, asked: Any) -> list[int]:
+    """With the token, or without it; as it is where the settings do not say."""
+    if asked is True and token >= 0 and token not in around:
+        return [token, *around]
+    return [i for i in around if i != token] if asked is False else around
 
 
 def _made(library, files, about) -> ForeignTokenizer:
@@ -300,6 +315,7 @@ def _made(library, files, about) -> ForeignTokenizer:
         vocab_size=size,
         **{f"{name}_id": about[f"{name}_id"] for name in _SPECIAL},
         starts=tuple(about["starts"]),
+        finishes=tuple(about.get("finishes", ())),  # older runs do not say
         ends=tuple(about["ends"]),
         never=tuple(i for i in range(size) if i not in known or i >= rows),
         piece_bytes=contents,

@@ -86,6 +86,10 @@ class Tokenizer:
         """The ids that a text begins with."""
         return [self.bos_id]
 
+    def finish(self) -> list[int]:
+        """The ids that stand behind every text: none; EOS ends documents."""
+        return []
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without BOS and EOS; InputError for lone surrogates."""
         return self.encode_batch([text])[0]

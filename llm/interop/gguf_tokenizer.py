@@ -72,6 +72,7 @@ def read(held: gguf.File) -> tuple[dict[str, str], dict[str, Any]]:
         f"{name}_token": tokens[number] for name, number in ids.items() if number >= 0
     }
     settings["add_bos_token"] = bool(start)
+    settings["add_eos_token"] = keys.get(f"{_KEY}add_eos_token") is True
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["clean_up_tokenization_spaces"] = False
     if isinstance(keys.get(_TEMPLATE), str):
@@ -130,7 +131,7 @@ def keys(tokenizer: Tokenizer | ForeignTokenizer) -> dict[str, Any]:
     if len(tokenizer.ends) > 1:
         found["eot_token_id"] = tokenizer.ends[1]
     found["add_bos_token"] = bool(tokenizer.start())
-    found["add_eos_token"] = False
+    found["add_eos_token"] = tokenizer.eos_id in tokenizer.finish()
     made = {_KEY + key: value for key, value in found.items()}
     template = getattr(tokenizer, "chat_template", "")
     return made | ({_TEMPLATE: template} if template else {})
