@@ -170,6 +170,21 @@ def base() -> ConfigDict:
     # Texts that end a sample.
     c.generate.stop = ()
 
+    c.embed = ConfigDict()
+    # As generate.model_dir.
+    c.embed.model_dir = ""
+    # The texts: a file with one a line, or the texts themselves.
+    c.embed.path = ""
+    c.embed.texts = ()
+    # How tokens make a vector: mean, first or last; and whether its length is made 1.
+    c.embed.pooling = "mean"
+    c.embed.normalise = True
+    # Tokens of a text that are read; 0 is as many as the model was trained with.
+    c.embed.max_tokens = 0
+    # Texts at once, and how many pairs of texts that are alike are printed.
+    c.embed.batch_size = 32
+    c.embed.pairs = 5
+
     c.interpret = ConfigDict()
     # As generate.model_dir.
     c.interpret.model_dir = ""

@@ -1,0 +1,124 @@
+"""Texts as vectors: embeddings.npy, a row a text, and embed.json."""
+
+import io
+import json
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, importing, run_directory
+from llm.errors import InputError
+from llm.inference import load
+from llm.inference.embed import POOLINGS, embedder
+
+_BLOCK = 1024  # texts compared with all others at once
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Embeds the texts of `c.embed` and prints those that are most alike."""
+    texts = check(c)
+    e = c.embed
+    device, host = jax.devices()[0], jax.devices("cpu")[0]
+    # First, so that a wrong path leaves nothing behind.
+    loaded = load.load(importing.run_of(e.model_dir or workdir, workdir, host), device)
+    embed = embedder(
+        loaded.model,
+        loaded.params,
+        loaded.tokenizer,
+        pooling=e.pooling,
+        normalise=e.normalise,
+        max_tokens=e.max_tokens or loaded.config.train.seq_len,
+        batch_size=e.batch_size,
+    )
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
+    vectors_ND, cut = embed(texts)
+    pairs = most_alike(vectors_ND, e.pairs)
+    for one, other, cosine in pairs:
+        print(f"{cosine:.3f}  {texts[one]}\n       {texts[other]}")
+    print(f"{len(texts)} texts as vectors of {vectors_ND.shape[1]}, {cut} cut to fit")
+    root = epath.Path(workdir)
+    held = io.BytesIO()
+    np.save(held, vectors_ND, allow_pickle=False)
+    atomic.write_bytes(root / "embeddings.npy", held.getvalue())
+    result = {
+        "texts": len(texts),
+        "width": vectors_ND.shape[1],
+        "cut": cut,
+        "step": loaded.step,
+        "most_alike": [
+            {"texts": [texts[one], texts[other]], "cosine": cosine}
+            for one, other, cosine in pairs
+        ],
+    }
+    atomic.write_text(root / "embed.json", json.dumps(result, indent=1) + "\n")
+
+
+def check(c: ConfigDict) -> list[str]:
+    """The texts to embed.
+
+    Raises:
+      InputError: no texts, an empty one, a file that cannot be read, or wrong knobs.
+    """
+    e = c.embed
+    if e.pooling not in POOLINGS:
+        raise InputError(
+            got=f"embed.pooling {e.pooling!r}", want=f"one of {', '.join(POOLINGS)}"
+        )
+    if e.batch_size < 1 or e.max_tokens < 0 or e.pairs < 0:
+        raise InputError(
+            got=f"embed.batch_size {e.batch_size}, max_tokens {e.max_tokens} and pairs "
+            f"{e.pairs}",
+            want="a batch of 1 or more, and none below 0",
+        )
+    if bool(e.path) == bool(e.texts):
+        raise InputError(
+            got="embed.path and embed.texts" if e.path else "no texts",
+            want="embed.path, a file with a text a line, or embed.texts",
+        )
+    texts = _lines(e.path) if e.path else list(e.texts)
+    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    if empty or not texts:
+        where = f"text {empty[0]}" if empty else "no text at all"
+        raise InputError(
+            got=f"{where} in {e.path or 'embed.texts'}"
+            + (" without a word" if empty else ""),
+            want="one or more texts, none of them empty",
+            do="remove empty lines: a row of embeddings.npy is a line",
+        )
+    return texts
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        text = epath.Path(path).read_text()
+    except OSError as error:
+        raise InputError(
+            got=f"{path} ({error.strerror or error})", want="a file with a text a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            got=f"{path}, which is not UTF-8", want="a file with a text a line"
+        ) from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def most_alike(vectors_ND: np.ndarray, count: int) -> list[tuple[int, int, float]]:
+    """The `count` pairs of vectors with the largest cosines, largest first."""
+    size_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    unit_ND = vectors_ND / np.maximum(size_N1, 1e-12)
+    best: list[tuple[int, int, float]] = []
+    for first in range(0, len(unit_ND), _BLOCK):
+        cosine_BN = unit_ND[first : first + _BLOCK] @ unit_ND.T
+        # Each pair once, and nothing with itself.
+        rows, columns = np.indices(cosine_BN.shape, sparse=True)
+        cosine_BN[columns <= rows + first] = -np.inf
+        flat = cosine_BN.reshape(-1)
+        for at in np.argsort(-flat, kind="stable")[:count]:
+            if flat[at] > -np.inf:
+                one, other = divmod(int(at), len(unit_ND))
+                best.append((first + one, other, float(flat[at])))
+    return sorted(best, key=lambda pair: -pair[2])[:count]
