@@ -41,6 +41,12 @@ setup(
         "test": ["pytest>=8", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.
         "hf": ["gguf>=0.17", "jinja2>=3.1", "tokenizers>=0.21"],
-        "oracle": ["torch==2.13.0", "transformers>=5", "tensorboard>=2.18"],
+        # accelerate: transformers asks for it when it reads GGUF.
+        "oracle": [
+            "accelerate>=1.10",
+            "tensorboard>=2.18",
+            "torch==2.13.0",
+            "transformers>=5",
+        ],
     },
 )

