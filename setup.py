@@ -38,7 +38,7 @@ setup(
         "serve": [],
         "eval": [],
         "wandb": ["wandb"],
-        "test": ["pytest>=8", "ruff>=0.6"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.
         "hf": ["gguf>=0.17", "jinja2>=3.1", "tokenizers>=0.21"],
         # accelerate: transformers asks for it when it reads GGUF.

@@ -34,4 +34,5 @@ if [ -n "$all" ]; then
   # The last -m wins: everything but what belongs to the nightly run.
   rest=(-m "not slow" ${rest[@]+"${rest[@]}"})
 fi
-exec "$PYTHON" -m pytest ${rest[@]+"${rest[@]}"}
+# Two processes, each of which takes whole files: most of the time is compilation.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile ${rest[@]+"${rest[@]}"}

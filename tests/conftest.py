@@ -7,6 +7,8 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Most of the time goes into compiling for shapes that run in no time.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

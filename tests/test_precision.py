@@ -10,7 +10,7 @@ import pytest
 
 import llm
 from llm.nn.weights import einsum
-from llm.precision import FLOAT32, Policy, matmul, row_major, transposed
+from llm.precision import FLOAT32, Half, Policy, matmul, row_major, transposed
 
 SIZES = dict(zip("BTDNHFVKE", (2, 5, 6, 4, 3, 7, 9, 2, 8), strict=True))
 SOURCE = pathlib.Path(llm.__file__).parent
@@ -113,3 +113,34 @@ def test_products_and_layouts(policy):
     turned = jax.jit(lambda a: transposed(a, policy))(a_MK)
     assert turned.dtype == policy.operands
     np.testing.assert_array_equal(np.asarray(turned, np.float64), a.swapaxes(-1, -2))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_halves_stand_for_rounded_numbers(rows):
+    """Products and look-ups against numpy in float64 with the rounded array."""
+    rng = np.random.default_rng(rows)
+    x_MK = rng.normal(size=(rows, 40)).astype(np.float32)
+    w_KN = rng.normal(size=(40, 24)).astype(np.float32)
+    rounded_KN = np.asarray(jnp.asarray(w_KN, jnp.bfloat16), np.float64)
+    half = Half.of(jnp.asarray(w_KN))
+    assert half.bits.dtype == jnp.uint16 and half.shape == (40, 24)
+    few = rows < 16
+    x = x_MK if few else np.asarray(jnp.asarray(x_MK, jnp.bfloat16), np.float64)
+    got = matmul(x_MK, half, FLOAT32)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, x @ rounded_KN, rtol=1e-5, atol=1e-4)
+    other = matmul(x_MK[:, :24], half.T, FLOAT32)
+    np.testing.assert_allclose(other, x[:, :24] @ rounded_KN.T, rtol=1e-5, atol=1e-4)
+    ids = np.array([[0, 39, 99]])
+    np.testing.assert_array_equal(half.take(ids), rounded_KN[[[0, 39, 39]]])
+    folded = einsum(
+        "BTD,DNH->BTNH", x_MK[None], Half.of(w_KN.reshape(40, 4, 6)), FLOAT32
+    )
+    np.testing.assert_allclose(
+        folded, (x @ rounded_KN).reshape(1, rows, 4, 6), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_halves_where_nobody_expects_them_are_refused():
+    with pytest.raises(TypeError):
+        jnp.add(Half.of(jnp.ones(3)), 1.0)

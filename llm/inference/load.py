@@ -1,5 +1,6 @@
 """A trained run directory as a model to use."""
 
+import re
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -7,11 +8,14 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import network, run_directory
+from llm import network, run_directory, tree
 from llm.checkpoint import restore_params
 from llm.data import tokenizer as tokenizers
 from llm.objective import Objective
-from llm.precision import Policy
+from llm.precision import Half, Policy
+
+_CACHED = 2**25  # bytes of parameters that a CPU may hold near itself
+_MATRICES = re.compile(r".*/kernel|embed/embedding")
 
 
 class Loaded(NamedTuple):
@@ -46,12 +50,31 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
     return Loaded(model, objective, params, tokenizer, config, step)
 
 
-def for_decoding(loaded: Loaded) -> Any:
-    """The model with the policy to generate with.
+def for_decoding(loaded: Loaded) -> tuple[Any, Any]:
+    """The model and its parameters in the form to generate with.
 
     One token at a time is a product with a vector, which a CPU does far slower in
-    bfloat16 than in float32.
+    bfloat16 than in float32. So there the model works in float32, and if it is one of
+    bfloat16 and too large for the cache, its matrices are halves, which come from
+    memory in half the time.
     """
-    policy = loaded.model.policy
-    dtype = "float32" if policy.platform == "cpu" else policy.dtype
-    return loaded.model.clone(policy=Policy(dtype, policy.platform))
+    policy, params = loaded.model.policy, loaded.params
+    if policy.platform != "cpu":
+        return loaded.model, params
+    if policy.dtype == "bfloat16" and tree.size_bytes(params) > _CACHED:
+        params = _halved(params)
+    return loaded.model.clone(policy=Policy("float32", "cpu")), params
+
+
+def _halved(params: Any) -> Any:
+    """Matrices as halves, but for experts, which are multiplied in another way, and
+    for what chooses among them."""
+    names = tree.named_leaves(params)
+    experts = tuple({n.partition("router/")[0] for n in names if "router/" in n})
+    half = jax.jit(Half.of)
+
+    def halved(name, x):
+        wanted = _MATRICES.fullmatch(name) and not name.startswith(experts)
+        return half(x) if wanted else x
+
+    return tree.map_named(halved, params)

@@ -167,13 +167,16 @@ class CrossAttention(nn.Module):
             return _project(name, given, self.heads, self.head_dim, self.policy)
 
         if source_BSD is not None:
-            made = KeyValues(project("key", source_BSD), project("value", source_BSD))
+            made = KeyValues.of(
+                project("key", source_BSD), project("value", source_BSD)
+            )
             cache = made if cache is None else cache.replace(made)
+        k_BSNH, v_BSNH = cache.rows()
         weights_BNTS = attention_weights(
-            project("query", x_BTD), cache.keys, reach, causal=False, scale=1.0,
+            project("query", x_BTD), k_BSNH, reach, causal=False, scale=1.0,
             policy=self.policy,
         )  # fmt: skip
-        o_BTNH = attended(weights_BNTS, cache.values, self.policy)
+        o_BTNH = attended(weights_BNTS, v_BSNH, self.policy)
         return _out(o_BTNH, x_BTD.shape[-1], self.policy), cache, weights_BNTS
 
 

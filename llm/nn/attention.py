@@ -20,6 +20,7 @@ from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
 _PIECE = 128  # queries
+_FEW_ROWS = 16  # of queries, heads of one key together
 
 
 class Reach(NamedTuple):
@@ -155,7 +156,13 @@ def _attend(q_KGTH, k_KSH, v_KSH, mask_TS, policy):
     """Output and log-normaliser of one piece of an example."""
     K, G, T, H = q_KGTH.shape
     S = k_KSH.shape[1]
-    scores_KRS = matmul(q_KGTH.reshape(K, G * T, H), transposed(k_KSH, policy), policy)
+    q_KRH = q_KGTH.reshape(K, G * T, H)
+    if policy.platform == "cpu" and G * T < _FEW_ROWS:
+        # All keys for few queries: they are not copied to be transposed.
+        scores_KSR = matmul(k_KSH, transposed(q_KRH, policy), policy)
+        scores_KRS = scores_KSR.swapaxes(1, 2)
+    else:
+        scores_KRS = matmul(q_KRH, transposed(k_KSH, policy), policy)
     # Elementwise work keeps G and T apart: the mask broadcasts, and loops vectorise.
     scores_KGTS = scores_KRS.reshape(K, G, T, S)
     scores_KGTS = jnp.where(mask_TS[None, None], scores_KGTS, _MASKED)

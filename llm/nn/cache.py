@@ -1,7 +1,9 @@
 """The key-value cache: an explicit argument and result of a model.
 
 Every leaf of every cache is [layers, batch, ...]: axis 1 is the batch, for insertion of
-a request, reordering of beams and paging alike. Slot s of a row holds position s.
+a request, reordering of beams and paging alike. Slot s of a row holds position s. The
+slots of a head lie side by side, as the products of attention want them: else each new
+token would copy the whole past.
 """
 
 from typing import Any, NamedTuple
@@ -16,15 +18,24 @@ BATCH_AXIS = 1
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one layer (BSKH), or of all layers (LBSKH)."""
+    """Keys and values of one layer (BKSH), or of all layers (LBKSH)."""
 
     keys: jax.Array
     values: jax.Array
 
+    @classmethod
+    def of(cls, k_BSKH: jax.Array, v_BSKH: jax.Array) -> "KeyValues":
+        """Those of whole rows."""
+        return cls(k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2))
+
+    def rows(self) -> tuple[jax.Array, jax.Array]:
+        """(keys, values) of one layer as attention takes them, BSKH."""
+        return self.keys.swapaxes(1, 2), self.values.swapaxes(1, 2)
+
     @property
     def length(self) -> int:
         """Slots of a row."""
-        return self.keys.shape[-3]
+        return self.keys.shape[-2]
 
     def write(
         self, k_BTKH: jax.Array, v_BTKH: jax.Array, slots_BT: jax.Array
@@ -33,7 +44,8 @@ class KeyValues(NamedTuple):
         rows_B1 = jnp.arange(self.keys.shape[0])[:, None]
 
         def put(held, new):
-            return held.at[rows_B1, slots_BT].set(new.astype(held.dtype), mode="drop")
+            new = new.astype(held.dtype)
+            return held.at[rows_B1, :, slots_BT].set(new, mode="drop")
 
         return KeyValues(put(self.keys, k_BTKH), put(self.values, v_BTKH))
 
@@ -41,15 +53,16 @@ class KeyValues(NamedTuple):
         """Puts the first slots of all rows at once; the others are zeros."""
 
         def put(held, new):
-            more = held.shape[1] - new.shape[1]
-            return jnp.pad(new.astype(held.dtype), ((0, 0), (0, more), (0, 0), (0, 0)))
+            more = held.shape[2] - new.shape[2]
+            return jnp.pad(new.astype(held.dtype), ((0, 0), (0, 0), (0, more), (0, 0)))
 
         return KeyValues(put(self.keys, made.keys), put(self.values, made.values))
 
 
 def empty(layers: int, shape_BSKH: tuple[int, ...], dtype) -> KeyValues:
     """A cache of zeros for all layers."""
-    zeros = jnp.zeros((layers, *shape_BSKH), dtype)
+    B, S, K, H = shape_BSKH
+    zeros = jnp.zeros((layers, B, K, S, H), dtype)
     return KeyValues(zeros, zeros)
 
 
@@ -76,4 +89,4 @@ def extend(
     # A row holds one text: every slot up to the query's own is its past.
     ones = jnp.ones_like
     reach = Reach(positions_BT, ones(segments_BT), slots_BS, ones(slots_BS), prefix)
-    return tuple(cache), reach, cache
+    return cache.rows(), reach, cache

@@ -9,20 +9,24 @@ import functools
 
 import jax
 
-from llm.precision import Policy, matmul, row_major, transposed
+from llm.precision import Half, Policy, matmul, row_major, transposed
 
 
-def einsum(spec: str, x: jax.Array, kernel: jax.Array, policy: Policy) -> jax.Array:
+def einsum(
+    spec: str, x: jax.Array, kernel: jax.Array | Half, policy: Policy
+) -> jax.Array:
     """Contracts the last axes of `x` with the first axes of `kernel`.
 
     Args:
       spec: such as `'BTD,DNH->BTNH'`; what is contracted ends `x` and begins `kernel`.
-      kernel: float32 parameters; cast to the policy's operand dtype.
+      kernel: float32 parameters, cast to the policy's operand dtype; or halves.
 
     Returns:
       An array of the policy's activation dtype.
     """
     contracted = _contracted(spec)
+    if isinstance(kernel, Half):  # it has no gradient
+        return _forward(x, kernel, contracted, policy)[0]
     return _product(x, kernel, contracted, policy)
 
 
@@ -46,7 +50,8 @@ def _product(x, kernel, contracted, policy):
 def _forward(x, kernel, contracted, policy):
     kept = x.shape[: x.ndim - contracted]
     made = kernel.shape[contracted:]
-    x = x.astype(policy.operands)
+    if not isinstance(kernel, Half):
+        x = x.astype(policy.operands)
     y_MN = matmul(_rows(x, len(kept)), _rows(kernel, contracted), policy)
     y = row_major(y_MN, policy)
     return y.reshape(*kept, *made).astype(policy.activations), (x, kernel)
@@ -67,7 +72,7 @@ def _backward(contracted, policy, saved, dy):
 _product.defvjp(_forward, _backward)
 
 
-def _rows(x: jax.Array, leading: int) -> jax.Array:
+def _rows(x: jax.Array | Half, leading: int) -> jax.Array | Half:
     """Collapses to a matrix: `leading` axes to rows, the others to columns."""
     rows = 1
     for size in x.shape[:leading]:

@@ -125,9 +125,10 @@ def _answerer(loaded: load.Loaded, c: ConfigDict):
         batch_size=e.batch_size,
         policy=loaded.model.policy,
     )
-    decoding = load.for_decoding(loaded)
+    decoding: tuple[Any, ...] = ()  # made when it is first asked for
 
     def answer(requests: list[Any]) -> list[Any]:
+        nonlocal decoding
         answers: list[Any] = [None] * len(requests)
         by_kind: dict[Any, list[int]] = {}
         for number, request in enumerate(requests):
@@ -140,9 +141,9 @@ def _answerer(loaded: load.Loaded, c: ConfigDict):
                 made = score(texts)
             else:
                 stop, max_tokens, temperature = form
+                decoding = decoding or load.for_decoding(loaded)
                 made = generate(
-                    decoding,
-                    loaded.params,
+                    *decoding,
                     loaded.tokenizer,
                     texts,
                     knobs=sampling.Sampling(temperature=temperature),

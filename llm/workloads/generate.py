@@ -29,7 +29,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    model = (load.for_decoding(loaded), loaded.params, loaded.tokenizer)
+    model = (*load.for_decoding(loaded), loaded.tokenizer)
     until = {
         "max_tokens": g.max_tokens,
         "stop": "|".join(re.escape(text) for text in g.stop),
