@@ -17,8 +17,7 @@ from llm.losses import Head
 from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor
-from llm.nn.rnn import Recurrent, gru
+from llm.nn.rnn import Block, Cell, State, dialect
 from llm.nn.stack import Stack, check_stack
 from llm.nn.unembed import Unembed
 from llm.precision import FLOAT32, Policy
@@ -52,21 +51,17 @@ def make(
     )
 
 
-class Block(nn.Module):
-    """A recurrent layer and dropout."""
+def _step(state: State, given_BF: jax.Array, held_BF: jax.Array) -> State:
+    """(hidden,) from the one before; reset, keep and new gate in turn."""
+    (hidden_BD,) = state
+    given, held = jnp.split(given_BF, 3, axis=-1), jnp.split(held_BF, 3, axis=-1)
+    reset = nn.sigmoid(given[0] + held[0])
+    keep = nn.sigmoid(given[1] + held[1])
+    new = jnp.tanh(given[2] + reset * held[2])
+    return ((1 - keep) * new + keep * hidden_BD,)
 
-    dropout: float
-    policy: Policy
 
-    @nn.compact
-    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
-        del each
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
-        layer = Recurrent(gru, 3, 1, self.policy, name="recurrent")
-        x_BTD, state = layer(x_BTD, cache, inputs)
-        noted = {"residual": x_BTD} if "residual" in capture else {}
-        x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
-        return x_BTD, None if cache is None else state, noted
+CELL = Cell(_step, gates=3, states=1)
 
 
 class GRU(nn.Module):
@@ -85,7 +80,7 @@ class GRU(nn.Module):
         # As large as the states that it feeds, which the gates keep below one.
         self.embed = Embed(self.vocab_size, self.width, self.policy, scale=1.0)
         self.embed_dropout = Dropout(self.dropout)
-        block = {"dropout": self.dropout, "policy": self.policy}
+        block = {"cell": CELL, "dropout": self.dropout, "policy": self.policy}
         self.stack = Stack(Block, self.layers, block, self.how, self.remat)
         if not self.tied:
             self.unembed = Unembed(
@@ -112,44 +107,11 @@ class GRU(nn.Module):
         kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
         return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> tuple[jax.Array, ...]:
+    def init_cache(self, batch: int, length: int) -> State:
         """The states of `batch` rows before their texts; of any `length`."""
         del length
-        zeros_LBD = jnp.zeros((self.layers, batch, self.width))
-        return (zeros_LBD,) * 1
+        return CELL.start(self.layers, batch, self.width)
 
 
-def _knobs(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "vocab_size": config["vocab_size"],
-        "layers": config["num_layers"],
-        "width": config["hidden_size"],
-        "tied": config["tie_word_embeddings"],
-    }
-
-
-def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    return {
-        "model_type": "gru",
-        "vocab_size": vocab_size,
-        "num_layers": knobs["layers"],
-        "hidden_size": knobs["width"],
-        "tie_word_embeddings": knobs["tied"],
-    }
-
-
-def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
-    table = [Tensor("embed/embedding", "embed.weight", "vd -> vd")]
-    for part, its in (("input", "ih"), ("recurrent", "hh")):
-        mine = f"stack/layer/recurrent/{part}"
-        theirs = f"rnn.{{kind}}_{its}_l{{{{layer}}}}"
-        kernel, bias = theirs.format(kind="weight"), theirs.format(kind="bias")
-        table.append(Tensor(f"{mine}/kernel", kernel, "fd -> df"))
-        table.append(Tensor(f"{mine}/bias", bias, "f -> f"))
-    if not knobs["tied"]:
-        table.append(Tensor("head/kernel", "head.weight", "vd -> dv"))
-    return tuple(table)
-
-
-# Hugging Face has no such model: the names of torch.nn.Embedding, GRU and Linear.
-HF = Dialect(("gru",), knobs=_knobs, config=_config, tensors=_tensors)
+# Hugging Face has no such model.
+HF = dialect("gru")

@@ -17,8 +17,7 @@ from llm.losses import Head
 from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor
-from llm.nn.rnn import Recurrent, lstm
+from llm.nn.rnn import Block, Cell, State, dialect
 from llm.nn.stack import Stack, check_stack
 from llm.nn.unembed import Unembed
 from llm.precision import FLOAT32, Policy
@@ -52,6 +51,14 @@ def make(
     )
 
 
+def _step(state: State, given_BF: jax.Array, held_BF: jax.Array) -> State:
+    """(hidden, cell) from those before; input, forget, new and output gate in turn."""
+    _, cell_BD = state
+    enter, forget, new, leave = jnp.split(given_BF + held_BF, 4, axis=-1)
+    cell_BD = nn.sigmoid(forget) * cell_BD + nn.sigmoid(enter) * jnp.tanh(new)
+    return nn.sigmoid(leave) * jnp.tanh(cell_BD), cell_BD
+
+
 def _forget_little(key, shape, dtype):
     """Zeros, but ones for the forget gate (Jozefowicz et al. 2015)."""
     del key
@@ -59,21 +66,7 @@ def _forget_little(key, shape, dtype):
     return jnp.zeros(shape, dtype).at[..., D : 2 * D].set(1.0)
 
 
-class Block(nn.Module):
-    """A recurrent layer and dropout."""
-
-    dropout: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
-        del each
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
-        layer = Recurrent(lstm, 4, 2, self.policy, _forget_little, name="recurrent")
-        x_BTD, state = layer(x_BTD, cache, inputs)
-        noted = {"residual": x_BTD} if "residual" in capture else {}
-        x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
-        return x_BTD, None if cache is None else state, noted
+CELL = Cell(_step, gates=4, states=2, bias_init=_forget_little)
 
 
 class LSTM(nn.Module):
@@ -92,7 +85,7 @@ class LSTM(nn.Module):
         # As large as the states that it feeds, which the gates keep below one.
         self.embed = Embed(self.vocab_size, self.width, self.policy, scale=1.0)
         self.embed_dropout = Dropout(self.dropout)
-        block = {"dropout": self.dropout, "policy": self.policy}
+        block = {"cell": CELL, "dropout": self.dropout, "policy": self.policy}
         self.stack = Stack(Block, self.layers, block, self.how, self.remat)
         if not self.tied:
             self.unembed = Unembed(
@@ -119,44 +112,11 @@ class LSTM(nn.Module):
         kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
         return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> tuple[jax.Array, ...]:
+    def init_cache(self, batch: int, length: int) -> State:
         """The states of `batch` rows before their texts; of any `length`."""
         del length
-        zeros_LBD = jnp.zeros((self.layers, batch, self.width))
-        return (zeros_LBD,) * 2
+        return CELL.start(self.layers, batch, self.width)
 
 
-def _knobs(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "vocab_size": config["vocab_size"],
-        "layers": config["num_layers"],
-        "width": config["hidden_size"],
-        "tied": config["tie_word_embeddings"],
-    }
-
-
-def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    return {
-        "model_type": "lstm",
-        "vocab_size": vocab_size,
-        "num_layers": knobs["layers"],
-        "hidden_size": knobs["width"],
-        "tie_word_embeddings": knobs["tied"],
-    }
-
-
-def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
-    table = [Tensor("embed/embedding", "embed.weight", "vd -> vd")]
-    for part, its in (("input", "ih"), ("recurrent", "hh")):
-        mine = f"stack/layer/recurrent/{part}"
-        theirs = f"rnn.{{kind}}_{its}_l{{{{layer}}}}"
-        kernel, bias = theirs.format(kind="weight"), theirs.format(kind="bias")
-        table.append(Tensor(f"{mine}/kernel", kernel, "fd -> df"))
-        table.append(Tensor(f"{mine}/bias", bias, "f -> f"))
-    if not knobs["tied"]:
-        table.append(Tensor("head/kernel", "head.weight", "vd -> dv"))
-    return tuple(table)
-
-
-# Hugging Face has no such model: the names of torch.nn.Embedding, LSTM and Linear.
-HF = Dialect(("lstm",), knobs=_knobs, config=_config, tensors=_tensors)
+# Hugging Face has no such model.
+HF = dialect("lstm")

@@ -1,42 +1,48 @@
-"""Recurrent layers: LSTM (Hochreiter and Schmidhuber 1997) and GRU (arXiv:1406.1078).
+"""Recurrent layers of any cell; `llm/models/lstm.py` and `gru.py` have their own.
 
-The equations and the order of the gates are those of PyTorch, so that weights go both
-ways. What depends on the input alone is one product for all times; only the product
+What depends on the input alone is one product for all times; only the product
 with the state is taken step by step. A state starts at zero where a text begins (its
-position is 0), and stands still at padding.
+position is 0), and stands still at padding. Names and axes are those of `torch.nn`, so
+that weights go both ways.
 
 `B batch, T time, D width, F gates * D`
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from llm.nn.contract import Inputs
+from llm.nn.dropout import Dropout
+from llm.nn.foreign import Dialect, Tensor
 from llm.nn.weights import einsum
 from llm.precision import Policy
 
 State = tuple[jax.Array, ...]
 
 
-def lstm(state: State, given_BF: jax.Array, held_BF: jax.Array) -> State:
-    """(hidden, cell) from those before, the input's gates and the state's."""
-    _, cell_BD = state
-    enter, forget, new, leave = jnp.split(given_BF + held_BF, 4, axis=-1)
-    cell_BD = nn.sigmoid(forget) * cell_BD + nn.sigmoid(enter) * jnp.tanh(new)
-    return nn.sigmoid(leave) * jnp.tanh(cell_BD), cell_BD
+class Cell(NamedTuple):
+    """What tells one recurrent layer from another.
 
+    Attributes:
+      step: the state after a token, from the state before (its hidden part first), what
+        the gates get of the input and what they get of the state, both float32.
+      gates: how many it has.
+      states: how many arrays its state is.
+      bias_init: of the input's bias.
+    """
 
-def gru(state: State, given_BF: jax.Array, held_BF: jax.Array) -> State:
-    """(hidden,) from the one before; the reset gate follows the product."""
-    (hidden_BD,) = state
-    given, held = jnp.split(given_BF, 3, axis=-1), jnp.split(held_BF, 3, axis=-1)
-    reset = nn.sigmoid(given[0] + held[0])
-    keep = nn.sigmoid(given[1] + held[1])
-    new = jnp.tanh(given[2] + reset * held[2])
-    return ((1 - keep) * new + keep * hidden_BD,)
+    step: Callable[[State, jax.Array, jax.Array], State]
+    gates: int
+    states: int
+    bias_init: Callable = nn.initializers.zeros_init()
+
+    def start(self, *shape: int) -> State:
+        """The state before a text; `shape` ends with batch and width."""
+        return (jnp.zeros(shape, jnp.float32),) * self.states
 
 
 class Weights(nn.Module):
@@ -59,32 +65,23 @@ class Weights(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A layer of one cell over all times.
+    """A layer of one cell over all times."""
 
-    Attributes:
-      cell: `lstm` or `gru`.
-      gates: how many it has.
-      states: how many arrays its state is.
-      bias_init: of the input's bias.
-    """
-
-    cell: Callable[[State, jax.Array, jax.Array], State]
-    gates: int
-    states: int
+    cell: Cell
     policy: Policy
-    bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
     def __call__(
         self, x_BTD: jax.Array, state: State | None, inputs: Inputs
     ) -> tuple[jax.Array, State]:
         B, _, D = x_BTD.shape
-        kernel_DF, bias_F = Weights(D, self.gates, self.bias_init, name="input")()
+        gates, bias_init = self.cell.gates, self.cell.bias_init
+        kernel_DF, bias_F = Weights(D, gates, bias_init, name="input")()
         given_BTF = einsum("BTD,DF->BTF", x_BTD, kernel_DF, self.policy)
         given_BTF = given_BTF + bias_F.astype(given_BTF.dtype)[None, None]
-        kernel_DF, bias_F = Weights(D, self.gates, name="recurrent")()
+        kernel_DF, bias_F = Weights(D, gates, name="recurrent")()
         if state is None:
-            state = (jnp.zeros((B, D), jnp.float32),) * self.states
+            state = self.cell.start(B, D)
         begins_BT = (inputs.positions_BT == 0) & (inputs.segments_BT > 0)
         stands_BT = inputs.segments_BT == 0
 
@@ -93,7 +90,7 @@ class Recurrent(nn.Module):
             held = tuple(jnp.where(begins_B[:, None], 0.0, s) for s in state)
             held_BF = einsum("BD,DF->BF", held[0], kernel_DF, self.policy)
             held_BF = held_BF.astype(jnp.float32) + bias_F[None]
-            new = self.cell(held, given_BF.astype(jnp.float32), held_BF)
+            new = self.cell.step(held, given_BF.astype(jnp.float32), held_BF)
             pairs = zip(state, new, strict=True)
             state = tuple(jnp.where(stands_B[:, None], s, n) for s, n in pairs)
             return state, state[0]
@@ -103,3 +100,61 @@ class Recurrent(nn.Module):
         )
         state, hidden_TBD = jax.lax.scan(step, state, by_time)
         return hidden_TBD.swapaxes(0, 1).astype(x_BTD.dtype), state
+
+
+class Block(nn.Module):
+    """A recurrent layer and dropout."""
+
+    cell: Cell
+    dropout: float
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        del each
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        layer = Recurrent(self.cell, self.policy, name="recurrent")
+        x_BTD, state = layer(x_BTD, cache, inputs)
+        noted = {"residual": x_BTD} if "residual" in capture else {}
+        x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
+        return x_BTD, None if cache is None else state, noted
+
+
+def _knobs(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_layers"],
+        "width": config["hidden_size"],
+        "tied": config["tie_word_embeddings"],
+    }
+
+
+def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocab_size,
+        "num_layers": knobs["layers"],
+        "hidden_size": knobs["width"],
+        "tie_word_embeddings": knobs["tied"],
+    }
+
+
+def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
+    table = [Tensor("embed/embedding", "embed.weight", "vd -> vd")]
+    for part, its in (("input", "ih"), ("recurrent", "hh")):
+        mine = f"stack/layer/recurrent/{part}"
+        theirs = f"rnn.{{kind}}_{its}_l{{{{layer}}}}"
+        kernel, bias = theirs.format(kind="weight"), theirs.format(kind="bias")
+        table.append(Tensor(f"{mine}/kernel", kernel, "fd -> df"))
+        table.append(Tensor(f"{mine}/bias", bias, "f -> f"))
+    if not knobs["tied"]:
+        table.append(Tensor("head/kernel", "head.weight", "vd -> dv"))
+    return tuple(table)
+
+
+def dialect(model_type: str) -> Dialect:
+    """The names of torch.nn's Embedding, recurrence and Linear."""
+
+    def config(knobs, vocab_size):
+        return {"model_type": model_type} | _config(knobs, vocab_size)
+
+    return Dialect((model_type,), knobs=_knobs, config=config, tensors=_tensors)
