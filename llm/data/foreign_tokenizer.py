@@ -25,7 +25,7 @@ from etils import epath
 
 from llm import atomic
 from llm.data.encodable import check_encodable
-from llm.data.tokenizer_json import steps_of
+from llm.data.piece_bytes import contents_of
 from llm.errors import InputError
 
 KIND = "hf"
@@ -308,7 +308,7 @@ def _made(library, files, about) -> ForeignTokenizer:
     known = set(library.get_vocab(with_added_tokens=True).values())
     named = {key: value for key, value in about.items() if key != "fingerprint"}
     identity = json.dumps([held, named], sort_keys=True)
-    contents, space_prefix = _contents(held, size)
+    contents, space_prefix = contents_of(held, size)
     return ForeignTokenizer(
         library=library,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest()[:32],
@@ -322,69 +322,6 @@ def _made(library, files, about) -> ForeignTokenizer:
         space_prefix=space_prefix,
         files=dict(files),
     )
-
-
-def _contents(held, size) -> tuple[tuple[bytes, ...] | None, bool]:
-    """The bytes of each id as the decoder has it, and whether it strips a space."""
-    steps = steps_of(held.get("decoder"))
-    kinds = {step["type"] for step in steps}
-    vocab = held["model"]["vocab"]
-    if isinstance(vocab, list):  # of Unigram: [[piece, score], ...]
-        vocab = {piece: number for number, (piece, _) in enumerate(vocab)}
-    strips = any(
-        (s["type"] == "Strip" and s["start"] == 1 and s["content"] == " ")
-        or (s["type"] == "Metaspace" and s.get("prepend_scheme", "always") != "never")
-        for s in steps
-    )
-    if kinds == {"ByteLevel"}:
-        turn = _from_alphabet
-    elif kinds and kinds <= {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}:
-        marks = [_mark(s) for s in steps if s["type"] in ("Replace", "Metaspace")]
-        if None in marks:
-            return None, strips
-        fallback = "ByteFallback" in kinds
-
-        def turn(piece):
-            if fallback and len(piece) == 6 and piece[:3] == "<0x" and piece[5] == ">":
-                return bytes([int(piece[3:5], 16)])
-            for mark in marks:
-                piece = piece.replace(mark, " ")
-            return piece.encode()
-
-    else:
-        return None, strips
-    found = [b""] * size
-    for piece, number in vocab.items():
-        found[number] = turn(piece)
-    for token in held.get("added_tokens", []):
-        text = token["content"]
-        mine = text.encode() if turn is _from_alphabet else turn(text)
-        found[token["id"]] = b"" if token["special"] else mine
-    return tuple(found), strips
-
-
-def _mark(step) -> str | None:
-    """The text that a decoding step makes a space; None if it does something else."""
-    if step["type"] == "Metaspace":
-        return step.get("replacement", "\u2581")
-    return step["pattern"].get("String") if step["content"] == " " else None
-
-
-def _alphabet() -> dict[str, int]:
-    """GPT-2's character for each byte: itself if it prints, else one from U+0100 on."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    shifted = {chr(256 + n): byte for n, byte in enumerate(others)}
-    return {chr(byte): byte for byte in plain} | shifted
-
-
-_BYTE_OF = _alphabet()
-
-
-def _from_alphabet(piece: str) -> bytes:
-    if all(char in _BYTE_OF for char in piece):
-        return bytes(_BYTE_OF[char] for char in piece)
-    return piece.encode()
 
 
 def _settings(files) -> dict[str, Any]:
