@@ -25,12 +25,13 @@ import jax.numpy as jnp
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
+from llm.nn import foreign
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.foreign import Dialect, Tensor, require
 from llm.nn.mlp import Gated
 from llm.nn.norm import OffsetRMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -325,25 +326,21 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
     )
     if three:
         require(config, attn_logit_softcapping=None)
-    caps = (None, None) if three else (50.0, 30.0)
-    base, local, scaling = _ropes(config) if three else _one_rope(config)
+        ropes, caps = _ropes(config), (None, None)
+    else:
+        ropes, caps = {**foreign.rope_knobs(config), "rope_local": 0.0}, (50.0, 30.0)
     return {
-        "vocab_size": config["vocab_size"],
-        "layers": config["num_hidden_layers"],
-        "width": config["hidden_size"],
-        "heads": config["num_attention_heads"],
+        **foreign.decoder_knobs(config),
+        **ropes,
+        "mlp": config["intermediate_size"],
+        # Its defaults do not follow from the other sizes.
         "kv_heads": config["num_key_value_heads"],
         "head_dim": config["head_dim"],
-        "mlp": config["intermediate_size"],
         "qk_norm": three,
         "windows": _windows(config, 6 if three else 2),
         "query_scalar": int(config["query_pre_attn_scalar"]),
         "attention_softcap": config.get("attn_logit_softcapping", caps[0]) or 0.0,
         "softcap": config.get("final_logit_softcapping", caps[1]) or 0.0,
-        "rope_base": base,
-        "rope_local": local,
-        "rope_scaling": scaling,
-        "epsilon": config["rms_norm_eps"],
     }
 
 
@@ -360,24 +357,19 @@ def _windows(config, period):
     return found if any(found) else ()
 
 
-def _one_rope(config):
-    base, scaling = rope_of(config)
-    return base, 0.0, scaling
-
-
 def _ropes(config):
-    """(base, local base, scaling); newer files have them by the kind of layer."""
+    """Both ropes; newer files have them by the kind of layer."""
     given = config.get("rope_parameters") or {}
     by_kind = {"full_attention", "sliding_attention"} & set(given)
     full = given.get("full_attention") if by_kind else given
     local = (given.get("sliding_attention") if by_kind else None) or {}
-    base, scaling = rope_of({"rope_theta": 1e6, **config, "rope_parameters": full})
+    ropes = foreign.rope_knobs({"rope_theta": 1e6, **config, "rope_parameters": full})
     if local.get("rope_type", "default") != "default":
         raise InputError(
             got=f"rope_type {local['rope_type']!r} of sliding_attention", want="default"
         )
     own = local.get("rope_theta", config.get("rope_local_base_freq", 10_000.0))
-    return base, float(own), scaling
+    return ropes | {"rope_local": float(own)}
 
 
 def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -392,28 +384,18 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     ):
         if wrong:
             raise InputError(got=f"a Gemma with {got}", want=f"{want}, to be exported")
-    rope = rope_parameters(k["rope_base"], k["rope_scaling"])
     kinds = ("full_attention", "sliding_attention")
     turns = [windows[i % len(windows)] for i in range(k["layers"])]
     config = {
         "architectures": ["Gemma3ForCausalLM" if three else "Gemma2ForCausalLM"],
         "model_type": "gemma3_text" if three else "gemma2",
-        "vocab_size": vocab_size,
-        "hidden_size": k["width"],
-        "intermediate_size": k["mlp"],
-        "num_hidden_layers": k["layers"],
-        "num_attention_heads": k["heads"],
-        "num_key_value_heads": k["kv_heads"],
-        "head_dim": k["head_dim"],
+        **foreign.decoder_config(k, vocab_size),
         "hidden_activation": "gelu_pytorch_tanh",
-        "rms_norm_eps": k["epsilon"],
         "query_pre_attn_scalar": k["query_scalar"] or k["head_dim"],
         "attn_logit_softcapping": k["attention_softcap"] or None,
         "final_logit_softcapping": k["softcap"] or None,
         "sliding_window": max(sizes, default=4096),
         "layer_types": [kinds[bool(w)] for w in turns],
-        "rope_theta": k["rope_base"],
-        "rope_parameters": rope,
         "tie_word_embeddings": True,
         "attention_bias": False,
         # The defaults are tokens of another vocabulary.
@@ -422,40 +404,30 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "eos_token_id": None,
     }
     if three:
-        local = rope_parameters(k["rope_local"], ())
-        config["rope_parameters"] = dict(zip(kinds, (rope, local), strict=True))
+        local = foreign.rope_parameters(k["rope_local"], ())
+        ropes = (config["rope_parameters"], local)
+        config["rope_parameters"] = dict(zip(kinds, ropes, strict=True))
         config["rope_local_base_freq"] = k["rope_local"]
     return config
 
 
 def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     ours, theirs = "stack/layer", "model.layers.{layer}"
-    table = [
-        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
-        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    norms = {
+        "attention_norm": "input_layernorm",
+        "attention_post_norm": "post_attention_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "mlp_post_norm": "post_feedforward_layernorm",
+    }
+    qk_norm = "h -> h" if knobs["qk_norm"] else ""
+    layer = [
+        *foreign.norm_tensors(ours, theirs, norms),
+        *foreign.attention_tensors(
+            f"{ours}/attention", f"{theirs}.self_attn", qk_norm=qk_norm
+        ),
+        *foreign.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
     ]
-    for part, name in (
-        ("attention_norm", "input_layernorm"),
-        ("attention_post_norm", "post_attention_layernorm"),
-        ("mlp_norm", "pre_feedforward_layernorm"),
-        ("mlp_post_norm", "post_feedforward_layernorm"),
-    ):
-        table.append(
-            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
-        )
-    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
-        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
-        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
-    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
-    table.append(Tensor(mine, its, "d(nh) -> nhd"))
-    if knobs["qk_norm"]:
-        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
-            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
-    for part, axes in (("gate", "fd -> df"), ("up", "fd -> df"), ("down", "df -> fd")):
-        mine, its = f"{ours}/mlp/{part}/kernel", f"{theirs}.mlp.{part}_proj.weight"
-        table.append(Tensor(mine, its, axes))
-    return tuple(table)
+    return foreign.decoder_tensors(layer, tied=True)
 
 
 HF = Dialect(

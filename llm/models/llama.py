@@ -21,12 +21,13 @@ import jax
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
+from llm.nn import foreign
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.foreign import Dialect, Tensor, require
 from llm.nn.mlp import Gated
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -298,23 +299,14 @@ class Llama(nn.Module):
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:
     kind = config["model_type"]
     require(config, hidden_act="silu", mlp_bias=False, attention_bias=False)
-    heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
-    base, scaling = rope_of(config)
     return {
-        "vocab_size": config["vocab_size"],
-        "layers": layers,
-        "width": config["hidden_size"],
-        "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+        **foreign.decoder_knobs(config),
+        **foreign.rope_knobs(config),
         "mlp": config["intermediate_size"],
         "qk_norm": kind == "qwen3",
         "qkv_bias": kind == "qwen2",
         "windows": _windows(config),
         "tied": config.get("tie_word_embeddings", False),
-        "rope_base": base,
-        "rope_scaling": scaling,
-        "epsilon": config["rms_norm_eps"],
     }
 
 
@@ -349,17 +341,8 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     config = {
         "architectures": [f"{kind.title()}ForCausalLM"],
         "model_type": kind,
-        "vocab_size": vocab_size,
-        "hidden_size": k["width"],
-        "intermediate_size": k["mlp"],
-        "num_hidden_layers": k["layers"],
-        "num_attention_heads": k["heads"],
-        "num_key_value_heads": k["kv_heads"],
-        "head_dim": k["head_dim"],
+        **foreign.decoder_config(k, vocab_size),
         "hidden_act": "silu",
-        "rms_norm_eps": k["epsilon"],
-        "rope_parameters": rope_parameters(k["rope_base"], k["rope_scaling"]),
-        "rope_theta": k["rope_base"],
         "tie_word_embeddings": k["tied"],
         "attention_bias": False,
     }
@@ -376,32 +359,23 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     ours, theirs = "stack/layer", "model.layers.{layer}"
-    table = [
-        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
-        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    norms = {
+        "attention_norm": "input_layernorm",
+        "mlp_norm": "post_attention_layernorm",
+    }
+    qk_norm = "h -> h" if knobs["qk_norm"] else ""
+    layer = [
+        *foreign.norm_tensors(ours, theirs, norms),
+        *foreign.attention_tensors(
+            f"{ours}/attention", f"{theirs}.self_attn", qk_norm=qk_norm
+        ),
+        *foreign.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
     ]
-    for part, name in (("attention_norm", "input_layernorm"),
-                       ("mlp_norm", "post_attention_layernorm")):  # fmt: skip
-        table.append(
-            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
-        )
-    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
-        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
-        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
-        if knobs["qkv_bias"]:
-            table.append(Tensor(f"{mine}/bias", f"{its}.bias", "(nh) -> nh"))
-    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
-    table.append(Tensor(mine, its, "d(nh) -> nhd"))
-    if knobs["qk_norm"]:
-        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
-            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
-    for part, axes in (("gate", "fd -> df"), ("up", "fd -> df"), ("down", "df -> fd")):
-        mine, its = f"{ours}/mlp/{part}/kernel", f"{theirs}.mlp.{part}_proj.weight"
-        table.append(Tensor(mine, its, axes))
-    if not knobs["tied"]:
-        table.append(Tensor("head/kernel", "lm_head.weight", "vd -> dv"))
-    return tuple(table)
+    if knobs["qkv_bias"]:
+        for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
+            mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
+            layer.append(Tensor(f"{mine}/bias", f"{its}.bias", "(nh) -> nh"))
+    return foreign.decoder_tensors(layer, tied=knobs["tied"])
 
 
 HF = Dialect(

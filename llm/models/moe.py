@@ -20,12 +20,13 @@ import jax.numpy as jnp
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
+from llm.nn import foreign
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require, rope_of, rope_parameters
+from llm.nn.foreign import Dialect, Tensor, require
 from llm.nn.moe import MoE, check_experts
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -345,19 +346,13 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         mlp_only_layers=([], None),
         router_jitter_noise=0.0,
     )
-    heads = config["num_attention_heads"]
-    base, scaling = rope_of(config)
     qwen = kind == "qwen3_moe"
     count = "num_experts" if "num_experts" in config else "num_local_experts"
     window = config.get("sliding_window")
     sliding = window and (not qwen or config.get("use_sliding_window", False))
     return {
-        "vocab_size": config["vocab_size"],
-        "layers": config["num_hidden_layers"],
-        "width": config["hidden_size"],
-        "heads": heads,
-        "kv_heads": config.get("num_key_value_heads") or heads,
-        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+        **foreign.decoder_knobs(config),
+        **foreign.rope_knobs(config),
         "mlp": config["moe_intermediate_size" if qwen else "intermediate_size"],
         "experts": config[count],
         "top_k": config["num_experts_per_tok"],
@@ -365,9 +360,6 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         "qk_norm": qwen,
         "windows": (window,) if sliding else (),
         "tied": config.get("tie_word_embeddings", False),
-        "rope_base": base,
-        "rope_scaling": scaling,
-        "epsilon": config["rms_norm_eps"],
     }
 
 
@@ -385,17 +377,8 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     config = {
         "architectures": ["Qwen3MoeForCausalLM" if qwen else "MixtralForCausalLM"],
         "model_type": "qwen3_moe" if qwen else "mixtral",
-        "vocab_size": vocab_size,
-        "hidden_size": k["width"],
-        "intermediate_size": k["mlp"],
-        "num_hidden_layers": k["layers"],
-        "num_attention_heads": k["heads"],
-        "num_key_value_heads": k["kv_heads"],
-        "head_dim": k["head_dim"],
+        **foreign.decoder_config(k, vocab_size),
         "hidden_act": "silu",
-        "rms_norm_eps": k["epsilon"],
-        "rope_parameters": rope_parameters(k["rope_base"], k["rope_scaling"]),
-        "rope_theta": k["rope_base"],
         "tie_word_embeddings": k["tied"],
         "num_experts_per_tok": k["top_k"],
         "router_aux_loss_coef": k["balance"],
@@ -416,37 +399,23 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 
 def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     ours, theirs = "stack/layer", "model.layers.{layer}"
-    qwen = knobs["qk_norm"]
-    table = [
-        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
-        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+    norms = {
+        "attention_norm": "input_layernorm",
+        "mlp_norm": "post_attention_layernorm",
+    }
+    if qwen := knobs["qk_norm"]:
+        mlp, names = f"{theirs}.mlp", ("gate_proj", "up_proj", "down_proj")
+    else:
+        mlp, names = f"{theirs}.block_sparse_moe", ("w1", "w3", "w2")
+    layer = [
+        *foreign.norm_tensors(ours, theirs, norms),
+        *foreign.attention_tensors(
+            f"{ours}/attention", f"{theirs}.self_attn", qk_norm="h -> h" if qwen else ""
+        ),
+        Tensor(f"{ours}/mlp/router/kernel", f"{mlp}.gate.weight", "ed -> de"),
+        *foreign.gated_tensors(f"{ours}/mlp", f"{mlp}.experts.{{expert}}", names),
     ]
-    for part, name in (("attention_norm", "input_layernorm"),
-                       ("mlp_norm", "post_attention_layernorm")):  # fmt: skip
-        table.append(
-            Tensor(f"{ours}/{part}/scale", f"{theirs}.{name}.weight", "d -> d")
-        )
-    for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
-        mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
-        table.append(Tensor(f"{mine}/kernel", f"{its}.weight", "(nh)d -> dnh"))
-    mine, its = f"{ours}/attention/out/kernel", f"{theirs}.self_attn.o_proj.weight"
-    table.append(Tensor(mine, its, "d(nh) -> nhd"))
-    if qwen:
-        for part, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-            mine, its = f"{ours}/attention/{part}/scale", f"{theirs}.self_attn.{name}"
-            table.append(Tensor(mine, f"{its}.weight", "h -> h"))
-    layer = f"{theirs}.mlp" if qwen else f"{theirs}.block_sparse_moe"
-    table.append(
-        Tensor(f"{ours}/mlp/router/kernel", f"{layer}.gate.weight", "ed -> de")
-    )
-    names = ("gate_proj", "up_proj", "down_proj") if qwen else ("w1", "w3", "w2")
-    for part, name in zip(("gate", "up", "down"), names, strict=True):
-        axes = "df -> fd" if part == "down" else "fd -> df"
-        its = f"{layer}.experts.{{expert}}.{name}.weight"
-        table.append(Tensor(f"{ours}/mlp/{part}/kernel", its, axes))
-    if not knobs["tied"]:
-        table.append(Tensor("head/kernel", "lm_head.weight", "vd -> dv"))
-    return tuple(table)
+    return foreign.decoder_tensors(layer, tied=knobs["tied"])
 
 
 HF = Dialect(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from llm.losses import Head
 from llm.nn import cache as caches
+from llm.nn import foreign
 from llm.nn.attention import Reach
 from llm.nn.cache import KeyValues
 from llm.nn.contract import Inputs, Output
@@ -436,29 +437,24 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     table = [Tensor("embed/embedding", "shared.weight", "vd -> vd")]
     for side in ("encoder", "decoder"):
         ours, theirs = f"{side}/layer", f"{side}.block.{{layer}}.layer"
-        parts = [("attention", "0.SelfAttention", "0.layer_norm")]
+        parts = {"attention": "0.SelfAttention"}
         if side == "decoder":
-            parts.append(("cross", "1.EncDecAttention", "1.layer_norm"))
-        last = len(parts)
-        for part, its, norm in parts:
-            for leaf, name in (("query", "q"), ("key", "k"), ("value", "v")):
-                mine = f"{ours}/{part}/{leaf}/kernel"
-                table.append(
-                    Tensor(mine, f"{theirs}.{its}.{name}.weight", "(nh)d -> dnh")
-                )
-            mine = f"{ours}/{part}/out/kernel"
-            table.append(Tensor(mine, f"{theirs}.{its}.o.weight", "d(nh) -> nhd"))
-            mine = f"{ours}/{part}_norm/scale"
-            table.append(Tensor(mine, f"{theirs}.{norm}.weight", "d -> d"))
-        names = {"gate": "wi_0", "up": "wi_1"} if knobs["gated"] else {"up": "wi"}
-        for leaf, name in names.items():
-            mine = f"{ours}/mlp/{leaf}/kernel"
-            its = f"{theirs}.{last}.DenseReluDense.{name}.weight"
-            table.append(Tensor(mine, its, "fd -> df"))
-        its = f"{theirs}.{last}.DenseReluDense.wo.weight"
-        table.append(Tensor(f"{ours}/mlp/down/kernel", its, "df -> fd"))
-        its = f"{theirs}.{last}.layer_norm.weight"
-        table.append(Tensor(f"{ours}/mlp_norm/scale", its, "d -> d"))
+            parts["cross"] = "1.EncDecAttention"
+        for part, its in parts.items():
+            table += foreign.attention_tensors(
+                f"{ours}/{part}", f"{theirs}.{its}", ("q", "k", "v", "o")
+            )
+        turns = enumerate((*parts, "mlp"))
+        norms = {f"{part}_norm": f"{at}.layer_norm" for at, part in turns}
+        table += foreign.norm_tensors(ours, theirs, norms)
+        mlp = (f"{ours}/mlp", f"{theirs}.{len(parts)}.DenseReluDense")
+        if knobs["gated"]:
+            table += foreign.gated_tensors(*mlp, ("wi_0", "wi_1", "wo"))
+        else:
+            table += [
+                Tensor(f"{mlp[0]}/up/kernel", f"{mlp[1]}.wi.weight", "fd -> df"),
+                Tensor(f"{mlp[0]}/down/kernel", f"{mlp[1]}.wo.weight", "df -> fd"),
+            ]
         norm = "encoder_norm" if side == "encoder" else "final_norm"
         table.append(
             Tensor(f"{norm}/scale", f"{side}.final_layer_norm.weight", "d -> d")

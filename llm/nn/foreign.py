@@ -13,7 +13,7 @@ are listed, and the first letter on the right counts them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm.errors import InputError
@@ -61,24 +61,115 @@ def require(config: dict[str, Any], **wanted: Any) -> None:
             )
 
 
-def rope_of(config: dict[str, Any], field: str = "rope_parameters") -> tuple:
-    """(base, scaling) in our form, from either generation of config.json."""
-    given = config.get(field) or {}
+def attention_tensors(
+    ours: str,
+    theirs: str,
+    names: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    qk_norm: str = "",
+) -> list[Tensor]:
+    """The four kernels of an attention.
+
+    Args:
+      qk_norm: axes of the norms of queries and keys; '' where there are none.
+    """
+    table = []
+    for part, name in zip(("query", "key", "value", "out"), names, strict=True):
+        axes = "d(nh) -> nhd" if part == "out" else "(nh)d -> dnh"
+        table.append(Tensor(f"{ours}/{part}/kernel", f"{theirs}.{name}.weight", axes))
+    if qk_norm:
+        norms = {"query_norm": "q_norm", "key_norm": "k_norm"}
+        table += norm_tensors(ours, theirs, norms, qk_norm)
+    return table
+
+
+def gated_tensors(
+    ours: str,
+    theirs: str,
+    names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
+) -> list[Tensor]:
+    """The three kernels of a gated feed-forward layer."""
+    table = []
+    for part, name in zip(("gate", "up", "down"), names, strict=True):
+        axes = "df -> fd" if part == "down" else "fd -> df"
+        table.append(Tensor(f"{ours}/{part}/kernel", f"{theirs}.{name}.weight", axes))
+    return table
+
+
+def norm_tensors(
+    ours: str, theirs: str, names: Mapping[str, str], axes: str = "d -> d"
+) -> list[Tensor]:
+    """The scales of norms, {our name: theirs}."""
+    return [
+        Tensor(f"{ours}/{mine}/scale", f"{theirs}.{its}.weight", axes)
+        for mine, its in names.items()
+    ]
+
+
+def decoder_tensors(layer: Sequence[Tensor], tied: bool) -> tuple[Tensor, ...]:
+    """Those of a Llama and its like: of one `layer`, and around the layers."""
+    table = [
+        Tensor("embed/embedding", "model.embed_tokens.weight", "vd -> vd"),
+        Tensor("final_norm/scale", "model.norm.weight", "d -> d"),
+        *layer,
+    ]
+    if not tied:
+        table.append(Tensor("head/kernel", "lm_head.weight", "vd -> dv"))
+    return tuple(table)
+
+
+def decoder_knobs(config: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a Llama and its like, but for `mlp`."""
+    heads = config["num_attention_heads"]
+    return {
+        "vocab_size": config["vocab_size"],
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+        "heads": heads,
+        "kv_heads": config.get("num_key_value_heads") or heads,
+        "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+        "epsilon": config["rms_norm_eps"],
+    }
+
+
+def decoder_config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """What `decoder_knobs` and `rope_knobs` read, and `mlp`."""
+    base, scaling = knobs["rope_base"], knobs["rope_scaling"]
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": knobs["width"],
+        "intermediate_size": knobs["mlp"],
+        "num_hidden_layers": knobs["layers"],
+        "num_attention_heads": knobs["heads"],
+        "num_key_value_heads": knobs["kv_heads"],
+        "head_dim": knobs["head_dim"],
+        "rms_norm_eps": knobs["epsilon"],
+        "rope_parameters": rope_parameters(base, scaling),
+        "rope_theta": base,
+    }
+
+
+def rope_knobs(config: dict[str, Any]) -> dict[str, Any]:
+    """Our base and scaling, from either generation of config.json."""
+    given = config.get("rope_parameters") or {}
     given = given | (config.get("rope_scaling") or {})
-    base = given.get("rope_theta", config.get("rope_theta", 10_000.0))
+    base = float(given.get("rope_theta", config.get("rope_theta", 10_000.0)))
     kind = given.get("rope_type", given.get("type", "default"))
+    return {"rope_base": base, "rope_scaling": _scaling(kind, given, config)}
+
+
+def _scaling(kind, given, config) -> tuple:
     context = given.get(
         "original_max_position_embeddings", config.get("max_position_embeddings")
     )
     if kind in ("default", None):
-        return float(base), ()
+        return ()
     if kind == "linear":
-        return float(base), ("linear", float(given["factor"]))
+        return ("linear", float(given["factor"]))
     if kind == "llama3":
         factors = [given[k] for k in ("factor", "low_freq_factor", "high_freq_factor")]
-        return float(base), ("llama3", *map(float, factors), int(context))
+        return ("llama3", *map(float, factors), int(context))
     if kind == "yarn" and given.get("truncate", True):
-        return float(base), _yarn(given, int(context))
+        return _yarn(given, int(context))
     raise InputError(got=f"rope_type {kind!r}", want="default, linear, llama3 or yarn")
 
 
