@@ -32,7 +32,7 @@ from llm.nn.mlp import Gated
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
 from llm.nn.scores import attention_weights
-from llm.nn.stack import Stack, check_stack, in_turn
+from llm.nn.stack import Stack, check_decoder, check_stack, in_turn
 from llm.nn.unembed import Unembed
 from llm.precision import FLOAT32, Policy
 
@@ -73,24 +73,14 @@ def make(
       embed_scale: standard deviation of the initial embeddings.
     """
     check_stack(layers, how, remat)
-    sizes = {
-        "width": width,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "mlp": mlp,
-    }
-    for field, size in sizes.items():
-        if size < 1:
-            raise InputError(got=f"model.{field} {size}", want="1 or more")
-    if not 0 <= dropout < 1:
-        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
-    if heads % kv_heads:
-        raise InputError(
-            got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"
-        )
-    if head_dim % 2:
-        raise InputError(got=f"head_dim {head_dim}", want="an even one, for rope")
+    check_decoder(
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp=mlp,
+        dropout=dropout,
+    )
     return Llama(
         vocab_size=vocab_size,
         layers=layers,

@@ -35,6 +35,30 @@ def check_stack(layers: int, how: str, remat: str) -> None:
             )
 
 
+def check_decoder(
+    *, width: int, heads: int, kv_heads: int, head_dim: int, mlp: int, dropout: float
+) -> None:
+    """Raises InputError for sizes of a Llama or its like that cannot be built."""
+    sizes = {
+        "width": width,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "mlp": mlp,
+    }
+    for field, size in sizes.items():
+        if size < 1:
+            raise InputError(got=f"model.{field} {size}", want="1 or more")
+    if not 0 <= dropout < 1:
+        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
+    if heads % kv_heads:
+        raise InputError(
+            got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"
+        )
+    if head_dim % 2:
+        raise InputError(got=f"head_dim {head_dim}", want="an even one, for rope")
+
+
 class Stack(nn.Module):
     """Applies `layers` copies of a block in turn.
 
