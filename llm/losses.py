@@ -165,6 +165,41 @@ def _chunk(hidden, targets, weights, out, z_loss, softcap, policy, *, gradient):
     return sums, dhidden_MD.reshape(hidden.shape), (dunembed_DV, dbias_V)
 
 
+def batch_loss(
+    head: Head,
+    own: dict[str, tuple[jax.Array, jax.Array]],
+    batch: dict[str, jax.Array],
+    *,
+    z_loss: float,
+    chunk: int,
+    policy: Policy,
+) -> tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
+    """(loss sum, weight, {name: (sum, weight)}) of a batch with targets and weights.
+
+    Args:
+      own: sums of the model's own losses and figures. Those whose name ends in `_loss`
+        are means over a weight of their own; they are added, brought to the weight of
+        the targets, which divides all.
+    """
+    weights_BT = batch["weights"].astype(jnp.float32)
+    total, sums = cross_entropy(
+        head,
+        batch["targets"],
+        weights_BT,
+        z_loss=z_loss,
+        chunk=chunk,
+        policy=policy,
+    )
+    weight = weights_BT.sum()
+    metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
+    if z_loss:
+        metrics["z_loss"] = (sums.z, weight)
+    for name, (value, its_weight) in own.items():
+        if name.endswith("_loss"):
+            total = total + value * (weight / jnp.maximum(its_weight, 1.0))
+    return total, weight, metrics | own
+
+
 def token_scores(
     head: Head,
     targets_BT: jax.Array,

@@ -79,6 +79,12 @@ def plain_inputs(tokens_BT: jax.Array) -> Inputs:
     return Inputs(tokens_BT, positions_BT, ones_BT, jnp.arange(B, dtype=jnp.int32))
 
 
+def inputs_of(batch: dict[str, jax.Array], part: str = "") -> Inputs:
+    """Inputs of what an objective made; `part` is what their names begin with."""
+    names = ("tokens", "positions", "segments")
+    return Inputs(*(batch[part + name] for name in names), batch["index"])
+
+
 def has_head(model: nn.Module) -> bool:
     """Whether a model predicts tokens; some encoders only read."""
     return getattr(model, "mlm_head", True)

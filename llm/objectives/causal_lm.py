@@ -6,11 +6,10 @@ Losses of the model's own (`Output.sums` whose name ends in `_loss`) are added.
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from llm.losses import cross_entropy
-from llm.nn.contract import Inputs
+from llm.losses import batch_loss
+from llm.nn.contract import inputs_of
 from llm.objective import Objective
 
 TINY = {"chunk": 32}
@@ -25,29 +24,11 @@ def make(*, z_loss: float = 1e-4, chunk: int = 0, **given: Any) -> Objective:
     """
 
     def loss(apply, params, batch, *, rngs=None, policy):
-        inputs = Inputs(
-            batch["tokens"], batch["positions"], batch["segments"], batch["index"]
-        )
+        inputs = inputs_of(batch)
         output, head = apply(params, inputs, train=rngs is not None, rngs=rngs)
-        weights_BT = batch["weights"].astype(jnp.float32)
-        total, sums = cross_entropy(
-            head,
-            batch["targets"],
-            weights_BT,
-            z_loss=z_loss,
-            chunk=chunk,
-            policy=policy,
+        return batch_loss(
+            head, output.sums, batch, z_loss=z_loss, chunk=chunk, policy=policy
         )
-        weight = weights_BT.sum()
-        metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
-        if z_loss:
-            metrics["z_loss"] = (sums.z, weight)
-        for name, (value, own) in output.sums.items():
-            metrics[name] = (value, own)
-            if name.endswith("_loss"):
-                # A mean of its own weight, brought to the weight that divides all.
-                total = total + value * (weight / jnp.maximum(own, 1.0))
-        return total, weight, metrics
 
     return Objective(kinds=("causal",), features=features, loss=loss)
 

@@ -32,12 +32,11 @@ The decoder's first input of a document is the padding id.
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
-from llm.losses import cross_entropy
-from llm.nn.contract import Inputs
+from llm.losses import batch_loss
+from llm.nn.contract import inputs_of
 from llm.objective import Objective, uniform
 
 TINY = {"chunk": 32}
@@ -116,38 +115,12 @@ def make(
         return found
 
     def loss(apply, params, batch, *, rngs=None, policy):
-        source = Inputs(
-            batch["source_tokens"],
-            batch["source_positions"],
-            batch["source_segments"],
-            batch["index"],
-        )
-        inputs = Inputs(
-            batch["tokens"],
-            batch["positions"],
-            batch["segments"],
-            batch["index"],
-            source=source,
-        )
+        source = inputs_of(batch, "source_")
+        inputs = inputs_of(batch)._replace(source=source)
         output, head = apply(params, inputs, train=rngs is not None, rngs=rngs)
-        weights_BT = batch["weights"].astype(jnp.float32)
-        total, sums = cross_entropy(
-            head,
-            batch["targets"],
-            weights_BT,
-            z_loss=z_loss,
-            chunk=chunk,
-            policy=policy,
+        return batch_loss(
+            head, output.sums, batch, z_loss=z_loss, chunk=chunk, policy=policy
         )
-        weight = weights_BT.sum()
-        metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
-        if z_loss:
-            metrics["z_loss"] = (sums.z, weight)
-        for name, (value, own) in output.sums.items():
-            metrics[name] = (value, own)
-            if name.endswith("_loss"):
-                total = total + value * (weight / jnp.maximum(own, 1.0))
-        return total, weight, metrics
 
     return Objective(
         kinds=("encdec",), features=features, loss=loss, extra_tokens=sentinels
