@@ -23,6 +23,10 @@ def kind(name):
     return registry.module("models", name).KIND
 
 
+DECODERS = [name for name in MODELS if kind(name) != "masked"]
+ATTENTIVE = [n for n in MODELS if "heads" in registry.module("models", n).TINY]
+
+
 @functools.cache
 def build(name, **knobs):
     spec = registry.spec("models", name, **registry.module("models", name).TINY)
@@ -129,10 +133,9 @@ def test_padding_changes_nothing(name):
     np.testing.assert_allclose(run(of, params, left)[0, 5:], whole, **CLOSE)
 
 
+@pytest.mark.parametrize("name", DECODERS)
 def test_decoding_equals_the_full_forward(name):
     """Prompts of unequal length in pieces: a prefill, then token by token."""
-    if kind(name) == "masked":
-        pytest.skip("an encoder does not decode")
     of, params = build(name), params_of(name)
     texts = [text(7), text(5, 1)]
     inputs = given(name, [[t] for t in texts], 7)
@@ -232,8 +235,8 @@ def test_what_is_captured(name):
     np.testing.assert_allclose(output.hidden_BTD, plain.hidden_BTD, **CLOSE)
     layers = getattr(of, "decoder_layers", of.layers)
     assert output.seen["residual"].shape == (layers, 1, 9, of.width)
-    if name in ("lstm", "gru"):
-        assert "attention" not in output.seen
+    assert ("attention" in output.seen) == (name in ATTENTIVE)
+    if name not in ATTENTIVE:
         return
     weights_LBNTS = np.asarray(output.seen["attention"])
     assert weights_LBNTS.shape == (layers, 1, of.heads, 9, 9)
@@ -259,9 +262,8 @@ def test_dropout_depends_on_the_example_alone(name):
     assert np.abs(np.asarray(together) - whole).max() > 0.01
 
 
+@pytest.mark.parametrize("name", [n for n in ATTENTIVE if kind(n) == "causal"])
 def test_prefix_is_seen_both_ways(name):
-    if name not in ("llama", "gpt"):
-        pytest.skip("trained with a prefix: decoders")
     of, params = build(name), params_of(name)
     inputs = plain_inputs(np.array([text(8)]))
     prefix = inputs._replace(prefix_BT=np.arange(8)[None] < 4)
