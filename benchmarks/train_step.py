@@ -7,21 +7,20 @@ Both sides train the same shapes with AdamW on the same number of threads. The p
 in every form that may be its best (eager or compiled, float32 or bfloat16 autocast,
 always with scaled-dot-product attention and fused AdamW), and both sides with the batch
 whole or in four or eight micro-batches, whose activations may stay in the cache; a
-first round picks the best form of each side in each precision, and these then
-alternate. Each form lives in a process of its own that sleeps while another works.
-Printed: median seconds a step, tokens/s, and the median over rounds of the ratio
-peer / ours (above 1: ours is faster).
+first round picks the best form of each side in each precision, and these then work in
+turns (`in_turns.py`). Printed: median seconds a step, tokens/s, and the median over
+rounds of the ratio peer / ours (above 1: ours is faster).
 
 Needs the `oracle` extra for the peer.
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
-import statistics
 import time
+
+from in_turns import best_forms, in_turns
 
 from llm import host
 
@@ -42,7 +41,7 @@ SIZES = {
 
 
 def ours(size, dtype, micro):
-    """A function that runs some of our steps and returns the loss."""
+    """Some of our steps."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -87,11 +86,13 @@ def ours(size, dtype, micro):
 
     def run():
         nonlocal state
+        start = time.perf_counter()
         for _ in range(steps):
             state, metrics = step(state, data)
-        return float(metrics["loss"])
+        float(metrics["loss"])
+        return (time.perf_counter() - start) / steps
 
-    return run
+    return {"step": run}
 
 
 def peer(size, dtype, micro, compiled):
@@ -127,6 +128,7 @@ def peer(size, dtype, micro, compiled):
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
 
     def run():
+        start = time.perf_counter()
         for _ in range(s["steps"]):
             for part in parts:
                 with autocast:
@@ -135,67 +137,10 @@ def peer(size, dtype, micro, compiled):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        float(loss.detach())
+        return (time.perf_counter() - start) / s["steps"]
 
-    return run
-
-
-def _serve(connection, kind, arguments):
-    """Builds a runner, warms it up, then runs once for every message."""
-    try:
-        run = {"ours": ours, "peer": peer}[kind](*arguments)
-        run()
-        run()
-        connection.send("ready")
-        while connection.recv():
-            start = time.perf_counter()
-            run()
-            connection.send(time.perf_counter() - start)
-    except (RuntimeError, ImportError, ValueError) as error:
-        connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
-
-
-class Worker:
-    """A runner in its own process, asleep until asked."""
-
-    def __init__(self, kind, *arguments):
-        # A waiting thread pool must sleep: the other side needs the cores.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        context = multiprocessing.get_context("spawn")
-        self._pipe, end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(end, kind, arguments), daemon=True
-        )
-        self._process.start()
-        self.problem = self._pipe.recv()
-        self.problem = "" if self.problem == "ready" else self.problem
-
-    def seconds(self):
-        self._pipe.send(True)
-        return self._pipe.recv()
-
-    def stop(self):
-        self._process.terminate()
-        self._process.join()
-
-
-def best_form(side, size, dtype, options):
-    """The fastest of a side's forms in one precision, at work; the others are gone."""
-    tokens = size["batch"] * size["length"] * size["steps"]
-    best = None
-    for label, arguments in options.items():
-        worker = Worker(side, size, dtype, *arguments)
-        if worker.problem:
-            print(f"  {side} {dtype} {label}: {worker.problem}")
-            worker.stop()
-            continue
-        seconds = min(worker.seconds() for _ in range(2))
-        print(f"  {side} {dtype} {label}: {tokens / seconds:,.0f} tokens/s", flush=True)
-        if best is None or seconds < best[0]:
-            best, worker = (seconds, label, worker), best and best[2]
-        if worker:
-            worker.stop()
-    return best and best[1:]
+    return {"step": run}
 
 
 def compare(name, rounds, with_peer, micro):
@@ -211,33 +156,18 @@ def compare(name, rounds, with_peer, micro):
     forms = {"eager, whole batch": (1, False)} | {
         f"compiled, {label}": (*micro, True) for label, micro in batches.items()
     }
+    sides = {"ours": (ours, batches)} | ({"peer": (peer, forms)} if with_peer else {})
     workers = {}
-    for side, options in {"ours": batches, "peer": forms if with_peer else {}}.items():
+    for side, (make, options) in sides.items():
         for dtype in ("bfloat16", "float32"):
-            found = best_form(side, size, dtype, options)
-            if found:
-                workers[side, f"{dtype}, {found[0]}"] = found[1]
-    times = {form: [] for form in workers}
-    for _ in range(rounds):
-        for form, worker in workers.items():
-            times[form].append(worker.seconds() / size["steps"])
+            given = {label: (size, dtype, *more) for label, more in options.items()}
+            found = best_forms(f"{side} {dtype}", make, given, {"step": tokens})
+            for label, worker in found.values():
+                workers[side, f"{dtype}, {label}"] = worker
+    figures = in_turns(workers, "step", tokens, rounds)
     for worker in workers.values():
         worker.stop()
-    rows = {}
-    for form, seen in times.items():
-        median = statistics.median(seen)
-        rows[" ".join(form)] = {"seconds": median, "tokens_per_s": tokens / median}
-        print(
-            f"  {' '.join(form):48} {median:8.3f} s {tokens / median:10,.0f} tokens/s"
-        )
-    ratios = {}
-    for mine in (f for f in times if f[0] == "ours"):
-        for theirs in (f for f in times if f[0] == "peer"):
-            pairs = zip(times[theirs], times[mine], strict=True)
-            ratio = statistics.median(t / m for t, m in pairs)
-            ratios[f"{theirs[1]} / ours {mine[1]}"] = ratio
-            print(f"  peer {theirs[1]} / ours {mine[1]}: {ratio:.2f}", flush=True)
-    return {"rows": rows, "ratios": ratios}
+    return figures
 
 
 def main():

@@ -5,6 +5,7 @@ import json
 import pathlib
 import random
 import re
+import time
 
 import pytest
 from test_tokenizer import CODE, NASTY
@@ -411,6 +412,18 @@ def test_what_gguf_does_not_hold(tmp_path):
         with pytest.raises(InputError, match="for GGUF"):
             gguf_tokenizer.keys(one)
     assert "tokenizer.model" in hf_tokenizer.files(unigram)
+
+
+def test_large_vocabularies_are_read_at_once():
+    """Each merge is looked up, not compared with all 40,000 tokens: that took 40 s."""
+    letters = [chr(0x4E00 + i) for i in range(200)]
+    pairs = [(a, b) for a in letters for b in letters]
+    tokens = [*letters, *(a + b for a, b in pairs)]
+    begun = time.process_time()
+    merges = [f"{a} {b}" for a, b in pairs]
+    made = tokenizer_json.byte_level(tokens, merges, [1] * len(tokens), pre="gpt-2")
+    assert len(made["model"]["merges"]) == 40_000
+    assert time.process_time() - begun < 4
 
 
 def test_how_text_is_cut_is_recognised():

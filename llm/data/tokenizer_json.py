@@ -127,7 +127,7 @@ def byte_level(
     vocab = _vocab(tokens, kinds)
     pairs = [merge.split(" ") for merge in merges]
     for pair in pairs:
-        if len(pair) != 2 or {*pair, "".join(pair)} - vocab.keys():
+        if len(pair) != 2 or any(t not in vocab for t in (*pair, "".join(pair))):
             raise InputError(
                 got=f"the merge {' '.join(pair)!r}",
                 want="two tokens that make a third one",
