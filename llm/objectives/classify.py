@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
-from llm.losses import Head, cross_entropy
-from llm.nn.contract import Inputs
+from llm.losses import Head, batch_loss
+from llm.nn.contract import inputs_of
 from llm.objective import Objective
 
 TINY = {"classes": ("code", "prose"), "least": 1}
@@ -79,21 +79,11 @@ def make(
         return {**params, "classifier": own}
 
     def loss(apply, params, batch, *, rngs=None, policy):
-        inputs = Inputs(
-            batch["tokens"], batch["positions"], batch["segments"], batch["index"]
-        )
+        inputs = inputs_of(batch)
         output, _ = apply(params, inputs, train=rngs is not None, rngs=rngs)
         own = params["classifier"]
         head = Head(output.hidden_BTD, own["kernel"], own["bias"])
-        weights_BT = batch["weights"].astype(jnp.float32)
-        total, sums = cross_entropy(head, batch["targets"], weights_BT, policy=policy)
-        weight = weights_BT.sum()
-        metrics = {"loss": (sums.nll, weight), "accuracy": (sums.correct, weight)}
-        for name, (value, its_weight) in output.sums.items():
-            metrics[name] = (value, its_weight)
-            if name.endswith("_loss"):
-                total = total + value * (weight / jnp.maximum(its_weight, 1.0))
-        return total, weight, metrics
+        return batch_loss(head, output.sums, batch, z_loss=0.0, chunk=0, policy=policy)
 
     return Objective(
         kinds=("causal", "masked"),
