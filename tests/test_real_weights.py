@@ -54,7 +54,7 @@ def smollm(smollm_file, tmp_path_factory):
 
 def greedy(loaded, prompts, count):
     return generate(
-        load.for_decoding(loaded), loaded.params, loaded.tokenizer, prompts,
+        *load.for_decoding(loaded), loaded.tokenizer, prompts,
         knobs=Sampling(temperature=0.0), max_tokens=count,
     )  # fmt: skip
 
