@@ -131,7 +131,7 @@ def test_a_folder_a_class_end_to_end(tmp_path):
             words = ["".join(rng.choice(list(letters), 5)) for _ in range(40)]
             (tmp_path / "texts" / name / f"{i}.txt").write_text(" ".join(words))
     c = config.load("configs/x", "classify", f"text={tmp_path / 'texts'},debug")
-    c.train.update(steps=60, batch_size=8, checkpoint_every=0)
+    c.train.update(steps=40, batch_size=8, checkpoint_every=0)
     c.train.validation_sequences = 0
     c.evaluate.split = "validation"
     c.optimizer.learning_rate = 3e-3
