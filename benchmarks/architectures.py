@@ -33,12 +33,12 @@ def llama_like(name, width, **more):
 # The network of a width, and what it learns.
 SHAPES = {
     "llama": lambda w: llama_like(
-        "llama", w, kv_heads=max(w // 64, 1), head_dim=32, mlp=w * 8 // 3 // 8 * 8,
+        "llama", w, kv_heads=max(w // 32, 1), head_dim=32, mlp=w * 8 // 3 // 8 * 8,
         embed_scale=1.0,
     ),
     "gpt": lambda w: llama_like("gpt", w, length=SEQ_LEN),
     "moe": lambda w: llama_like(
-        "moe", w, kv_heads=max(w // 64, 1), head_dim=32, mlp=w * 2 // 3 // 8 * 8,
+        "moe", w, kv_heads=max(w // 32, 1), head_dim=32, mlp=w * 2 // 3 // 8 * 8,
         experts=8, top_k=2, embed_scale=1.0,
     ),
     "lstm": lambda w: {"name": "lstm", "layers": 2, "width": w},

@@ -49,7 +49,9 @@ class Policy:
         return jnp.dtype("float32" if self.platform == "cpu" else self.dtype)
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["bits"], meta_fields=["turned"]
+)
 @dataclasses.dataclass(frozen=True)
 class Half:
     """A float32 parameter rounded to bfloat16, as the bits of it, uint16.
@@ -57,9 +59,14 @@ class Half:
     It stands for the array wherever that is multiplied or looked up, not in training. A
     CPU turns the bits back into float32 by a shift, in passing, where its conversion of
     bfloat16 itself is slow: 8 to 11 against 2.7 G weights a second (LOG.md).
+
+    Attributes:
+      turned: it stands for the matrix whose transpose the bits are; a table of 50,000
+        tokens is better read as it lies.
     """
 
     bits: jax.Array
+    turned: bool = False
 
     @classmethod
     def of(cls, x: jax.Array) -> "Half":
@@ -69,29 +76,35 @@ class Half:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the array."""
-        return self.bits.shape
+        return self.bits.shape[::-1] if self.turned else self.bits.shape
 
     @property
     def T(self) -> "Half":
-        """All axes in reverse."""
-        return Half(self.bits.T)
+        """The transpose of a matrix."""
+        return Half(self.bits, not self.turned)
 
     def reshape(self, *shape: int) -> "Half":
-        """As of an array."""
+        """As of an array; it must not be turned."""
+        assert not self.turned
         return Half(self.bits.reshape(*shape))
 
     def take(self, rows: jax.Array) -> jax.Array:
         """Rows of the leading axis, float32; one out of range is the last."""
+        assert not self.turned
         return _float32(jnp.take(self.bits, rows, axis=0, mode="clip"))
 
     def multiplied(self, a_MK: jax.Array) -> jax.Array:
-        """a_MK @ self, float32."""
+        """a_MK @ self, float32; self is a matrix."""
         if math.prod(a_MK.shape[:-1]) < _FEW_ROWS:
-            return jnp.matmul(a_MK.astype(jnp.float32), _float32(self.bits))
-        own = jax.lax.bitcast_convert_type(self.bits, jnp.bfloat16)
-        return jnp.matmul(
-            a_MK.astype(jnp.bfloat16), own, preferred_element_type=jnp.float32
-        )
+            own, dtype = _float32(self.bits), jnp.float32
+        else:
+            dtype = jnp.bfloat16
+            own = jax.lax.bitcast_convert_type(self.bits, dtype)
+        contracted = ((a_MK.ndim - 1,), (1 if self.turned else 0,))
+        return jax.lax.dot_general(
+            a_MK.astype(dtype), own, (contracted, ((), ())),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
 
 
 def _float32(bits: jax.Array) -> jax.Array:
