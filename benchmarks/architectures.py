@@ -24,29 +24,32 @@ from llm.precision import FLOAT32
 VOCAB, SEQ_LEN, BATCH = 2048, 256, 16
 
 
-def llama_like(name, width, **more):
-    """A decoder with heads of 32."""
-    heads = max(width // 32, 1)
-    return {"name": name, "layers": 4, "width": width, "heads": heads, **more}
+def transformer(name, width, **more):
+    """Four layers of four heads."""
+    return {"name": name, "layers": 4, "width": width, "heads": 4, **more}
 
 
-# The network of a width, and what it learns.
+def mlp(width, share=1):
+    """Of three matrices that have as many parameters as two of four times the width."""
+    return round(width / 3 * share) * 8
+
+
+# The network of a width, a multiple of 8.
 SHAPES = {
-    "llama": lambda w: llama_like(
-        "llama", w, kv_heads=max(w // 32, 1), head_dim=32, mlp=w * 8 // 3 // 8 * 8,
-        embed_scale=1.0,
+    "llama": lambda w: transformer(
+        "llama", w, kv_heads=2, head_dim=w // 4, mlp=mlp(w), embed_scale=1.0
     ),
-    "gpt": lambda w: llama_like("gpt", w, length=SEQ_LEN),
-    "moe": lambda w: llama_like(
-        "moe", w, kv_heads=max(w // 32, 1), head_dim=32, mlp=w * 2 // 3 // 8 * 8,
-        experts=8, top_k=2, embed_scale=1.0,
+    "gpt": lambda w: transformer("gpt", w, length=SEQ_LEN),
+    "moe": lambda w: transformer(
+        "moe", w, kv_heads=2, head_dim=w // 4, mlp=mlp(w, 1 / 4), experts=8, top_k=2,
+        embed_scale=1.0,
     ),
     "lstm": lambda w: {"name": "lstm", "layers": 2, "width": w},
     "gru": lambda w: {"name": "gru", "layers": 2, "width": w},
-    "bert": lambda w: llama_like("bert", w, length=SEQ_LEN),
+    "bert": lambda w: transformer("bert", w, length=SEQ_LEN),
     "t5": lambda w: {
-        "name": "t5", "layers": 2, "width": w, "heads": max(w // 32, 1),
-        "head_dim": 32, "mlp": w * 8 // 3 // 8 * 8,
+        "name": "t5", "layers": 2, "width": w, "heads": 4, "head_dim": w // 4,
+        "mlp": mlp(w),
     },
 }  # fmt: skip
 OBJECTIVES = {"bert": "masked_lm", "t5": "span_corruption"}
@@ -56,7 +59,7 @@ def of_size(name, parameters):
     """(spec of the model, its parameters) of the width that comes nearest."""
     objective = registry.spec("objectives", OBJECTIVES.get(name, "causal_lm"))
     found = []
-    for width in range(32, 513, 32):
+    for width in range(64, 321, 8):
         knobs = SHAPES[name](width)
         spec = registry.spec("models", **knobs)
         made = network.build(spec, objective, FLOAT32, VOCAB)

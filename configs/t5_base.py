@@ -35,6 +35,7 @@ def get_config(arg=None):
         mlp=3072,
         gated=False,
         tied=True,
+        scaled=True,
         dropout=0.1,
         remat="minimal",
     )

@@ -79,7 +79,7 @@ def kind_of(source: str) -> str:
         )
     try:
         held = json.loads((path / "config.json").read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             got=f"{path / 'config.json'}, which is not JSON ({error})",
             want="a whole config.json",
@@ -185,7 +185,7 @@ def _generation(source: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text()) if path.exists() else {}
         ids = {name: found[name] for name in found if name.endswith("_token_id")}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             got=f"{path}, which is not JSON ({error})", want="a table in JSON"
         ) from error

@@ -86,7 +86,7 @@ def knobs_of(case, rng=None):
         "gpt2": ("gpt", plain | {"length": 24}),
         "bert": ("bert", plain | {"length": 24}),
         "bert with pooler": ("bert", plain | {"length": 24, "pooler": True}),
-        "t5": ("t5", encdec | {"gated": False, "tied": True}),
+        "t5": ("t5", encdec | {"gated": False, "tied": True, "scaled": True}),
         "t5 1.1": ("t5", encdec | {"gated": True, "tied": False}),
         "lstm": ("lstm", recurrent),
         "gru": ("gru", recurrent | {"tied": True}),

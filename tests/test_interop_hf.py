@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from reference_models import (
     CASES,
     GOLDEN,
@@ -24,7 +25,7 @@ from llm import registry, sharding, tree
 from llm.errors import InputError
 from llm.interop import hf, safetensors
 from llm.nn import stack
-from llm.nn.contract import Inputs
+from llm.nn.contract import Inputs, plain_inputs
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -51,7 +52,6 @@ def abstract(of):
 
 def _init(of):
     import flax.linen as nn
-    import tiny
 
     return nn.meta.unbox(tiny.init(of, jax.random.key(0)))
 
@@ -375,3 +375,63 @@ def test_no_folder_no_json(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not a model's"):
         hf.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("hidden_size", "64"),
+        ("hidden_size", 1.5),
+        ("num_hidden_layers", 10**9),
+        ("head_dim", 10**9),
+        ("vocab_size", 10**9),
+        ("num_attention_heads", [4]),
+        ("rms_norm_eps", None),
+        ("rms_norm_eps", []),
+        ("model_type", []),
+    ],
+)
+def test_fields_that_no_model_has(tmp_path, field, value):
+    export(tmp_path, *[build("llama")[n] for n in (0, 1, 3, 4)])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(InputError) as caught:
+        hf.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
+def test_json_that_is_too_deep(tmp_path, file):
+    export(tmp_path, *[build("llama")[n] for n in (0, 1, 3, 4)])
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / file).write_text("[" * 100_000)
+    with pytest.raises(InputError):
+        hf.read(tmp_path)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
+def test_t5_as_its_own_class_saves_it(tmp_path, kind, tied):
+    """Built by the reference, not by us: what newer versions write of ties."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    config = transformers.T5Config(
+        vocab_size=61, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=3,
+        feed_forward_proj=kind, tie_word_embeddings=tied,
+        relative_attention_num_buckets=8, relative_attention_max_distance=10,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = transformers.T5ForConditionalGeneration(config).eval()
+    theirs.save_pretrained(tmp_path)
+    found = hf.read(tmp_path)
+    of = registry.build("models", {"name": found.name, **found.knobs}, vocab_size=61)
+    params = hf.load_params(found, jax.eval_shape(lambda: tiny.params(of)))
+    source, target = np.array([[5, 6, 7, 1]]), np.array([[0, 9, 8]])
+    with torch.no_grad():
+        want = theirs(
+            input_ids=torch.tensor(source), decoder_input_ids=torch.tensor(target)
+        ).logits.numpy()
+    inputs = plain_inputs(target)._replace(source=plain_inputs(source))
+    np.testing.assert_allclose(tiny.logits(of, params, inputs), want, **CLOSE)

@@ -9,7 +9,7 @@ from test_generate import BOS, EOS, PAD, TOKENIZER, Letters
 
 from llm import registry
 from llm.errors import InputError
-from llm.inference.prompts import cache_for, inputs_of, rows_of
+from llm.inference.prompts import cache_for, check_length, inputs_of, rows_of
 
 
 def build(name):
@@ -76,3 +76,11 @@ def test_bad_input():
         rows_of(build("t5"), TOKENIZER, ["a", ""])
     with pytest.raises(InputError, match="no padding id"):
         rows_of(build("t5"), dataclasses.replace(TOKENIZER, pad_id=-1), ["a"])
+
+
+def test_texts_beyond_the_learned_positions_are_refused():
+    of = build("gpt")
+    check_length(of, [[1] * 100], of.length - 100)
+    with pytest.raises(InputError, match=f"for a model of {of.length}; want at most"):
+        check_length(of, [[1] * 100], of.length - 99)
+    check_length(tiny.model(), [[1] * 10_000], 10_000)  # it has rotary positions

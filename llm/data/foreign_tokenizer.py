@@ -34,6 +34,7 @@ _MAIN, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 _MAP = "special_tokens_map.json"
 _TEMPLATE = "chat_template.jinja"
 FILES = (_MAIN, _CONFIG, _MAP, _TEMPLATE)
+_BROKEN = (LookupError, AttributeError, TypeError, ValueError, RecursionError)
 _SPECIAL = ("pad", "unk", "bos", "eos")
 
 
@@ -213,7 +214,7 @@ def save(
     library = _library(files, directory)
     try:
         about = _about(library, files, rows, fields)
-    except (LookupError, AttributeError, TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise _broken(directory, error) from error
     made = _made(library, files, about)
     about["fingerprint"] = made.fingerprint
@@ -233,7 +234,7 @@ def load(directory: epath.PathLike, about: Mapping[str, Any]) -> ForeignTokenize
     try:
         made = _made(library, files, about)
         whole = made.fingerprint == about["fingerprint"]
-    except (LookupError, AttributeError, TypeError, ValueError):
+    except _BROKEN:
         whole = False
     if not whole:
         raise InputError(

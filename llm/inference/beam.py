@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
-from llm.inference.prompts import cache_for, inputs_of
+from llm.inference.prompts import cache_for, check_length, inputs_of
 from llm.nn import cache as caches
 from llm.nn.contract import Inputs
 
@@ -71,6 +71,7 @@ def beam_search(
         )
     if not all(len(prompt) for prompt in prompts):
         raise InputError(got="an empty prompt", want="one token or more, such as BOS")
+    check_length(model, prompts, max_tokens)
     inputs = inputs_of(
         [p for p in prompts for _ in range(beams)],
         sources and [s for s in sources for _ in range(beams)],

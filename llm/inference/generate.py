@@ -22,7 +22,7 @@ import numpy as np
 from llm.data.tokenizer import Tokenizer
 from llm.inference import sampling
 from llm.inference.beam import beam_search
-from llm.inference.prompts import cache_for, inputs_of, rows_of
+from llm.inference.prompts import cache_for, check_length, inputs_of, rows_of
 from llm.nn.contract import Inputs
 from llm.task import Generated
 
@@ -153,6 +153,7 @@ def _forbidden(model: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 def _batch(decoder, params, tokenizer, prompts, max_tokens, stop, seed, first):
     rows, sources = rows_of(decoder.model, tokenizer, prompts)
+    check_length(decoder.model, rows, max_tokens)
     B = len(rows)
     inputs = inputs_of(rows, sources, multiple=_PIECE)  # few shapes, few compilations
     pieces = -(-max_tokens // _PIECE)

@@ -75,6 +75,16 @@ def inputs_of(rows: Rows, sources: Rows | None = None, *, multiple: int = 1) -> 
     return Inputs(tokens, positions, segments, index, source=source)
 
 
+def check_length(model: Any, rows: Rows, new: int) -> None:
+    """Raises InputError for texts beyond the positions that a model has learned."""
+    known, longest = getattr(model, "length", 0), max(map(len, rows)) + new
+    if known and longest > known:
+        raise InputError(
+            got=f"{longest} tokens, of which {new} are new, for a model of {known}",
+            want=f"at most {known}: shorter prompts, or fewer tokens",
+        )
+
+
 def cache_for(model: Any, inputs: Inputs, new: int) -> Any:
     """An empty cache for the inputs and `new` tokens after each of them."""
     sizes = [len(inputs.tokens_BT), inputs.tokens_BT.shape[1] + new]

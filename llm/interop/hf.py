@@ -26,6 +26,16 @@ from llm.errors import InputError
 from llm.interop import safetensors
 from llm.nn.foreign import Dialect, Tensor
 
+# Fields of config.json that are numbers in every dialect, and the largest vocabulary.
+_SIZES = (
+    r"(hidden|intermediate|vocab|type_vocab|moe_intermediate)_size|head_dim"
+    r"|num_\w*(layers|heads|experts|buckets|per_tok)|n_(embd|head|layer|inner|positions)"
+    r"|d_(model|ff|kv)|max_position_embeddings"
+)
+_FLOATS = r"\w*(eps|epsilon)|rope_theta"
+_MOST = 2**24
+_WRONG_FIELDS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
 
 class Found(NamedTuple):
     """A foreign model: our name for it, its knobs, its vocabulary and its tensors."""
@@ -62,26 +72,52 @@ def read(folder: str | os.PathLike) -> Found:
             got=f"{path} ({error.strerror})",
             want="a folder with config.json, model.safetensors and tokenizer files",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             got=f"{path}, which is not a model's ({error})", want="model_type in JSON"
         ) from error
     known = dialects()
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise InputError(
             got=f"model_type {model_type!r} in {path}",
             want=f"one of {', '.join(sorted(known))}",
         )
     name, dialect = known[model_type]
+    _check_fields(config, path)
+    tensors = safetensors.open_folder(folder)
     try:
-        knobs = dialect.knobs(config)
-    except (KeyError, TypeError, ValueError) as error:
+        knobs = dialect.knobs(config | {"tensors": tuple(tensors)})
+    except InputError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         raise InputError(
             got=f"{path} with {type(error).__name__}: {error}",
             want=f"the fields of {model_type!r}",
         ) from error
     vocab_size = knobs.pop("vocab_size")
-    return Found(name, knobs, vocab_size, safetensors.open_folder(folder), config)
+    return Found(name, knobs, vocab_size, tensors, config)
+
+
+def _check_fields(config: dict[str, Any], path: pathlib.Path) -> None:
+    """Raises InputError for the first size or epsilon that no model has."""
+    for field, value in config.items():
+        if re.fullmatch(_SIZES, field) and value is not None:
+            most = _MOST if "vocab" in field or "position" in field else _MOST >> 8
+            if type(value) is not int or not 0 <= value <= most:
+                raise InputError(
+                    got=f"{path} with {field} {str(value)[:40]!r}",
+                    want=f"a whole number from 0 to {most}",
+                )
+        elif re.fullmatch(_FLOATS, field) and type(value) not in (int, float):
+            raise InputError(
+                got=f"{path} with {field} {str(value)[:40]!r}", want="a number"
+            )
 
 
 def load_params(found: Found, abstract: Any) -> Any:

@@ -36,6 +36,8 @@ DTYPES = {
 _HEADER_LIMIT = 100_000_000  # bytes, as the reference has it
 _INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
+# What an altered header or index raises.
+_BROKEN = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Stored(NamedTuple):
@@ -72,7 +74,7 @@ def _open_indexed(folder: pathlib.Path) -> dict[str, Stored]:
     try:
         where = json.loads(path.read_text("utf-8"))["weight_map"]
         named = {str(name): str(file) for name, file in where.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise InputError(
             got=f"{path}, which is not an index ({error})",
             want='{"weight_map": {tensor: file}}',
@@ -131,7 +133,7 @@ def _entry(path, name, entry, base, size):
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         start, end = entry["data_offsets"]
         whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
-    except (KeyError, TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise _broken(path, f"tensor {name!r} without dtype, shape or place") from error
     if dtype not in DTYPES:
         raise _broken(path, f"tensor {name!r} of dtype {dtype!r}")

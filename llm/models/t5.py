@@ -52,6 +52,7 @@ def make(
     farthest: int = 128,
     gated: bool = True,
     tied: bool = False,
+    scaled: bool = False,
     epsilon: float = 1e-6,
     dropout: float = 0.0,
     how: str = "scan",
@@ -64,6 +65,7 @@ def make(
       layers: of the encoder; `decoder_layers` of the decoder, as many where 0.
       buckets: of distances, those beyond `farthest` share the last one.
       gated: GeGLU feed-forward layers (T5 1.1); else ReLU (T5 1.0).
+      scaled: whether hidden states are divided by sqrt(width) before the head (T5 1.0).
     """
     check_stack(layers, how, remat)
     return T5(
@@ -78,6 +80,7 @@ def make(
         farthest=farthest,
         gated=gated,
         tied=tied,
+        scaled=scaled,
         epsilon=epsilon,
         dropout=dropout,
         how=how,
@@ -270,6 +273,7 @@ class T5(nn.Module):
     farthest: int
     gated: bool
     tied: bool
+    scaled: bool
     epsilon: float
     dropout: float
     how: str
@@ -368,9 +372,10 @@ class T5(nn.Module):
 
     def head(self, hidden_BTD: jax.Array) -> Head:
         """What makes logits of the hidden states."""
-        if self.tied:
-            return Head(hidden_BTD * self.width**-0.5, self.embed.embedding.T)
-        return Head(hidden_BTD, self.unembed.kernel)
+        if self.scaled:
+            hidden_BTD = hidden_BTD * self.width**-0.5
+        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
+        return Head(hidden_BTD, kernel_DV)
 
     def init_cache(self, batch: int, length: int, source_length: int = 0) -> Cache:
         """An empty cache for `batch` rows of `length` tokens and their sources."""
@@ -392,6 +397,7 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         is_encoder_decoder=True,
     )
     gated = config["feed_forward_proj"] == "gated-gelu"
+    tied = config.get("tie_word_embeddings", True)
     return {
         "vocab_size": config["vocab_size"],
         "layers": config["num_layers"],
@@ -403,10 +409,9 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         "buckets": config["relative_attention_num_buckets"],
         "farthest": config.get("relative_attention_max_distance", 128),
         "gated": gated,
-        # Newer files say that it is tied in any case, and mean this field.
-        "tied": config.get(
-            "scale_decoder_outputs", config.get("tie_word_embeddings", True)
-        ),
+        # Newer files say that it is tied in any case: what they hold decides.
+        "tied": "lm_head.weight" not in config["tensors"],
+        "scaled": config.get("scale_decoder_outputs", tied),
         "epsilon": config["layer_norm_epsilon"],
     }
 
@@ -427,6 +432,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "relative_attention_max_distance": k["farthest"],
         "feed_forward_proj": "gated-gelu" if k["gated"] else "relu",
         "tie_word_embeddings": k["tied"],
+        "scale_decoder_outputs": k["scaled"],
         "layer_norm_epsilon": k["epsilon"],
         "is_encoder_decoder": True,
         "decoder_start_token_id": 0,

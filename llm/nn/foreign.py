@@ -32,8 +32,8 @@ class Dialect(NamedTuple):
 
     Attributes:
       model_types: the `model_type`s of config.json that this model can be.
-      knobs: from config.json to knobs of `make`, with `vocab_size`; raises InputError
-        for what the model cannot do.
+      knobs: from config.json, and the names of all `tensors` beside it, to knobs of
+        `make`, with `vocab_size`; raises InputError for what the model cannot do.
       config: from knobs and the true `vocab_size` to config.json.
       tensors: from knobs to the table.
       extras: names (regular expressions) in their files that hold nothing of a model.

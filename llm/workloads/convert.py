@@ -86,6 +86,11 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
     knobs = {k: tuple(x) if isinstance(x, list) else x for k, x in spec.items()}
     name, vocab_size = knobs.pop("name"), loaded.tokenizer.vocab_size
     params = _stacked(loaded.params)
+    if "classifier" in params:
+        raise InputError(
+            got=f"{v.source}, which has a classifier, for {v.to}",
+            want="a model of tokens: classifiers have no table of names yet",
+        )
     most = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(params))
     if dtype == "float16" and most > _FLOAT16_MOST:
         raise InputError(

@@ -80,6 +80,8 @@ def check(c: ConfigDict) -> list[str]:
             want="embed.path, a file with a text a line, or embed.texts",
         )
     texts = _lines(e.path) if e.path else list(e.texts)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(got=f"embed.texts {e.texts}", want="texts, such as ('a', 'b')")
     empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
     if empty or not texts:
         where = f"text {empty[0]}" if empty else "no text at all"

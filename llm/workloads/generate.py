@@ -47,8 +47,10 @@ def run(c: ConfigDict, workdir: str) -> None:
         {"prompt": prompt, "completion": one.text, "stop_reason": one.stop_reason}
         for prompt, one in zip(given, made, strict=True)
     ]
+    between = "\n\n" if g.chat else ""
     text = "\n".join(
-        f"----- {number}: {s['stop_reason']} -----\n{s['prompt']}{s['completion']}\n"
+        f"----- {number}: {s['stop_reason']} -----\n"
+        f"{s['prompt']}{between}{s['completion']}\n"
         for number, s in enumerate(samples, start=1)
     )
     print(text)
@@ -74,6 +76,11 @@ def check(c: ConfigDict) -> None:
             f"samples {g.samples}",
             want="temperature 0, as a search does not sample, and as many samples as "
             "beams at most",
+        )
+    if not all(isinstance(text, str) for text in (*g.prompts, *g.stop)):
+        raise InputError(
+            got=f"generate.prompts {g.prompts} and stop {g.stop}",
+            want="texts, such as ('def f(x):', 'import')",
         )
     if "" in g.stop:
         raise InputError(

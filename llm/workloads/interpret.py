@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from llm import atomic, importing, interpret, interpret_page, run_directory
 from llm.errors import InputError
 from llm.inference import load
-from llm.nn.contract import plain_inputs
+from llm.inference.prompts import check_length
+from llm.nn.contract import has_head, plain_inputs
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -24,6 +25,18 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     tokenizer = loaded.tokenizer
     ids = [*tokenizer.start(), *tokenizer.encode(i.prompt)][: i.max_tokens]
+    if not has_head(loaded.model):
+        raise InputError(
+            got=f"a {loaded.config.model.name} without a head, to look into",
+            want="a model that predicts tokens: the lens is what each layer would say",
+        )
+    known = loaded.tokenizer.vocab_size
+    if not ids or i.top > known:
+        raise InputError(
+            got=f"{len(ids)} tokens of interpret.prompt, and interpret.top {i.top}",
+            want=f"one token or more, and at most the {known} of the vocabulary",
+        )
+    check_length(loaded.model, [ids], 0)
     inputs = plain_inputs(np.array([ids], np.int32))
     look = interpret.look(loaded.model, loaded.params, inputs, top=i.top)
 
