@@ -340,3 +340,20 @@ def test_a_look_inside_a_model_without_a_first_token(tmp_path):
     use("interpret", tmp_path / "look", tmp_path / "hf", prompt="def f(x):")
     page = (tmp_path / "look" / "interpret.html").read_text()
     assert "def" in page and "&lt;bos" not in page
+
+
+def test_a_classifier_is_not_dropped_in_silence(trained, tmp_path, monkeypatch):
+    given = loaded(trained)
+    params = {**given.params, "classifier": {"bias": jnp.zeros(2)}}
+    monkeypatch.setattr(load, "load", lambda *_: given._replace(params=params))
+    with pytest.raises(InputError, match="which has a classifier, for hf"):
+        run(trained, tmp_path / "out", "hf")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_looked_into(trained, tmp_path):
+    with pytest.raises(InputError, match=r"0 tokens|interpret.top 100000"):
+        use("interpret", tmp_path / "a", trained, top=100_000)
+    with pytest.raises(InputError, match="want texts, such as"):
+        use("generate", tmp_path / "b", trained, prompts=(3,))
+    assert not (tmp_path / "b").exists()
