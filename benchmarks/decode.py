@@ -8,7 +8,7 @@ tokens after that prompt, each fed back. The peer is `transformers` in CPU PyTor
 scaled-dot-product attention, in every form that may be its best: float32 or bfloat16,
 a cache that grows or a static one, eager or compiled, with frozen weights or without;
 its loop is written out below, which is faster than its `generate`. Ours is what
-`llm/inference/generate.py` compiles, with the layers scanned or unrolled. A first round
+`llm/inference/engine.py` compiles. A first round
 picks the best form of each part in each precision, and these then work in turns
 (`in_turns.py`). Both have the same weights and threads. llama.cpp, where the package
 llama-cpp-python is, reads the GGUF file as it is, in four bits, one row at a time.
@@ -63,34 +63,30 @@ def parts_of(prefill, decode, batches):
     return made
 
 
-def ours(run, batches, dtype, how):
+def ours(run, batches, dtype):
     """Our compiled prefill and decoding."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    from llm.inference import generate, load
-    from llm.inference.prompts import cache_for, inputs_of
+    from llm.inference import load
+    from llm.inference.engine import PIECE, Engine
+    from llm.inference.prompts import inputs_of
     from llm.inference.sampling import Sampling
     from llm.precision import Policy
 
     loaded = load.load(run, jax.devices()[0])
-    own = loaded.model.clone(policy=Policy(dtype, "cpu"), how=how)
+    own = loaded.model.clone(policy=Policy(dtype, "cpu"))
     model, params = load.for_decoding(loaded._replace(model=own))
-    decoder = generate._Decoder(model, Sampling(temperature=0.0), ())
+    engine = Engine(model, Sampling(temperature=0.0))
 
     def prefill(batch):
         inputs = inputs_of(prompts(batch))
-        cache = cache_for(model, inputs, NEW)
-        logits_BV, cache = decoder.prefill(params, inputs, cache)
-        lengths_B = jnp.full(batch, PROMPT, jnp.int32)
-        state = (logits_BV, cache, lengths_B, jnp.zeros(logits_BV.shape, bool))
-        return jax.block_until_ready(state)
+        return jax.block_until_ready(engine.prefill(params, inputs, NEW))
 
     def decode(state):
-        keys_B = jax.random.split(jax.random.key(0), len(state[0]))
-        for _ in range(NEW // generate._PIECE):
-            state, tokens_BT = decoder.decode(params, state, keys_B)
+        keys_B = jax.random.split(jax.random.key(0), len(state.logits_BV))
+        for _ in range(NEW // PIECE):
+            state, tokens_BT = engine.decode(params, state, keys_B)
             np.asarray(tokens_BT)
 
     return parts_of(prefill, decode, batches)
@@ -236,9 +232,7 @@ def compare(run, folder, file, batches, amounts, args):
             chosen[part][side, f"{title}, {label}"] = worker
 
     for dtype in DTYPES:
-        forms = {"scan": "scanned", "unroll": "unrolled"}
-        options = {label: (run, batches, dtype, how) for how, label in forms.items()}
-        choose("ours", dtype, ours, options)
+        choose("ours", dtype, ours, {"as it is": (run, batches, dtype)})
     for dtype in () if args.no_peer else DTYPES:
         forms = [("growing", "eager"), ("static", "eager"), ("static", "compiled"),
                  ("static", "compiled, frozen")]  # fmt: skip

@@ -95,7 +95,10 @@ class Half:
 
     def multiplied(self, a_MK: jax.Array) -> jax.Array:
         """a_MK @ self, float32; self is a matrix."""
-        if math.prod(a_MK.shape[:-1]) < _FEW_ROWS:
+        few = math.prod(a_MK.shape[:-1]) < _FEW_ROWS
+        if few and self.bits.size > 2 * _CHUNK:
+            return self._in_chunks(a_MK)
+        if few:
             own, dtype = _float32(self.bits), jnp.float32
         else:
             dtype = jnp.bfloat16
@@ -106,14 +109,42 @@ class Half:
             preferred_element_type=jnp.float32,
         )  # fmt: skip
 
+    def _in_chunks(self, a_MK: jax.Array) -> jax.Array:
+        """A product some columns at a time; else all weights would be written out."""
+        K, N = self.shape
+        size = max(_CHUNK // K, 1)
+        axis = 0 if self.turned else 1
+
+        def columns(start, count):
+            bits = jax.lax.dynamic_slice_in_dim(self.bits, start, count, axis)
+            return Half(bits, self.turned).multiplied(a_MK)
+
+        loops = N // size
+        made = jax.lax.map(lambda i: columns(i * size, size), jnp.arange(loops))
+        made = jnp.moveaxis(made, 0, -2).reshape(*a_MK.shape[:-1], loops * size)
+        rest = columns(loops * size, N - loops * size)
+        return jnp.concatenate([made, rest], axis=-1)
+
 
 def _float32(bits: jax.Array) -> jax.Array:
     wide = bits.astype(jnp.uint32) << 16
     return jax.lax.bitcast_convert_type(wide, jnp.float32)
 
 
+def compiler_options(platform: str) -> dict[str, Any]:
+    """XLA's options for products with few rows.
+
+    Its scheduler for CPUs begins with all that it can, such as turning all halves of a
+    layer into float32, before it uses any; they are then no longer in the cache.
+    """
+    if platform != "cpu":
+        return {}
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
 FLOAT32 = Policy()
 _FEW_ROWS = 16
+_CHUNK = 2**20  # weights of a large matrix that are multiplied at once
 _CACHE = 2**20  # bytes of a core's own
 
 

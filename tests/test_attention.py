@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm.nn.attention import Reach, attention
+from llm.nn.attention import attention
+from llm.nn.context import Context, Reach
 from llm.precision import FLOAT32, Policy
 
 B, T, N, K, H = 2, 9, 4, 2, 6
@@ -65,7 +66,9 @@ def naive(q, k, v, causal, window):
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def ours(q, k, v, causal=True, window=0, policy=FLOAT32):
     reach = Reach(*map(jnp.asarray, (POSITIONS, SEGMENTS, POSITIONS, SEGMENTS)))
-    return attention(q, k, v, reach, causal=causal, window=window, policy=policy)
+    return attention(
+        q, Context((k,), (v,), reach), causal=causal, window=window, policy=policy
+    )
 
 
 @pytest.mark.parametrize("causal, window, kv_heads", CASES)
@@ -123,5 +126,5 @@ def test_fewer_queries_than_keys():
     q, k, v, _ = arrays(seed=5)
     reach = Reach(POSITIONS[:, 4:6], SEGMENTS[:, 4:6], POSITIONS, SEGMENTS)
     reach = jax.tree.map(jnp.asarray, reach)
-    got = attention(q[:, 4:6], k, v, reach, policy=FLOAT32)
+    got = attention(q[:, 4:6], Context((k,), (v,), reach), policy=FLOAT32)
     np.testing.assert_allclose(got, ours(q, k, v)[:, 4:6], rtol=1e-5, atol=1e-6)

@@ -149,7 +149,8 @@ def test_decoding_equals_the_full_forward(name):
     def step(inputs, cache):
         def both(m):
             output = m(inputs, cache)
-            return m.head(output.hidden_BTD).logits(of.policy), output.cache
+            logits_BTV = m.head(output.hidden_BTD).logits(of.policy)
+            return logits_BTV, cache.insert(output.cache, inputs)
 
         return of.apply({"params": params}, method=both)
 

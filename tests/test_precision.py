@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import llm
+from llm import precision
 from llm.nn.weights import einsum
 from llm.precision import FLOAT32, Half, Policy, matmul, row_major, transposed
 
@@ -139,6 +140,21 @@ def test_halves_stand_for_rounded_numbers(rows):
     np.testing.assert_allclose(
         folded, (x @ rounded_KN).reshape(1, rows, 4, 6), rtol=1e-5, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_large_matrices_are_multiplied_in_chunks(monkeypatch, turned):
+    """Chunks that do not divide the columns, against the product at once."""
+    rng = np.random.default_rng(0)
+    x_MK = rng.normal(size=(2, 3, 40)).astype(np.float32)
+    w_KN = rng.normal(size=(40, 27)).astype(np.float32)
+    half = Half.of(jnp.asarray(w_KN.T)).T if turned else Half.of(jnp.asarray(w_KN))
+    want = matmul(x_MK, half, FLOAT32)
+    monkeypatch.setattr(precision, "_CHUNK", 40 * 4)
+    got = jax.jit(lambda x: matmul(x, half, FLOAT32))(x_MK)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert "while" in jax.jit(half.multiplied).lower(x_MK).as_text()
 
 
 def test_halves_where_nobody_expects_them_are_refused():

@@ -77,7 +77,8 @@ def cached(of, params, inputs, cache):
 
     def both(m):
         output = m(inputs, cache)
-        return m.head(output.hidden_BTD).logits(of.policy), output.cache
+        cache_now = cache.insert(output.cache, inputs)
+        return m.head(output.hidden_BTD).logits(of.policy), cache_now
 
     return of.apply({"params": params}, method=both)
 

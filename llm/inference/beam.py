@@ -72,14 +72,11 @@ def beam_search(
     if not all(len(prompt) for prompt in prompts):
         raise InputError(got="an empty prompt", want="one token or more, such as BOS")
     check_length(model, prompts, max_tokens)
-    inputs = inputs_of(
-        [p for p in prompts for _ in range(beams)],
-        sources and [s for s in sources for _ in range(beams)],
-    )
+    inputs = inputs_of(prompts, sources)
     search = _Search(
         model, beams, max_tokens, tuple(ends), length_penalty, tuple(forbidden)
     )
-    found = search.run(params, inputs, cache_for(model, inputs, max_tokens))
+    found = search.run(params, inputs)
     ids_BKM, score_BK, length_BK = map(np.asarray, found)
     return [
         [
@@ -102,14 +99,17 @@ class _Search(NamedTuple):
     forbidden: tuple[int, ...]
 
     @functools.partial(jax.jit, static_argnums=0)
-    def run(self, params, inputs: Inputs, cache):
+    def run(self, params, inputs: Inputs):
         """(ids_BKM, score_BK, length_BK) of the best, best first."""
-        R, K, M = inputs.tokens_BT.shape[0], self.beams, self.max_tokens
-        B = R // K
-        lengths_R = (inputs.segments_BT > 0).sum(axis=1)
-        logits_RTV, cache = self._apply(params, inputs, cache)
-        last_R11 = (lengths_R - 1)[:, None, None]
-        logits_RV = jnp.take_along_axis(logits_RTV, last_R11, axis=1)[:, 0]
+        B, K, M = inputs.tokens_BT.shape[0], self.beams, self.max_tokens
+        lengths_B = (inputs.segments_BT > 0).sum(axis=1)
+        past = self.model.init_cache(B, 0)
+        logits_BV, new = self._apply(params, inputs, past, lengths_B - 1)
+        cache = cache_for(self.model, inputs, M).insert(new, inputs)
+        cache = jax.tree.map(lambda x: jnp.repeat(x, K, axis=caches.BATCH_AXIS), cache)
+        logits_RV, lengths_R = (
+            jnp.repeat(x, K, axis=0) for x in (logits_BV, lengths_B)
+        )
         # The beams of a prompt begin alike: only the first may be extended.
         live_BK = jnp.full((B, K), _NEVER).at[:, 0].set(0.0)
         ids_BKM = jnp.zeros((B, K, M), jnp.int32)
@@ -129,10 +129,15 @@ class _Search(NamedTuple):
             (end.length_BK, step_BK),
         )  # fmt: skip
 
-    def _apply(self, params, inputs, cache):
+    def _apply(self, params, inputs, cache, last_B):
+        """Logits at one place of every row, and what to insert in the cache."""
+
         def both(m):
             output = m(inputs, cache)
-            return m.head(output.hidden_BTD).logits(m.policy), output.cache
+            last_B1D = jnp.take_along_axis(
+                output.hidden_BTD, last_B[:, None, None], axis=1
+            )
+            return m.head(last_B1D).logits(m.policy)[:, 0], output.cache
 
         return self.model.apply({"params": params}, method=both)
 
@@ -189,11 +194,11 @@ class _Search(NamedTuple):
             jnp.ones_like(token_R1),
             jnp.arange(B * K, dtype=jnp.int32),
         )
-        logits_R1V, cache = self._apply(params, inputs, cache)
+        logits_RV, new = self._apply(params, inputs, cache, jnp.zeros_like(rows_R))
+        cache = cache.insert(new, inputs)
         return _State(
-            length, cache, logits_R1V[:, 0], live_BKM, live_BK, done_BKM, done_BK,
-            length_BK,
-        )  # fmt: skip
+            length, cache, logits_RV, live_BKM, live_BK, done_BKM, done_BK, length_BK
+        )
 
     def _best(self, ids, scores, lengths):
         """The best K of two lists, best first."""

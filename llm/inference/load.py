@@ -56,14 +56,15 @@ def for_decoding(loaded: Loaded) -> tuple[Any, Any]:
     One token at a time is a product with a vector, which a CPU does far slower in
     bfloat16 than in float32. So there the model works in float32, and if it is one of
     bfloat16 and too large for the cache, its matrices are halves, which come from
-    memory in half the time.
+    memory in half the time. An unrolled stack is slower there than a scanned one.
     """
     policy, params = loaded.model.policy, loaded.params
     if policy.platform != "cpu":
         return loaded.model, params
     if policy.dtype == "bfloat16" and tree.size_bytes(params) > _CACHED:
         params = _halved(params)
-    return loaded.model.clone(policy=Policy("float32", "cpu")), params
+    model = loaded.model.clone(policy=Policy("float32", "cpu"))
+    return model.clone(how="scan") if model.how == "unroll" else model, params
 
 
 def _halved(params: Any) -> Any:

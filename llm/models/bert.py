@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from llm.errors import InputError
 from llm.losses import Head
-from llm.nn.attention import Reach, attention
+from llm.nn.attention import attention
+from llm.nn.context import Context, Reach
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
@@ -105,16 +106,15 @@ class Attention(nn.Module):
         q_BTNH, k_BTNH, v_BTNH = project("query"), project("key"), project("value")
         positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
         reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT)
-        o_BTNH = attention(
-            q_BTNH, k_BTNH, v_BTNH, reach, causal=False, policy=self.policy
-        )
+        context = Context((k_BTNH,), (v_BTNH,), reach)
+        o_BTNH = attention(q_BTNH, context, causal=False, policy=self.policy)
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
         noted = {}
         if "attention" in capture:
             noted["attention"] = attention_weights(
-                q_BTNH, k_BTNH, reach, causal=False, policy=self.policy
+                q_BTNH, context, causal=False, policy=self.policy
             )
         out_BTD = Dense(
             "BTNH,NHD->BTD",

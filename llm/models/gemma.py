@@ -147,7 +147,7 @@ class Attention(nn.Module):
             k_BTKH = OffsetRMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
         rotated = (inputs.positions_BT, each["frequency"], each["gain"])
         q_BTNH, k_BTKH = rope(q_BTNH, *rotated), rope(k_BTKH, *rotated)
-        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
         scores = {
             "window": each["window"],
             "scale": (self.query_scalar or H) ** -0.5,
@@ -156,15 +156,14 @@ class Attention(nn.Module):
         noted = {}
         if self.softcap or "attention" in capture:
             weights_BNTS = attention_weights(
-                q_BTNH, k_BSKH, reach, softcap=self.softcap, **scores
+                q_BTNH, context, softcap=self.softcap, **scores
             )
         if "attention" in capture:
             noted["attention"] = weights_BNTS
         if self.softcap:
-            o_BTNH = attended(weights_BNTS, v_BSKH, self.policy)
+            o_BTNH = attended(weights_BNTS, context, self.policy)
         else:
-            ordered = cache is None and inputs.prefix_BT is None
-            o_BTNH = attention(q_BTNH, k_BSKH, v_BSKH, reach, ordered=ordered, **scores)
+            o_BTNH = attention(q_BTNH, context, **scores)
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
@@ -175,7 +174,7 @@ class Attention(nn.Module):
             policy=self.policy,
             name="out",
         )(o_BTNH)
-        return out_BTD, cache, noted
+        return out_BTD, new, noted
 
 
 class Block(nn.Module):
@@ -271,7 +270,7 @@ class Gemma(nn.Module):
         train: bool = False,
         capture: tuple[str, ...] = (),
     ):
-        """Hidden states of a batch, and the cache with its keys and values added."""
+        """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT) * self.width**0.5
         x_BTD, cache, seen = self.stack(
             x_BTD, cache, self._each(), inputs, train, capture

@@ -94,19 +94,14 @@ class Attention(nn.Module):
             )(x_BTD)
 
         q_BTNH, k_BTNH, v_BTNH = project("query"), project("key"), project("value")
-        (k_BSNH, v_BSNH), reach, cache = caches.extend(cache, k_BTNH, v_BTNH, inputs)
-        ordered = cache is None and inputs.prefix_BT is None
-        o_BTNH = attention(
-            q_BTNH, k_BSNH, v_BSNH, reach, ordered=ordered, policy=self.policy
-        )
+        context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
+        o_BTNH = attention(q_BTNH, context, policy=self.policy)
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
         noted = {}
         if "attention" in capture:
-            noted["attention"] = attention_weights(
-                q_BTNH, k_BSNH, reach, policy=self.policy
-            )
+            noted["attention"] = attention_weights(q_BTNH, context, policy=self.policy)
         out_BTD = Dense(
             "BTNH,NHD->BTD",
             shape=(N, H, D),
@@ -116,7 +111,7 @@ class Attention(nn.Module):
             bias=True,
             name="out",
         )(o_BTNH)
-        return out_BTD, cache, noted
+        return out_BTD, new, noted
 
 
 class Block(nn.Module):
@@ -200,7 +195,7 @@ class GPT(nn.Module):
         train: bool = False,
         capture: tuple[str, ...] = (),
     ):
-        """Hidden states of a batch, and the cache with its keys and values added."""
+        """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
         x_BTD = x_BTD + self.positions(inputs.positions_BT).astype(x_BTD.dtype)
         x_BTD = self.embed_dropout(x_BTD, inputs.index_B, train)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.losses import Head
+from llm.nn.cache import Carry
 from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
@@ -107,10 +108,10 @@ class GRU(nn.Module):
         kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
         return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> State:
+    def init_cache(self, batch: int, length: int) -> Carry:
         """The states of `batch` rows before their texts; of any `length`."""
         del length
-        return CELL.start(self.layers, batch, self.width)
+        return Carry(CELL.start(self.layers, batch, self.width))
 
 
 # Hugging Face has no such model.

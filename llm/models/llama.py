@@ -144,16 +144,12 @@ class Attention(nn.Module):
         gain = rope_gain(self.rope_scaling)
         q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
         k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
-        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        ordered = cache is None and inputs.prefix_BT is None
-        o_BTNH = attention(
-            q_BTNH, k_BSKH, v_BSKH, reach, window=window, ordered=ordered,
-            policy=self.policy,
-        )  # fmt: skip
+        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        o_BTNH = attention(q_BTNH, context, window=window, policy=self.policy)
         noted = {}
         if "attention" in capture:
             noted["attention"] = attention_weights(
-                q_BTNH, k_BSKH, reach, window=window, policy=self.policy
+                q_BTNH, context, window=window, policy=self.policy
             )
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
@@ -166,7 +162,7 @@ class Attention(nn.Module):
             scale=self.residual_scale,
             name="out",
         )(o_BTNH)
-        return out_BTD, cache, noted
+        return out_BTD, new, noted
 
 
 class Block(nn.Module):
@@ -266,7 +262,7 @@ class Llama(nn.Module):
         train: bool = False,
         capture: tuple[str, ...] = (),
     ):
-        """Hidden states of a batch, and the cache with its keys and values added."""
+        """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
         windows_L = in_turn(self.windows, self.layers)
         x_BTD, cache, seen = self.stack(x_BTD, cache, windows_L, inputs, train, capture)

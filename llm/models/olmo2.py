@@ -128,16 +128,11 @@ class Attention(nn.Module):
         gain = rope_gain(self.rope_scaling)
         q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
         k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
-        (k_BSKH, v_BSKH), reach, cache = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        ordered = cache is None and inputs.prefix_BT is None
-        o_BTNH = attention(
-            q_BTNH, k_BSKH, v_BSKH, reach, ordered=ordered, policy=self.policy
-        )
+        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
+        o_BTNH = attention(q_BTNH, context, policy=self.policy)
         noted = {}
         if "attention" in capture:
-            noted["attention"] = attention_weights(
-                q_BTNH, k_BSKH, reach, policy=self.policy
-            )
+            noted["attention"] = attention_weights(q_BTNH, context, policy=self.policy)
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
@@ -148,7 +143,7 @@ class Attention(nn.Module):
             policy=self.policy,
             name="out",
         )(o_BTNH)
-        return out_BTD, cache, noted
+        return out_BTD, new, noted
 
 
 class Block(nn.Module):
@@ -240,7 +235,7 @@ class OLMo2(nn.Module):
         train: bool = False,
         capture: tuple[str, ...] = (),
     ):
-        """Hidden states of a batch, and the cache with its keys and values added."""
+        """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
         x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
         hidden_BTD = self.final_norm(x_BTD)

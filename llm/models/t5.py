@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from llm.losses import Head
 from llm.nn import cache as caches
 from llm.nn import foreign
-from llm.nn.attention import Reach
 from llm.nn.cache import KeyValues
+from llm.nn.context import Reach
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
@@ -93,8 +93,17 @@ class Cache(NamedTuple):
     """Own keys and values, those of the source, and the source's segments (1BS)."""
 
     own: KeyValues
-    cross: KeyValues
-    source_segments: jax.Array
+    cross: KeyValues | None
+    source_segments: jax.Array | None
+
+    def insert(self, new: "Cache", inputs: Inputs) -> "Cache":
+        """Adds own keys and values; those of the source where it was read."""
+        own = self.own.insert(new.own, inputs)
+        if new.cross is None:
+            return self._replace(own=own)
+        more = self.source_segments.shape[-1] - new.source_segments.shape[-1]
+        segments_1BS = jnp.pad(new.source_segments, ((0, 0), (0, 0), (0, more)))
+        return Cache(own, self.cross.replace(new.cross), segments_1BS)
 
 
 class ReLU(nn.Module):
@@ -149,13 +158,13 @@ class SelfAttention(nn.Module):
             return _project(name, x_BTD, self.heads, self.head_dim, self.policy)
 
         k_BTNH, v_BTNH = project("key"), project("value")
-        (k_BSNH, v_BSNH), reach, cache = caches.extend(cache, k_BTNH, v_BTNH, inputs)
+        context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
         weights_BNTS = attention_weights(
-            project("query"), k_BSNH, reach, causal=causal, scale=1.0,
+            project("query"), context, causal=causal, scale=1.0,
             bias_BNTS=bias_BNTS, policy=self.policy,
         )  # fmt: skip
-        o_BTNH = attended(weights_BNTS, v_BSNH, self.policy)
-        return _out(o_BTNH, x_BTD.shape[-1], self.policy), cache, weights_BNTS
+        o_BTNH = attended(weights_BNTS, context, self.policy)
+        return _out(o_BTNH, x_BTD.shape[-1], self.policy), new, weights_BNTS
 
 
 class CrossAttention(nn.Module):
@@ -170,18 +179,16 @@ class CrossAttention(nn.Module):
         def project(name, given):
             return _project(name, given, self.heads, self.head_dim, self.policy)
 
+        new = None
         if source_BSD is not None:
-            made = KeyValues.of(
-                project("key", source_BSD), project("value", source_BSD)
-            )
-            cache = made if cache is None else cache.replace(made)
-        k_BSNH, v_BSNH = cache.rows()
+            new = KeyValues.of(project("key", source_BSD), project("value", source_BSD))
+        context = (new or cache).context(reach)
         weights_BNTS = attention_weights(
-            project("query", x_BTD), k_BSNH, reach, causal=False, scale=1.0,
+            project("query", x_BTD), context, causal=False, scale=1.0,
             policy=self.policy,
         )  # fmt: skip
-        o_BTNH = attended(weights_BNTS, v_BSNH, self.policy)
-        return _out(o_BTNH, x_BTD.shape[-1], self.policy), cache, weights_BNTS
+        o_BTNH = attended(weights_BNTS, context, self.policy)
+        return _out(o_BTNH, x_BTD.shape[-1], self.policy), new, weights_BNTS
 
 
 class Block(nn.Module):
@@ -333,7 +340,7 @@ class T5(nn.Module):
         train: bool = False,
         capture: tuple[str, ...] = (),
     ):
-        """Hidden states of the decoder, and the cache with what is new added."""
+        """Hidden states of the decoder, and its keys and values for the cache."""
         source, source_BSD, seen = inputs.source, None, {}
         if source is None and cache is None:
             # Initialisation with plain inputs: a text is its own source.
@@ -341,34 +348,25 @@ class T5(nn.Module):
         if source is not None:
             source_BSD, seen = self.encode(source, train, capture)
             segments_BS = source.segments_BT
-            if cache is not None:
-                S = cache.source_segments.shape[-1]
-                segments_BS = jnp.pad(
-                    segments_BS, ((0, 0), (0, S - segments_BS.shape[1]))
-                )
-                cache = cache._replace(source_segments=segments_BS[None])
         else:
             segments_BS = cache.source_segments[0]
-        positions_BT, B = inputs.positions_BT, inputs.positions_BT.shape[0]
-        positions_BS = positions_BT
-        if cache is not None:
-            S = cache.own.length
-            positions_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+        held = None if cache is None else (cache.own, cache.cross)
+        positions_BT = inputs.positions_BT
+        positions_BS = caches.positions(held and cache.own, positions_BT)
         bias_BNTS = self.decoder_distances(positions_BT, positions_BS)
         reach = Reach(
             positions_BT, inputs.segments_BT, jnp.zeros_like(segments_BS), segments_BS
         )
         x_BTD = self.drop(self.embed(inputs.tokens_BT), inputs.index_B, train)
-        held = None if cache is None else (cache.own, cache.cross)
-        x_BTD, held, own_seen = self.decoder(
+        x_BTD, new, own_seen = self.decoder(
             x_BTD, held, None, bias_BNTS, (source_BSD, reach), inputs, train, capture
         )
         hidden_BTD = self.drop(self.final_norm(x_BTD), inputs.index_B, train)
         if self.is_initializing():
             self.head(hidden_BTD)
         if cache is not None:
-            cache = cache._replace(own=held[0], cross=held[1])
-        return Output(hidden_BTD, cache, seen=own_seen | seen)
+            new = Cache(*new, None if source is None else source.segments_BT[None])
+        return Output(hidden_BTD, new, seen=own_seen | seen)
 
     def head(self, hidden_BTD: jax.Array) -> Head:
         """What makes logits of the hidden states."""

@@ -11,67 +11,38 @@ scores of a long causal row are then never made.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from llm.nn.context import Context
+from llm.nn.scores import attended, attention_weights
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
 _PIECE = 128  # queries
-_FEW_ROWS = 16  # of queries, heads of one key together
-
-
-class Reach(NamedTuple):
-    """Who may attend to whom: same segment, and not later than the query.
-
-    Segment 0 is padding. Keys of the prefix are seen from before them, too. With
-    `causal` false, position plays no part, only `window` (keys at most window - 1
-    positions away), where it is neither 0 nor None.
-    """
-
-    positions_BT: jax.Array
-    segments_BT: jax.Array
-    positions_BS: jax.Array
-    segments_BS: jax.Array
-    prefix_BS: jax.Array | None = None
-
-    def mask_BTS(
-        self, causal: bool = True, window: int | jax.Array | None = None
-    ) -> jax.Array:
-        """True where the query may attend to the key."""
-        ahead_BTS = self.positions_BT[:, :, None] - self.positions_BS[:, None, :]
-        allowed_BTS = self.segments_BT[:, :, None] == self.segments_BS[:, None, :]
-        if causal:
-            past_BTS = ahead_BTS >= 0
-            if self.prefix_BS is not None:
-                past_BTS |= self.prefix_BS[:, None, :]
-            allowed_BTS &= past_BTS
-        if window is None:
-            return allowed_BTS
-        # A layer of a scanned stack has its window as an array.
-        return allowed_BTS & ((window == 0) | (jnp.abs(ahead_BTS) < window))
 
 
 def attention(
     q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
-    reach: Reach,
+    context: Context,
     *,
     causal: bool = True,
     window: int | jax.Array | None = None,
-    ordered: bool = False,
     scale: float | None = None,
     policy: Policy,
 ) -> jax.Array:
     """Attends; N is a multiple of K. Returns BTNH.
 
     Args:
-      ordered: queries and keys are the same row, and no query reaches a later key.
       scale: of the scores; 1/sqrt(H) where None.
     """
+    if len(context.keys) > 1:  # a past, which would be copied to be joined
+        weights_BNTS = attention_weights(
+            q_BTNH, context, causal=causal, window=window, scale=scale, policy=policy
+        )
+        return attended(weights_BNTS, context, policy)
+    (k_BSKH,), (v_BSKH,) = context.keys, context.values
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     scale = H**-0.5 if scale is None else scale
@@ -79,8 +50,8 @@ def attention(
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
     v_BKSH = v_BSKH.swapaxes(1, 2).astype(policy.operands)
-    mask_BTS = reach.mask_BTS(causal, window)
-    pieces = _pieces(T, policy) if ordered else ((0, T, k_BKSH.shape[2]),)
+    mask_BTS = context.reach.mask_BTS(causal, window)
+    pieces = _pieces(T, policy) if context.ordered else ((0, T, k_BKSH.shape[2]),)
     o_BKGTH = _core(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy)
     o_BTNH = o_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
     return o_BTNH.astype(policy.activations)
@@ -157,12 +128,7 @@ def _attend(q_KGTH, k_KSH, v_KSH, mask_TS, policy):
     K, G, T, H = q_KGTH.shape
     S = k_KSH.shape[1]
     q_KRH = q_KGTH.reshape(K, G * T, H)
-    if policy.platform == "cpu" and G * T < _FEW_ROWS:
-        # All keys for few queries: they are not copied to be transposed.
-        scores_KSR = matmul(k_KSH, transposed(q_KRH, policy), policy)
-        scores_KRS = scores_KSR.swapaxes(1, 2)
-    else:
-        scores_KRS = matmul(q_KRH, transposed(k_KSH, policy), policy)
+    scores_KRS = matmul(q_KRH, transposed(k_KSH, policy), policy)
     # Elementwise work keeps G and T apart: the mask broadcasts, and loops vectorise.
     scores_KGTS = scores_KRS.reshape(K, G, T, S)
     scores_KGTS = jnp.where(mask_TS[None, None], scores_KGTS, _MASKED)

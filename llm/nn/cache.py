@@ -1,24 +1,30 @@
-"""The key-value cache: an explicit argument and result of a model.
+"""The key-value cache: an explicit argument of a model, which returns what to add.
+
+    output = model(inputs, cache)                    the cache itself is only read
+    cache = cache.insert(output.cache, inputs)       once for all layers, in place
+
+A cache of no slots, `model.init_cache(batch, 0)`, is that of a text that begins: a
+prefill attends to nothing else, and what it adds is inserted where there is room.
 
 Every leaf of every cache is [layers, batch, ...]: axis 1 is the batch, for insertion of
-a request, reordering of beams and paging alike. Slot s of a row holds position s. The
-slots of a head lie side by side, as the products of attention want them: else each new
-token would copy the whole past.
+a request, reordering of beams and paging alike. Slot s of a row holds position s. Keys
+and values lie as the products of attention want them (of a key, the same number of all
+slots side by side): else each new token would copy the whole past.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from llm.nn.attention import Reach
+from llm.nn.context import Context, Reach
 from llm.nn.contract import Inputs
 
 BATCH_AXIS = 1
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one layer (BKSH), or of all layers (LBKSH)."""
+    """Keys (BKHS) and values (BKSH) of one layer, or of all layers (LBKHS, LBKSH)."""
 
     keys: jax.Array
     values: jax.Array
@@ -26,67 +32,104 @@ class KeyValues(NamedTuple):
     @classmethod
     def of(cls, k_BSKH: jax.Array, v_BSKH: jax.Array) -> "KeyValues":
         """Those of whole rows."""
-        return cls(k_BSKH.swapaxes(1, 2), v_BSKH.swapaxes(1, 2))
+        return cls(k_BSKH.transpose(0, 2, 3, 1), v_BSKH.transpose(0, 2, 1, 3))
 
-    def rows(self) -> tuple[jax.Array, jax.Array]:
-        """(keys, values) of one layer as attention takes them, BSKH."""
-        return self.keys.swapaxes(1, 2), self.values.swapaxes(1, 2)
+    def context(self, reach: Reach) -> Context:
+        """Those of one layer, to attend to."""
+        k_BSKH, v_BSKH = self.keys.transpose(0, 3, 1, 2), self.values.swapaxes(1, 2)
+        return Context((k_BSKH,), (v_BSKH,), reach)
 
     @property
     def length(self) -> int:
         """Slots of a row."""
-        return self.keys.shape[-2]
+        return self.keys.shape[-1]
 
-    def write(
-        self, k_BTKH: jax.Array, v_BTKH: jax.Array, slots_BT: jax.Array
-    ) -> "KeyValues":
-        """Puts keys and values in their slots; a slot out of range is not written."""
-        rows_B1 = jnp.arange(self.keys.shape[0])[:, None]
+    def insert(self, new: "KeyValues", inputs: Inputs) -> "KeyValues":
+        """Puts what a model made of its inputs in their slots, in all layers.
 
-        def put(held, new):
-            new = new.astype(held.dtype)
-            return held.at[rows_B1, :, slots_BT].set(new, mode="drop")
+        Padding is not written, nor what has a slot out of range.
+        """
+        slots_BT = jnp.where(inputs.segments_BT > 0, inputs.positions_BT, self.length)
+        rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
 
-        return KeyValues(put(self.keys, k_BTKH), put(self.values, v_BTKH))
+        keys_BTLKH = new.keys.astype(self.keys.dtype).transpose(1, 4, 0, 2, 3)
+        values_BTLKH = new.values.astype(self.values.dtype).transpose(1, 3, 0, 2, 4)
+        keys, values = self.keys.at, self.values.at
+        return KeyValues(
+            keys[:, rows_B1, :, :, slots_BT].set(keys_BTLKH, mode="drop"),
+            values[:, rows_B1, :, slots_BT].set(values_BTLKH, mode="drop"),
+        )
 
-    def replace(self, made: "KeyValues") -> "KeyValues":
-        """Puts the first slots of all rows at once; the others are zeros."""
+    def replace(self, new: "KeyValues") -> "KeyValues":
+        """Puts the first slots of all rows and layers at once; the others are zeros."""
 
-        def put(held, new):
-            more = held.shape[2] - new.shape[2]
-            return jnp.pad(new.astype(held.dtype), ((0, 0), (0, 0), (0, more), (0, 0)))
+        more = [(0, self.length - new.length)]
+        none = [(0, 0)]
+        return KeyValues(
+            jnp.pad(new.keys.astype(self.keys.dtype), none * 4 + more),
+            jnp.pad(new.values.astype(self.values.dtype), none * 3 + more + none),
+        )
 
-        return KeyValues(put(self.keys, made.keys), put(self.values, made.values))
+
+class Carry(NamedTuple):
+    """States of a recurrent model, LBD each."""
+
+    states: tuple[jax.Array, ...]
+
+    def insert(self, new: "Carry", inputs: Inputs) -> "Carry":
+        """What was is no more: a recurrent model returns its whole state."""
+        del self, inputs
+        return new
 
 
 def empty(layers: int, shape_BSKH: tuple[int, ...], dtype) -> KeyValues:
     """A cache of zeros for all layers."""
     B, S, K, H = shape_BSKH
-    zeros = jnp.zeros((layers, B, K, S, H), dtype)
-    return KeyValues(zeros, zeros)
+    keys_LBKHS = jnp.zeros((layers, B, K, H, S), dtype)
+    values_LBKSH = jnp.zeros((layers, B, K, S, H), dtype)
+    return KeyValues(keys_LBKHS, values_LBKSH)
+
+
+def begins(cache: KeyValues | None) -> bool:
+    """Whether a text has no past: there is nothing to attend to but itself."""
+    return cache is None or cache.length == 0
 
 
 def extend(
     cache: KeyValues | None, k_BTKH: jax.Array, v_BTKH: jax.Array, inputs: Inputs
-) -> tuple[tuple[jax.Array, jax.Array], Reach, Any]:
-    """What the queries of `inputs` attend to: ((keys, values), reach, cache).
+) -> tuple[Context, KeyValues | None]:
+    """What the queries of `inputs` attend to, and what to insert in the cache.
 
-    Without a cache, the same rows; with one, its slots, into which the new keys and
-    values go first.
+    They attend to the same rows, after the slots of a cache if there is one: of these,
+    those before the query's position.
     """
     positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
     prefix = inputs.prefix_BT
-    if cache is None:
+    new = None if cache is None else KeyValues.of(k_BTKH, v_BTKH)
+    if begins(cache):
         reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT, prefix)
-        return (k_BTKH, v_BTKH), reach, None
+        return Context((k_BTKH,), (v_BTKH,), reach, ordered=prefix is None), new
     B, S = positions_BT.shape[0], cache.length
-    slots_BT = jnp.where(segments_BT > 0, positions_BT, S)
-    cache = cache.write(k_BTKH, v_BTKH, slots_BT)
-    slots_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+    # A row holds one text, and what is in its slots from here on is of no text.
+    past_BS = jnp.arange(S)[None] < positions_BT[:, :1]
+    own_BT = segments_BT > 0
     if prefix is not None:
-        rows_B1 = jnp.arange(B)[:, None]
-        prefix = jnp.zeros((B, S), bool).at[rows_B1, slots_BT].set(prefix, mode="drop")
-    # A row holds one text: every slot up to the query's own is its past.
-    ones = jnp.ones_like
-    reach = Reach(positions_BT, ones(segments_BT), slots_BS, ones(slots_BS), prefix)
-    return cache.rows(), reach, cache
+        prefix = jnp.concatenate([jnp.zeros((B, S), bool), prefix], axis=1)
+    reach = Reach(
+        positions_BT,
+        jnp.ones_like(segments_BT),
+        positions(cache, positions_BT),
+        jnp.concatenate([past_BS, own_BT], axis=1).astype(segments_BT.dtype),
+        prefix,
+    )
+    past = cache.context(reach)
+    return Context((*past.keys, k_BTKH), (*past.values, v_BTKH), reach), new
+
+
+def positions(cache: KeyValues | None, positions_BT: jax.Array) -> jax.Array:
+    """Of the keys that `extend` gives, BS: those of the slots, then the rows' own."""
+    if begins(cache):
+        return positions_BT
+    B, S = positions_BT.shape[0], cache.length
+    slots_BS = jnp.broadcast_to(jnp.arange(S, dtype=positions_BT.dtype), (B, S))
+    return jnp.concatenate([slots_BS, positions_BT], axis=1)

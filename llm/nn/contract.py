@@ -54,7 +54,7 @@ class Output(NamedTuple):
 
     Attributes:
       hidden_BTD: final hidden states, after the last norm.
-      cache: as it is now.
+      cache: what is to be inserted in the cache that was given; None without one.
       sums: {name: (sum, weight)} of the model's own losses and figures.
       seen: what was asked for by `capture`: `attention` (LBNTS, shares that sum to 1)
         and `residual` (LBTD, the stream after every layer).

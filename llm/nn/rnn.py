@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from llm.nn.cache import Carry
 from llm.nn.contract import Inputs
 from llm.nn.dropout import Dropout
 from llm.nn.foreign import Dialect, Tensor
@@ -114,10 +115,10 @@ class Block(nn.Module):
         del each
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
         layer = Recurrent(self.cell, self.policy, name="recurrent")
-        x_BTD, state = layer(x_BTD, cache, inputs)
+        x_BTD, state = layer(x_BTD, None if cache is None else cache.states, inputs)
         noted = {"residual": x_BTD} if "residual" in capture else {}
         x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
-        return x_BTD, None if cache is None else state, noted
+        return x_BTD, None if cache is None else Carry(state), noted
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Stack(nn.Module):
 
     Attributes:
       block: a Linen class; its `__call__(x, cache, each, *shared)` returns
-        (x, cache, noted): what is noted of a layer is a dict of arrays.
+        (x, what to insert in the cache, noted); noted is a dict of arrays.
       knobs: what to construct the block with.
     """
 
@@ -78,7 +78,7 @@ class Stack(nn.Module):
     def __call__(
         self, x: jax.Array, cache: Any, each: Any, *shared: Any
     ) -> tuple[jax.Array, Any, dict[str, Any]]:
-        """(x, cache, noted); what is noted gets a leading axis of layers.
+        """(x, new, noted), the latter two with a leading axis of layers.
 
         Args:
           cache, each: with a leading axis of layers; `each` is what differs between
@@ -88,8 +88,8 @@ class Stack(nn.Module):
 
         def step(block, x, given):
             cache, each = given
-            x, cache, noted = block(x, cache, each, *shared)
-            return x, (cache, noted)
+            x, new, noted = block(x, cache, each, *shared)
+            return x, (new, noted)
 
         if REMAT[self.remat] is not None:
             step = nn.remat(step, policy=REMAT[self.remat], prevent_cse=False)
