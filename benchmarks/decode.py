@@ -204,6 +204,8 @@ def main():
     parser.add_argument("--model", default="", help="a run directory or a GGUF file")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--forms", default="", help="of the peer, with this in them")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--json", default="", help="write the figures here")
     args = parser.parse_args()
@@ -231,14 +233,16 @@ def compare(run, folder, file, batches, amounts, args):
         ).items():
             chosen[part][side, f"{title}, {label}"] = worker
 
-    for dtype in DTYPES:
+    dtypes = args.dtypes.split(",")
+    for dtype in dtypes:
         choose("ours", dtype, ours, {"as it is": (run, batches, dtype)})
-    for dtype in () if args.no_peer else DTYPES:
+    for dtype in () if args.no_peer else dtypes:
         forms = [("growing", "eager"), ("static", "eager"), ("static", "compiled"),
                  ("static", "compiled, frozen")]  # fmt: skip
         options = {
             f"{cache} cache, {how}": (folder, batches, dtype, cache, how)
             for cache, how in forms
+            if args.forms in f"{cache} cache, {how}"
         }
         choose("transformers", dtype, peer, options)
     if file and not args.no_peer and 1 in batches:

@@ -1,6 +1,7 @@
 """Sides of a benchmark in turns: each form of each in a process of its own.
 
-A process that waits sleeps, so that the one at work has the whole machine; times of one
+A process that waits sleeps, so that the one at work has the whole machine (threads that
+spin between products do so for milliseconds, which small products need); times of one
 round are then of the same minute, and the median over rounds of their ratio does not
 mind a machine that others use, too. What runs is made by a function at the top of a
 benchmark, `make(*arguments) -> {part: run}`; `run()` does a part of the work, such as
@@ -8,7 +9,6 @@ one prefill, and returns the seconds that it took.
 """
 
 import multiprocessing
-import os
 import statistics
 
 _WARM, _TRIES = 2, 2  # runs of a form before it is timed, and to choose the best by
@@ -31,8 +31,6 @@ class Worker:
     """What `make(*arguments)` makes, in its own process, asleep until asked."""
 
     def __init__(self, make, *arguments):
-        # A waiting thread pool must sleep: the other side needs the cores.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
         self._process = context.Process(

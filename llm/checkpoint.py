@@ -19,6 +19,7 @@ from etils import epath
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
+_IN_FLIGHT = 1  # GB that a writer holds besides the arrays themselves
 # What orbax, tensorstore and JSON raise for files that are not what they should be.
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
 
@@ -51,10 +52,19 @@ class Checkpoints:
         """Whether a new best validation loss is worth a checkpoint of its own."""
         return self._keep_best > 0
 
-    def save(self, state: State, loop: dict[str, Any], loss: float | None) -> None:
-        """Starts to write; `loss` is the validation loss of this step, if there is one.
+    def save(
+        self,
+        state: State,
+        loop: dict[str, Any],
+        loss: float | None,
+        *,
+        donated: bool = True,
+    ) -> None:
+        """Starts to write.
 
-        The arrays may be donated as soon as this returns.
+        Args:
+          loss: the validation loss of this step, if there is one.
+          donated: whether the arrays may change as soon as this returns.
         """
         step = int(state.step)
         self.wait()
@@ -67,7 +77,8 @@ class Checkpoints:
         del held["step"]
         digests = {name: digest(value) for name, value in held.items()}
         record = {**loop, "step": step, "digests": digests}
-        held = jax.tree.map(_own, held)
+        if donated:
+            held = jax.tree.map(_own, held)
         items = {k: ocp.args.StandardSave(v) for k, v in held.items()}
         self._manager.save(
             step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
@@ -168,7 +179,9 @@ def restore_params(
 
 def digest(arrays: Any) -> str:
     """A checksum of all arrays: the same on every mesh, other for another bit."""
-    return f"{int(_digest(arrays)):08x}"
+    sums = [_sum_of_words(leaf) for leaf in jax.tree.leaves(arrays)]
+    total = sum((2 * number + 1) * int(x) for number, x in enumerate(sums, start=1))
+    return f"{total % 2**32:08x}"
 
 
 def _check_digest(arrays: Any, written: str) -> None:
@@ -178,12 +191,9 @@ def _check_digest(arrays: Any, written: str) -> None:
 
 
 @jax.jit
-def _digest(state):
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(jax.tree.leaves(state), start=1):
-        bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf)), jnp.uint32)
-        total += jnp.uint32(2 * number + 1) * jnp.sum(bits, dtype=jnp.uint32)
-    return total
+def _sum_of_words(leaf):
+    bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf)), jnp.uint32)
+    return jnp.sum(bits, dtype=jnp.uint32)
 
 
 def _word(leaf):
@@ -206,7 +216,12 @@ def _manager(root: epath.Path, read_only: bool = False) -> ocp.CheckpointManager
     options = ocp.CheckpointManagerOptions(
         create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
     )
-    return ocp.CheckpointManager(root, options=options)
+    handlers = {
+        name: ocp.StandardCheckpointHandler(save_concurrent_gb=_IN_FLIGHT)
+        for name in ("params", "ema", "opt_state")
+    }
+    handlers["loop"] = ocp.JsonCheckpointHandler()
+    return ocp.CheckpointManager(root, options=options, item_handlers=handlers)
 
 
 def _loop(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def run_of(model_dir: str, workdir: str, host: jax.Device) -> str:
     made = epath.Path(workdir) / _BESIDE
     if made.exists():
         source = run_directory.load(os.fspath(made))["config"]["convert"]["source"]
-        if source != model_dir:
+        if os.path.realpath(source) != os.path.realpath(model_dir):
             raise InputError(
                 got=f"{made}, which was imported from {source}, for {model_dir}",
                 want="one model a workdir",
@@ -73,9 +73,12 @@ def kind_of(source: str) -> str:
     if not path.is_dir():
         return "gguf"
     if not (path / "config.json").exists():
+        files = sorted(file.name for file in path.iterdir())
+        found = f"but {', '.join(files[:3])}" if files else "and nothing else"
         raise InputError(
-            got=f"{source}, which has no config.json",
+            got=f"{source}, a folder without config.json {found}",
             want="a Hugging Face folder, a GGUF file or a run directory",
+            do="name the .gguf file itself, if you mean one",
         )
     try:
         held = json.loads((path / "config.json").read_text())
@@ -112,10 +115,10 @@ def import_model(
         tokenizer = foreign_tokenizer.save(
             partial / "tokenizer", files, rows=found.vocab_size, fields=fields
         )
-        params = jax.device_put(_params(found, tokenizer.vocab_size), host)
+        params = _placed(_params(found, tokenizer.vocab_size), host)
         state = State(jnp.int32(0), params, None, None)
         checkpoints = Checkpoints(os.fspath(partial))
-        checkpoints.save(state, {}, None)
+        checkpoints.save(state, {}, None, donated=False)
         checkpoints.close()
         config["model"] = registry.spec("models", found.name, **found.knobs)
         config["train"]["seq_len"] = min(context, _WINDOW)
@@ -170,6 +173,16 @@ def _params(found: hf.Found, vocab_size: int) -> Any:
     for name, axis in by_row.items():
         table = np.moveaxis(leaves[name], axis, 0)
         table[rows:] = table[:rows].mean(axis=0)
+    return params
+
+
+def _placed(params: Any, device: jax.Device) -> Any:
+    """On a device, leaf by leaf: no more than one is there twice."""
+    for name, value in params.items():
+        if isinstance(value, dict):
+            _placed(value, device)
+        else:
+            params[name] = jax.block_until_ready(jax.device_put(value, device))
     return params
 
 

@@ -83,7 +83,8 @@ def knobs_of(case, rng=None):
         "qwen3 moe": (
             "moe", experts | {"qk_norm": True, "renormalise": False, "tied": True}
         ),
-        "gpt2": ("gpt", plain | {"length": 24}),
+        # With random dimensions, room for a prompt and 32 new tokens.
+        "gpt2": ("gpt", plain | {"length": 48 if rng else 24}),
         "bert": ("bert", plain | {"length": 24}),
         "bert with pooler": ("bert", plain | {"length": 24, "pooler": True}),
         "t5": ("t5", encdec | {"gated": False, "tied": True, "scaled": True}),

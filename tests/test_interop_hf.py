@@ -25,7 +25,8 @@ from llm import registry, sharding, tree
 from llm.errors import InputError
 from llm.interop import hf, safetensors
 from llm.nn import stack
-from llm.nn.contract import Inputs, plain_inputs
+from llm.nn.contract import Inputs
+from llm.workloads import convert
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -144,8 +145,6 @@ def test_greedy_generation_equals_the_reference(pair):
     name, _, of, params, vocab, _, theirs, rng = pair
     kind = kind_of(name)
     count, lengths = 32, (3, 7, 1)
-    if name == "gpt":
-        count = 16  # of the 24 positions that it knows
     prompts = [rng.integers(1, vocab, n).tolist() for n in lengths]
     sources = [rng.integers(1, vocab, n).tolist() for n in (5, 9, 2)]
     got = greedy(of, params, prompts, count, vocab, sources)
@@ -228,24 +227,57 @@ def test_what_the_reference_saves_is_read(pair, tmp_path):
         np.testing.assert_array_equal(back[leaf], value, leaf)
 
 
-@pytest.mark.parametrize("case", ["qwen3", "t5", "gru"])
+@pytest.mark.parametrize("case", ["qwen3", "mixtral", "bert", "t5", "gru"])
 def test_layouts_and_meshes_export_the_same(case, tmp_path, devices):
     """Sharded parameters, and those of a loop made stacked again, are the same file."""
-    name, knobs, _, params, vocab = build(case)
+    name, knobs, of, params, vocab = build(case)
     export(tmp_path, name, knobs, params, vocab)
     want = (tmp_path / "model.safetensors").read_bytes()
-    mesh = sharding.make_mesh((("data", -1),), devices)
-    spread = jax.tree.map(
-        lambda x: jax.device_put(x, sharding.replicated(mesh)), params
-    )
-    for leaf in [n for n in tree.named_leaves(params) if n.startswith("stack/")]:
-        assert leaf.startswith("stack/layer/")
-    if "stack" in params:
-        count = knobs["layers"]
-        apart = stack.unstack(params["stack"], count)
-        spread = spread | {"stack": stack.restack(apart)}
+    mesh = sharding.make_mesh((("data", 2), ("fsdp", 2), ("tensor", 2)), devices)
+    boxed = jax.eval_shape(lambda: tiny.init(of, jax.random.key(0)))
+    placed = sharding.shardings_of(boxed, mesh, "fsdp")
+    spread = jax.tree.map(jax.device_put, params, placed)
+    assert not all(x.is_fully_replicated for x in jax.tree.leaves(spread))
     export(tmp_path, name, knobs, spread, vocab)
     assert (tmp_path / "model.safetensors").read_bytes() == want
+    apart = _unstacked(params)
+    assert "layer" not in {
+        part for n in tree.named_leaves(apart) for part in n.split("/")
+    }
+    export(tmp_path, name, knobs, convert._stacked(apart), vocab)
+    assert (tmp_path / "model.safetensors").read_bytes() == want
+
+
+def _unstacked(params):
+    """As a model of `how="loop"` has them, in every stack of it."""
+    if not isinstance(params, dict):
+        return params
+    if "layer" in params:
+        return stack.unstack(params, len(jax.tree.leaves(params)[0]))
+    return {name: _unstacked(value) for name, value in params.items()}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("pair", ["bert with pooler"], indirect=True)
+def test_next_sentence_equals_the_reference(pair):
+    import torch
+
+    name, _, of, params, vocab, _, theirs, rng = pair
+    inputs, real = batch(vocab, kind_of(name), rng)
+    with torch.no_grad():
+        want = theirs(
+            input_ids=torch.tensor(inputs.tokens_BT).long(),
+            attention_mask=torch.tensor(inputs.segments_BT).long(),
+            position_ids=torch.tensor(inputs.positions_BT).long(),
+            token_type_ids=torch.tensor(inputs.types_BT).long(),
+        ).seq_relationship_logits.numpy()
+    got = of.apply(
+        {"params": params}, inputs,
+        method=lambda m, inputs: m.next_sentence(m(inputs).hidden_BTD),
+    )  # fmt: skip
+    begun = real[:, 0]  # padding on the left has no first token
+    np.testing.assert_allclose(np.asarray(got)[begun], want[begun], **CLOSE)
+    assert np.abs(want).max() > 0.1
 
 
 def test_large_models_are_cut_into_shards(tmp_path):
@@ -408,31 +440,3 @@ def test_json_that_is_too_deep(tmp_path, file):
     (tmp_path / file).write_text("[" * 100_000)
     with pytest.raises(InputError):
         hf.read(tmp_path)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
-def test_t5_as_its_own_class_saves_it(tmp_path, kind, tied):
-    """Built by the reference, not by us: what newer versions write of ties."""
-    transformers = pytest.importorskip("transformers")
-    import torch
-
-    config = transformers.T5Config(
-        vocab_size=61, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=3,
-        feed_forward_proj=kind, tie_word_embeddings=tied,
-        relative_attention_num_buckets=8, relative_attention_max_distance=10,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    theirs = transformers.T5ForConditionalGeneration(config).eval()
-    theirs.save_pretrained(tmp_path)
-    found = hf.read(tmp_path)
-    of = registry.build("models", {"name": found.name, **found.knobs}, vocab_size=61)
-    params = hf.load_params(found, jax.eval_shape(lambda: tiny.params(of)))
-    source, target = np.array([[5, 6, 7, 1]]), np.array([[0, 9, 8]])
-    with torch.no_grad():
-        want = theirs(
-            input_ids=torch.tensor(source), decoder_input_ids=torch.tensor(target)
-        ).logits.numpy()
-    inputs = plain_inputs(target)._replace(source=plain_inputs(source))
-    np.testing.assert_allclose(tiny.logits(of, params, inputs), want, **CLOSE)

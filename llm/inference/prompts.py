@@ -19,6 +19,15 @@ from llm.nn.contract import Inputs, reads_source
 Rows = Sequence[Sequence[int]]
 
 
+def check_generates(model: Any) -> None:
+    """Raises InputError for a model that only reads."""
+    if not hasattr(model, "init_cache"):
+        raise InputError(
+            got=f"a {type(model).__name__}, to generate",
+            want="a decoder, or an encoder-decoder: this one only reads",
+        )
+
+
 def rows_of(
     model: Any, tokenizer: Tokenizer, prompts: Sequence[str]
 ) -> tuple[Rows, Rows | None]:
@@ -28,11 +37,7 @@ def rows_of(
       InputError: a model that does not generate, or an empty prompt for one that has
         nothing to begin with.
     """
-    if not hasattr(model, "init_cache"):
-        raise InputError(
-            got=f"a {type(model).__name__}, to generate",
-            want="a decoder, or an encoder-decoder: this one only reads",
-        )
+    check_generates(model)
     if not reads_source(model):
         return [_whole(tokenizer, prompt) for prompt in prompts], None
     if tokenizer.pad_id < 0:

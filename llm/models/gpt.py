@@ -1,7 +1,8 @@
 """GPT-2: a pre-norm decoder with LayerNorm, GELU, biases and learned positions.
 
 Radford et al. 2019, "Language models are unsupervised multitask learners". The head is
-the embedding. A text longer than `length` is refused where it is asked for.
+the embedding. A text longer than `length` is refused where it is asked for. To compare
+them, positions may be of other kinds: sinusoidal, ALiBi, or none at all.
 
 `B batch, T query, S key, D width, F mlp, N heads, H head dim, V vocab`
 
@@ -24,12 +25,13 @@ from llm.nn.embed import Embed
 from llm.nn.foreign import Dialect, Tensor, require
 from llm.nn.mlp import MLP
 from llm.nn.norm import LayerNorm
-from llm.nn.positions import Learned
-from llm.nn.scores import attention_weights
+from llm.nn.positions import Learned, alibi, sinusoidal
+from llm.nn.scores import attended, attention_weights
 from llm.nn.stack import Stack, check_stack
 from llm.precision import FLOAT32, Policy
 
 KIND = "causal"
+POSITIONS = ("learned", "sinusoidal", "alibi", "none")
 TINY = {"layers": 2, "width": 64, "heads": 4, "length": 128}
 
 
@@ -40,6 +42,7 @@ def make(
     width: int = 768,
     heads: int = 12,
     mlp: int = 0,
+    positions: str = "learned",
     length: int = 1024,
     epsilon: float = 1e-5,
     dropout: float = 0.0,
@@ -51,9 +54,17 @@ def make(
 
     Args:
       mlp: width of the feed-forward layers; 0 is four times `width`.
-      length: positions that it knows.
+      positions: `learned`, as in GPT-2; `sinusoidal` (arXiv:1706.03762); `alibi`, a
+        penalty on distance (2108.12409); or `none`: only causality tells them.
+      length: positions that are learned.
     """
     check_stack(layers, how, remat)
+    if positions not in POSITIONS:
+        raise InputError(
+            got=f"model.positions {positions!r}", want=f"one of {', '.join(POSITIONS)}"
+        )
+    if positions == "sinusoidal" and width % 2:
+        raise InputError(got=f"width {width}", want="an even one, for sinusoidal")
     if width % heads:
         raise InputError(got=f"width {width}", want=f"a multiple of {heads} heads")
     return GPT(
@@ -62,7 +73,8 @@ def make(
         width=width,
         heads=heads,
         mlp=mlp or 4 * width,
-        length=length,
+        positions=positions,
+        length=length if positions == "learned" else 0,
         epsilon=epsilon,
         dropout=dropout,
         how=how,
@@ -75,6 +87,7 @@ class Attention(nn.Module):
     """Self-attention with biases."""
 
     heads: int
+    positions: str
     residual_scale: float
     policy: Policy
 
@@ -95,13 +108,22 @@ class Attention(nn.Module):
 
         q_BTNH, k_BTNH, v_BTNH = project("query"), project("key"), project("value")
         context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
-        o_BTNH = attention(q_BTNH, context, policy=self.policy)
+        if self.positions == "alibi" or "attention" in capture:
+            bias_BNTS = None
+            if self.positions == "alibi":
+                reach = context.reach
+                bias_BNTS = alibi(N, reach.positions_BT, reach.positions_BS)
+            weights_BNTS = attention_weights(
+                q_BTNH, context, bias_BNTS=bias_BNTS, policy=self.policy
+            )
+        if self.positions == "alibi":
+            o_BTNH = attended(weights_BNTS, context, self.policy)
+        else:
+            o_BTNH = attention(q_BTNH, context, policy=self.policy)
         o_BTNH = nn.with_logical_constraint(
             o_BTNH, ("batch", "length", "heads", "head_dim")
         )
-        noted = {}
-        if "attention" in capture:
-            noted["attention"] = attention_weights(q_BTNH, context, policy=self.policy)
+        noted = {"attention": weights_BNTS} if "attention" in capture else {}
         out_BTD = Dense(
             "BTNH,NHD->BTD",
             shape=(N, H, D),
@@ -118,6 +140,7 @@ class Block(nn.Module):
     """Attention and feed-forward, each behind a norm and added to the stream."""
 
     heads: int
+    positions: str
     mlp: int
     epsilon: float
     dropout: float
@@ -135,7 +158,11 @@ class Block(nn.Module):
         with jax.named_scope("attention"):
             y_BTD = LayerNorm(self.epsilon, name="attention_norm")(x_BTD)
             y_BTD, cache, noted = Attention(
-                self.heads, self.residual_scale, self.policy, name="attention"
+                self.heads,
+                self.positions,
+                self.residual_scale,
+                self.policy,
+                name="attention",
             )(y_BTD, cache, inputs, capture)
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
@@ -160,6 +187,7 @@ class GPT(nn.Module):
     width: int
     heads: int
     mlp: int
+    positions: str
     length: int
     epsilon: float
     dropout: float
@@ -174,10 +202,14 @@ class GPT(nn.Module):
 
     def setup(self):
         self.embed = Embed(self.vocab_size, self.width, self.policy, scale=0.02)
-        self.positions = Learned(self.length, self.width, scale=0.01)
+        if self.positions == "learned":
+            self.learned = Learned(
+                self.length, self.width, scale=0.01, name="positions"
+            )
         self.embed_dropout = Dropout(self.dropout)
         block = {
             "heads": self.heads,
+            "positions": self.positions,
             "mlp": self.mlp,
             "epsilon": self.epsilon,
             "dropout": self.dropout,
@@ -197,10 +229,17 @@ class GPT(nn.Module):
     ):
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
-        x_BTD = x_BTD + self.positions(inputs.positions_BT).astype(x_BTD.dtype)
+        if self.positions == "learned":
+            x_BTD = x_BTD + self.learned(inputs.positions_BT).astype(x_BTD.dtype)
+        elif self.positions == "sinusoidal":
+            x_BTD = x_BTD + self._waves(inputs.positions_BT).astype(x_BTD.dtype)
         x_BTD = self.embed_dropout(x_BTD, inputs.index_B, train)
         x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
         return Output(self.final_norm(x_BTD), cache, seen=seen)
+
+    def _waves(self, positions_BT):
+        # As large as the embeddings, which start small.
+        return 0.02 * sinusoidal(positions_BT, self.width)
 
     def head(self, hidden_BTD: jax.Array) -> Head:
         """What makes logits of the hidden states."""
@@ -233,6 +272,11 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    if knobs.get("positions", "learned") != "learned":
+        raise InputError(
+            got=f"a GPT of positions {knobs['positions']!r}, to export",
+            want="'learned': GPT-2 has no others",
+        )
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

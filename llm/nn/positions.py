@@ -111,9 +111,8 @@ def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:
     """Sines, then cosines, of geometric frequencies (arXiv:1706.03762), BTD."""
     half = width // 2
     frequency_D = 10_000.0 ** (-np.arange(half) / max(half - 1, 1))
-    angle_BTD = positions_BT.astype(jnp.float32)[..., None] * frequency_D.astype(
-        np.float32
-    )
+    frequency_11D = frequency_D.astype(np.float32)[None, None]
+    angle_BTD = positions_BT.astype(jnp.float32)[..., None] * frequency_11D
     return jnp.concatenate([jnp.sin(angle_BTD), jnp.cos(angle_BTD)], axis=-1)
 
 
@@ -154,3 +153,10 @@ def alibi_slopes(heads: int) -> np.ndarray:
     power = 2 ** math.floor(math.log2(heads))
     more = series(2 * power)[::2][: heads - power]
     return np.concatenate([series(power), more]).astype(np.float32)
+
+
+def alibi(heads: int, positions_BT: jax.Array, positions_BS: jax.Array) -> jax.Array:
+    """What ALiBi adds to the scores of queries and keys, BNTS."""
+    ahead_BTS = positions_BT[:, :, None] - positions_BS[:, None, :]
+    slopes_1N11 = alibi_slopes(heads)[None, :, None, None]
+    return -slopes_1N11 * ahead_BTS[:, None].astype(jnp.float32)

@@ -29,13 +29,19 @@ def run(c: ConfigDict, workdir: str) -> None:
     model_dir = importing.run_of(e.model_dir or workdir, workdir, host)
     # First, so that a wrong path leaves nothing behind.
     loaded = load.load(model_dir, device)
-    run_directory.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
     _check_kind(loaded.config.model.name, c)
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
     corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
+    if e.tasks and not (epath.Path(corpus_dir) / "corpus").exists():
+        raise InputError(
+            got=f"no corpus in {corpus_dir}, for {', '.join(e.tasks)}",
+            want="the run that prepared one, as data.corpus_dir",
+            do="to score eval_text alone, add --config.evaluate.tasks='()'",
+        )
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
     documents = (
         corpus.read(epath.Path(corpus_dir) / "corpus", e.split) if e.tasks else []
     )

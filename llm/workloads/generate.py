@@ -13,6 +13,7 @@ from llm import atomic, importing, run_directory
 from llm.errors import InputError
 from llm.inference import load, sampling
 from llm.inference.generate import generate, search
+from llm.inference.prompts import check_generates
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -22,6 +23,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     device, host = jax.devices()[0], jax.devices("cpu")[0]
     # First, so that a wrong path leaves nothing behind.
     loaded = load.load(importing.run_of(g.model_dir or workdir, workdir, host), device)
+    check_generates(loaded.model)
     prompts = list(g.prompts)
     if g.chat:
         chat = _chat(loaded.tokenizer)
