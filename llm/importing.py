@@ -73,10 +73,10 @@ def kind_of(source: str) -> str:
     if not path.is_dir():
         return "gguf"
     if not (path / "config.json").exists():
-        files = sorted(file.name for file in path.iterdir())
-        found = f"but {', '.join(files[:3])}" if files else "and nothing else"
+        names = sorted(file.name for file in path.iterdir())
+        held = f"a folder of {', '.join(names[:3])}" if names else "an empty folder"
         raise InputError(
-            got=f"{source}, a folder without config.json {found}",
+            got=f"{source}, {held} and no config.json",
             want="a Hugging Face folder, a GGUF file or a run directory",
             do="name the .gguf file itself, if you mean one",
         )
