@@ -8,7 +8,9 @@ or, token by token, what an editor would colour: keyword, name, string, comment,
 
 From nothing, in some minutes of two CPU cores: the standard library is cleaned and
 labelled, a tokenizer and the network trained, and evaluate.json says what share of the
-test split is right. `configs/classify.py:text=FOLDER` tells the subfolders of your own
+test split is right. Expected of packages: 75% of ten classes, in 3.5 minutes (Python
+3.11, two cores; it overfits after 400 of its 600 steps, and the best checkpoint is the
+one that is scored). `configs/classify.py:text=FOLDER` tells the subfolders of your own
 FOLDER apart, one class each; `:debug` is the smallest form.
 """
 
