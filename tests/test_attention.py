@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llm.nn import attention as pieces
 from llm.nn.attention import attention
 from llm.nn.context import Context, Reach
 from llm.precision import FLOAT32, Policy
@@ -128,3 +129,44 @@ def test_fewer_queries_than_keys():
     reach = jax.tree.map(jnp.asarray, reach)
     got = attention(q[:, 4:6], Context((k,), (v,), reach), policy=FLOAT32)
     np.testing.assert_allclose(got, ours(q, k, v)[:, 4:6], rtol=1e-5, atol=1e-6)
+
+
+def test_rows_cut_in_pieces_equal_the_naive_form():
+    """A row long enough to be cut: outputs and gradients, and keys ahead left out."""
+    length = 2 * pieces._PIECE
+    rng = np.random.default_rng(4)
+    q, k, v, weight = (
+        rng.normal(size=(1, length, heads, H)).astype(np.float32)
+        for heads in (N, K, K, N)
+    )
+    # A document ends within a piece, another goes over its edge; then padding.
+    ends = (length // 2 - 40, length - 9, length)
+    segments, positions = np.zeros((2, 1, length), np.int32)
+    first = 0
+    for number, end in enumerate(ends, start=1):
+        segments[0, first:end] = number % 3
+        positions[0, first:end] = np.arange(end - first)
+        first = end
+    reach = Reach(*map(jnp.asarray, (positions, segments, positions, segments)))
+    allowed = np.asarray(reach.mask_BTS())
+
+    def total(form):
+        return jax.jit(
+            jax.value_and_grad(lambda *x: jnp.sum(form(*x) * weight), argnums=(0, 1, 2))
+        )(q, k, v)
+
+    def plain(q, k, v):
+        k, v = (jnp.repeat(x, N // K, axis=2) for x in (k, v))
+        scores = jnp.einsum("btnh,bsnh->bnts", q, k, precision="highest")
+        scores = jnp.where(allowed[:, None], scores / math.sqrt(H), -jnp.inf)
+        shares = jax.nn.softmax(scores, axis=-1)
+        return jnp.einsum("bnts,bsnh->btnh", shares, v, precision="highest")
+
+    def cut(q, k, v):
+        return attention(q, Context((k,), (v,), reach, ordered=True), policy=FLOAT32)
+
+    assert len(pieces._pieces(length, FLOAT32)) == 2
+    want, got = total(plain), total(cut)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-4, atol=1e-3)
+    for one, other in zip(got[1], want[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -101,7 +101,8 @@ def extend(
     """What the queries of `inputs` attend to, and what to insert in the cache.
 
     They attend to the same rows, after the slots of a cache if there is one: of these,
-    those before the query's position.
+    those before the first position of the row. With a past, a row is one piece of one
+    text, padded on the right.
     """
     positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
     prefix = inputs.prefix_BT
