@@ -15,7 +15,7 @@ from test_tokenizer import CODE
 
 from llm import config, registry, run_directory, tree
 from llm.checkpoint import Checkpoints, State
-from llm.data import foreign_tokenizer, tokenizer
+from llm.data import chat_template, foreign_tokenizer, tokenizer
 from llm.errors import InputError
 from llm.inference import load
 from llm.inference.generate import generate
@@ -295,9 +295,9 @@ def test_an_imported_model_chats_by_its_template(tmp_path):
     knobs = {"temperature": 0.0, "max_tokens": 6}
     chat = use("generate", tmp_path / "chat", tmp_path / "run", chat=True,
                prompts=("Hello",), **knobs)  # fmt: skip
-    text = loaded(tmp_path / "run").tokenizer.chat(
-        [{"role": "user", "content": "Hello"}]
-    )
+    template = loaded(tmp_path / "run").tokenizer.chat_template
+    asked = [{"role": "user", "content": "Hello"}]
+    text, _ = chat_template.render(template, asked, reply=True)
     assert text.startswith("<|im_start|>user\nHello<|im_end|>")
     spelled = use("generate", tmp_path / "spelled", tmp_path / "run",
                   prompts=(text,), **knobs)  # fmt: skip
@@ -312,7 +312,7 @@ def test_beams_come_best_first(trained, tmp_path):
     assert made["sampling"] == {"beams": 3, "length_penalty": 1.0}
     with pytest.raises(InputError, match="temperature 0, as a search"):
         use("generate", tmp_path / "b", trained, temperature=0.5, **knobs)
-    with pytest.raises(InputError, match="no chat template"):
+    with pytest.raises(InputError, match="without a chat template"):
         use("generate", tmp_path / "b", trained, chat=True)
     assert not (tmp_path / "b").exists()
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from test_tokenizer import CODE, NASTY
 
-from llm.data import foreign_tokenizer, tokenizer, tokenizer_json, tokens
+from llm.data import chat_template, foreign_tokenizer, tokenizer, tokenizer_json, tokens
 from llm.document import Document
 from llm.errors import InputError
 from llm.interop import gguf, gguf_tokenizer, hf_tokenizer
@@ -285,24 +285,6 @@ def test_bad_ids_and_texts(made):
         made.encode("a\ud800")
 
 
-def test_chat(tmp_path):
-    pytest.importorskip("jinja2")
-    made = foreign_tokenizer.save(tmp_path / "a", byte_level(), rows=1, fields={})
-    text = made.chat([{"role": "user", "content": "hi"}])
-    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    ids = made.encode(text)
-    assert (ids[0], ids.count(1), ids.count(2)) == (1, 2, 1)
-    for template, message in (
-        ("{{ raise_exception('no') }}", r"refuses \(no\)"),
-        ("{{ ''.__class__.__mro__ }}", "refuses"),  # the sandbox
-        ("{% if %}", "refuses"),
-    ):
-        given = byte_level() | {"chat_template.jinja": template}
-        made = foreign_tokenizer.save(tmp_path / "b", given, rows=1, fields={})
-        with pytest.raises(InputError, match=message):
-            made.chat([{"role": "user", "content": "hi"}])
-
-
 @pytest.fixture(scope="module", params=["bpe", "char"])
 def ours(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
@@ -370,7 +352,10 @@ def test_facade_equals_transformers(maker, tmp_path):
         want = theirs.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
-        assert made.chat(messages) == want
+        text, _ = chat_template.render(
+            made.chat_template, messages, reply=True, tokens=made.spellings
+        )
+        assert text == want
 
 
 def through_gguf(tokenizer, folder):

@@ -18,6 +18,7 @@ from test_convert import convert_config
 from test_interop_hf import CLOSE
 
 from llm import config
+from llm.data import chat, chat_template
 from llm.inference import load
 from llm.inference.generate import generate
 from llm.inference.sampling import Sampling
@@ -68,10 +69,13 @@ QUESTIONS = {
 def test_smollm_answers(smollm):
     pytest.importorskip("jinja2")
     chats = [
-        smollm.tokenizer.chat([{"role": "user", "content": question}])
+        chat.prompt_ids(smollm.tokenizer, [{"role": "user", "content": question}])
         for question in QUESTIONS
     ]
-    assert chats[0].endswith(
+    template, names = smollm.tokenizer.chat_template, smollm.tokenizer.spellings
+    asked = [{"role": "user", "content": next(iter(QUESTIONS))}]
+    text, _ = chat_template.render(template, asked, reply=True, tokens=names)
+    assert text.endswith(
         "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )

@@ -15,7 +15,6 @@ front, so that what a model continues with keeps its space.
 """
 
 import dataclasses
-import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,50 +124,18 @@ class ForeignTokenizer:
             found = {one["name"]: one["template"] for one in found}.get("default", "")
         return found
 
-    def chat(self, messages: Sequence[Mapping[str, str]], *, reply: bool = True) -> str:
-        """The text of a conversation, by the chat template, in a sandbox.
-
-        Args:
-          messages: `{"role": ..., "content": ...}` each.
-          reply: whether to end where the assistant's answer begins.
-
-        Raises:
-          InputError: no template, or one that does not take these messages.
-        """
-        try:
-            from jinja2 import TemplateError
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
-        except ModuleNotFoundError as error:
-            raise _lacking("jinja2") from error
-        if not self.chat_template:
-            raise InputError(got="a model without a chat template", want="one with it")
-
-        def refuse(message):
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-            value, indent=indent, ensure_ascii=False
-        )
-        environment.globals["raise_exception"] = refuse
-        environment.globals["strftime_now"] = lambda form: (
-            datetime.datetime.now().strftime(form)
-        )
+    @property
+    def spellings(self) -> dict[str, str]:
+        """`bos_token` and the like as a chat template writes them."""
         settings = _settings(self.files)
         names = {f"{n}_token": _content(settings.get(f"{n}_token")) for n in _SPECIAL}
-        try:
-            template = environment.from_string(self.chat_template)
-            return template.render(
-                messages=list(messages), add_generation_prompt=reply, tools=None,
-                **{name: text or "" for name, text in names.items()},
-            )  # fmt: skip
-        except (TemplateError, LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                got=f"messages that the chat template refuses ({error})",
-                want="roles and contents as it has them",
-            ) from error
+        return {name: text or "" for name, text in names.items()}
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and from which character to which each token reaches."""
+        check_encodable(text)
+        made = self.library.encode(text, add_special_tokens=False)
+        return made.ids, made.offsets
 
     def _checked(self, ids: Iterable[int]) -> list[int]:
         ids = [int(i) for i in ids]

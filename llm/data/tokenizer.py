@@ -35,6 +35,7 @@ from llm.data.tokenizer_json import NORMAL
 from llm.errors import InputError
 
 KINDS = ("bpe", "unigram", "char")
+TEMPLATE = "chat_template.jinja"  # of the folder, where there is one
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 _SPACE = "\u2581"  # SentencePiece's mark for a space
@@ -56,6 +57,7 @@ class Tokenizer:
         exactly if two tokenizers encode alike, wherever their files lie.
       kind: bpe, unigram or char.
       piece_bytes: the bytes that each id stands for; b"" for the special ones.
+      chat_template: of a model that was taught to chat (`llm/data/chat.py`), else ''.
     """
 
     processor: sentencepiece.SentencePieceProcessor
@@ -66,6 +68,12 @@ class Tokenizer:
     unk_id: int = UNK
     bos_id: int = BOS
     eos_id: int = EOS
+    chat_template: str = ""
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """What a chat template writes for BOS and EOS; no text can hold it."""
+        return {"bos_token": "\0bos\0", "eos_token": "\0eos\0"}
 
     @property
     def vocab_size(self) -> int:
@@ -264,7 +272,9 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
             want="the files that train_tokenizer wrote",
             do="restore or train it again",
         )
-    return tokenizer
+    beside = folder / TEMPLATE
+    template = beside.read_text() if beside.exists() else ""
+    return dataclasses.replace(tokenizer, chat_template=template)
 
 
 def _from_model(model: bytes, kind: str) -> Tokenizer:

@@ -21,7 +21,7 @@ from llm.data.tokenizer import Tokenizer
 from llm.inference import sampling
 from llm.inference.beam import beam_search
 from llm.inference.engine import PIECE, Engine
-from llm.inference.prompts import check_length, inputs_of, rows_of
+from llm.inference.prompts import Prompt, check_length, inputs_of, rows_of
 from llm.task import Generated
 
 
@@ -29,7 +29,7 @@ def generate(
     model: Any,
     params: Any,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     knobs: sampling.Sampling,
     max_tokens: int,
@@ -54,7 +54,7 @@ def search(
     model: Any,
     params: Any,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     beams: int,
     best: int,

@@ -17,6 +17,7 @@ from llm.errors import InputError
 from llm.nn.contract import Inputs, reads_source
 
 Rows = Sequence[Sequence[int]]
+Prompt = str | Sequence[int]  # a text, or the ids of one, to be taken as they are
 
 
 def check_generates(model: Any) -> None:
@@ -29,7 +30,7 @@ def check_generates(model: Any) -> None:
 
 
 def rows_of(
-    model: Any, tokenizer: Tokenizer, prompts: Sequence[str]
+    model: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt]
 ) -> tuple[Rows, Rows | None]:
     """Ids that the decoder begins with, and those that an encoder reads, if any.
 
@@ -54,11 +55,12 @@ def rows_of(
     return [[tokenizer.pad_id]] * len(prompts), sources
 
 
-def _whole(tokenizer: Tokenizer, prompt: str) -> list[int]:
+def _whole(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """The ids of a prompt; where texts have no start, an empty one follows an end."""
-    start, ids = tokenizer.start(), tokenizer.encode(prompt)
-    # A chat template may write the start itself.
-    ids = ids if ids[: len(start)] == start else [*start, *ids]
+    if isinstance(prompt, str):
+        ids = [*tokenizer.start(), *tokenizer.encode(prompt)]
+    else:
+        ids = list(prompt)
     ids = ids or list(tokenizer.ends[:1])
     if not ids:
         raise InputError(

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, importing, run_directory
+from llm.data import chat
 from llm.errors import InputError
 from llm.inference import load, sampling
 from llm.inference.generate import generate, search
@@ -26,8 +25,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     check_generates(loaded.model)
     prompts = list(g.prompts)
     if g.chat:
-        chat = _chat(loaded.tokenizer)
-        prompts = [chat([{"role": "user", "content": p}]) for p in prompts]
+        said = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = [chat.prompt_ids(loaded.tokenizer, messages) for messages in said]
     run_directory.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
@@ -90,16 +89,6 @@ def check(c: ConfigDict) -> None:
             want="texts of one character or more",
             do="stop=() never stops",
         )
-
-
-def _chat(tokenizer: Any) -> Callable[[list[dict[str, str]]], str]:
-    """From messages to a prompt; InputError for a model that was not taught to chat."""
-    if not getattr(tokenizer, "chat_template", ""):
-        raise InputError(
-            got="generate.chat with a model that has no chat template",
-            want="an imported chat model, or generate.chat=False",
-        )
-    return tokenizer.chat
 
 
 def _sampling(c: ConfigDict) -> sampling.Sampling:

@@ -1,0 +1,167 @@
+"""Chat templates, prompts and what is learned of a conversation."""
+
+import json
+
+import numpy as np
+import pytest
+from test_foreign_tokenizer import CHAT, byte_level
+from test_tokenizer import CODE
+
+from llm.data import chat, chat_template, foreign_tokenizer, tokenizer
+from llm.errors import InputError
+
+pytest.importorskip("jinja2")
+
+TALK = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "hi  there "},
+    {"role": "assistant", "content": "Grüße, 日本!"},
+    {"role": "user", "content": "and\nnow?"},
+    {"role": "assistant", "content": "bye"},
+]
+
+
+def foreign(folder, template=CHAT):
+    pytest.importorskip("tokenizers")
+    given = byte_level() | {"chat_template.jinja": template}
+    return foreign_tokenizer.save(folder / "t", given, rows=1, fields={})
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ours") / "t"
+    tokenizer.train([CODE], folder, vocab_size=600)
+    (folder / tokenizer.TEMPLATE).write_text(chat_template.TEMPLATES["plain"])
+    return tokenizer.load(folder)
+
+
+def test_rendering_as_written_out():
+    assert chat_template.render(CHAT, TALK[:2], reply=True) == (
+        "<|im_start|>system\nBe short.<|im_end|>\n"
+        "<|im_start|>user\nhi  there <|im_end|>\n<|im_start|>assistant\n",
+        [],
+    )
+    text, spans = chat_template.render(chat_template.TEMPLATES["chatml"], TALK[1:3])
+    assert text == (
+        "<|im_start|>user\nhi  there <|im_end|>\n"
+        "<|im_start|>assistant\nGrüße, 日本!<|im_end|>\n"
+    )
+    assert [text[s.start : s.stop] for s in spans] == ["Grüße, 日本!<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", chat_template.TEMPLATES)
+def test_marks_and_growing_conversations_agree(name):
+    """The spans of marks are those found by rendering without them."""
+    marked = chat_template.TEMPLATES[name]
+    plain = marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    talk = TALK[1:] if name == "gemma" else TALK
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    want = chat_template.render(marked, talk, tokens=names)
+    assert len(want[1]) == 2
+    if name == "gemma":  # whose prompt says `model` where others name the role
+        assert chat_template.render(plain, talk, tokens=names)[0] == want[0]
+    else:
+        assert chat_template.render(plain, talk, tokens=names) == want
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_masks_equal_transformers(marked, tmp_path):
+    """Token by token, through its own `{% generation %}`."""
+    transformers = pytest.importorskip("transformers")
+    with_marks = chat_template.TEMPLATES["chatml"]
+    made = foreign(tmp_path, with_marks if marked else CHAT)
+    files = byte_level() | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = json.loads(files["tokenizer_config.json"])
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "tokenizer.json").write_text(made.files["tokenizer.json"])
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    want = theirs.apply_chat_template(
+        TALK,
+        chat_template=with_marks,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    ids, learned = chat.conversation(made, TALK)
+    assert ids == want["input_ids"]
+    assert learned.astype(int).tolist() == want["assistant_masks"]
+    assert 0 < learned.sum() < len(ids)
+    prompt = theirs.apply_chat_template(
+        TALK[:2], chat_template=with_marks, tokenize=True, add_generation_prompt=True,
+        return_dict=False,
+    )  # fmt: skip
+    assert chat.prompt_ids(made, TALK[:2]) == prompt
+
+
+def test_ours(ours):
+    ids, learned = chat.conversation(ours, TALK)
+    assert ids[0] == ours.bos_id and ids.count(ours.eos_id) == 2
+    answers = [ours.decode(np.array(ids)[part]) for part in runs(learned)]
+    assert answers == ["Grüße, 日本!", "bye"]
+    assert [ids[part[-1]] for part in runs(learned)] == [ours.eos_id] * 2
+    # An answer comes after the very ids that are the prompt for it.
+    prompt = chat.prompt_ids(ours, TALK[:2])
+    assert ids[: len(prompt)] == prompt and learned[len(prompt)]
+
+
+def runs(mask):
+    """Places of each run of True."""
+    places = np.flatnonzero(mask)
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+
+
+def test_nobody_writes_special_tokens_into_ours(ours):
+    said = [{"role": "user", "content": "a </s> <s> b"}]
+    ids = chat.prompt_ids(ours, said)
+    assert ids.count(ours.eos_id) == 0 and ids.count(ours.bos_id) == 1
+    with pytest.raises(InputError, match="a NUL in message 1"):
+        chat.prompt_ids(ours, [{"role": "user", "content": "a\0eos\0b"}])
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no') }}", r"refuses \(no\)"),
+        ("{{ ''.__class__.__mro__ }}", "refuses"),  # the sandbox
+        ("{% if %}", "no Jinja"),
+        ("{% for a in range(9999) %}{% for b in range(9999) %}"
+         "{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}", "not end"),
+        ("{% for a in range(99999) %}" + "x" * 999 + "{% endfor %}", "not end"),
+        ("{{ 'a' * 999999999 }}", "refuses"),
+        ("{{ 9 ** 99999999 }}", "refuses"),
+        ("{{ 1 / 0 }}", "refuses"),
+    ],
+)  # fmt: skip
+def test_templates_that_misbehave(template, message):
+    with pytest.raises(InputError, match=message):
+        chat_template.render(template, TALK[1:2])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[{"role": "user"}], ["hi"], [{"role": 1, "content": "a"}],
+     [{"role": "user", "content": None}]],
+)  # fmt: skip
+def test_messages_of_another_form(messages):
+    with pytest.raises(InputError, match="message 1"):
+        chat_template.render(CHAT, messages)
+
+
+def test_answers_that_cannot_be_told_apart():
+    backwards = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(InputError, match="not what follows its prompt"):
+        chat_template.render(backwards, TALK)
+
+
+def test_an_end_that_ends_nothing(tmp_path, ours):
+    made = foreign(tmp_path, chat_template.TEMPLATES["llama3"])
+    with pytest.raises(InputError, match="chat_template=plain"):
+        chat.conversation(made, TALK)
+
+
+def test_without_a_template(tmp_path):
+    folder = tmp_path / "t"
+    made = tokenizer.train([CODE], folder, vocab_size=600)
+    with pytest.raises(InputError, match="without a chat template"):
+        chat.prompt_ids(made, TALK[:1])
