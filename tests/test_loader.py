@@ -58,7 +58,7 @@ def test_shapes_and_types(split):
 
 def test_rows_equal_a_plain_loop(split):
     data = build(split)
-    plan = packing.plan(split.lengths, T, 0, 0)
+    plan = packing.Line(split.lengths, T).epoch(0, 0)
     line = [d * 1000 + i for d in plan.order for i in range(split.lengths[d])]
     for step in range(data.rows_per_epoch // B):
         batch = data[step]
@@ -81,7 +81,7 @@ def test_rows_equal_a_plain_loop(split):
 
 def test_epochs_cover_every_token_once_as_a_target(split):
     data = build(split, batch_size=1)
-    first = [packing.plan(split.lengths, T, 0, epoch).order[0] for epoch in range(3)]
+    first = [packing.Line(split.lengths, T).epoch(0, epoch).order[0] for epoch in range(3)]
     everything = {d * 1000 + i for d, n in enumerate(split.lengths) for i in range(n)}
     for epoch in range(3):
         seen = collections.Counter()
@@ -162,7 +162,7 @@ def test_evaluation_rows_are_fixed_and_cover_the_split(split):
         seen += batch["tokens"][:, 1:][batch["segments"][:, 1:] > 0].tolist()
     line = [d * 1000 + i for d, n in enumerate(split.lengths) for i in range(n)]
     assert seen == line[1:]
-    rows = packing.rows_per_epoch(split.lengths, T)
+    rows = packing.Line(split.lengths, T).rows_per_epoch
     assert rows % B and len(data) == -(-rows // B)
     filler = data[len(data) - 1]
     assert (filler["segments"][rows % B :] == 0).all()
@@ -180,7 +180,7 @@ def test_evaluation_limit_is_spread(split):
     data = loader.eval_batches(split, limit=6, **knobs)
     few = [row.tolist() for batch in data for row in batch["tokens"]]
     places = [all_rows.index(row) for row in few[:6]]
-    rows = packing.rows_per_epoch(split.lengths, T)
+    rows = packing.Line(split.lengths, T).rows_per_epoch
     assert len(data) == 2 and places == [i * rows // 6 for i in range(6)]
     assert (data[1]["segments"][2:] == 0).all()
     parts = [

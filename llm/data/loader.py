@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import grain
 import numpy as np
 
-from llm.data import packing
+from llm.data import packing, records
 from llm.data.tokens import TokenSplit
 from llm.errors import InputError
 
@@ -27,6 +27,8 @@ from llm.errors import InputError
 # "label_names"} of labelled texts; and a generator.
 Features = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 Batch = dict[str, np.ndarray]
+# From seq_len to ((parts of a record, tokens of them that a row holds), ...).
+Room = Callable[[int], tuple[tuple[tuple[int, ...], int], ...]]
 
 _FOREVER = 1 << 40  # steps
 _THREADS, _AHEAD = 2, 8  # of the reading ahead; batches
@@ -36,13 +38,13 @@ _EVALUATION = 1 << 32  # an epoch that training never reaches
 class Batches(Sequence):
     """`batches[step]` is a dict of arrays [rows of this host, seq_len]."""
 
-    def __init__(self, split, seq_len, batch_size, seed, features, hosts):
+    def __init__(self, split, layout, seq_len, batch_size, seed, features, hosts):
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
-        self.rows_per_epoch = packing.rows_per_epoch(split.lengths, seq_len)
+        self.layout, self.rows_per_epoch = layout, layout.rows_per_epoch
         self._seed, self._features = seed, features
         host, count = hosts
         self._rows = range(host * batch_size // count, (host + 1) * batch_size // count)
-        self._plans: dict[int, packing.Plan] = collections.OrderedDict()
+        self._plans: dict[int, packing.Lined | packing.Boxed] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._dataset = grain.MapDataset.source(_Steps(self.batch, _FOREVER))
 
@@ -67,22 +69,20 @@ class Batches(Sequence):
         found = {}
         for row in range(self.batch_size):
             epoch, r = divmod(step * self.batch_size + row, self.rows_per_epoch)
-            for span in packing.spans(self._plan(epoch), r):
+            for span in self._plan(epoch).spans(r):
                 found[self.split.ids[span.document]] = None
         return list(found)
 
     def _row(self, row: int) -> Batch:
         epoch, r = divmod(row, self.rows_per_epoch)
-        record = read_row(self.split, self._plan(epoch), r)
+        record = read_row(self.split, self._plan(epoch), r, self.seq_len + 1)
         return self._features(record, _generator(self._seed, epoch, row))
 
-    def _plan(self, epoch: int) -> packing.Plan:
+    def _plan(self, epoch: int) -> packing.Lined | packing.Boxed:
         # A plan costs a sort of the corpus: it is kept for the epoch and the next.
         with self._lock:
             if epoch not in self._plans:
-                lengths = self.split.lengths
-                made = packing.plan(lengths, self.seq_len, self._seed, epoch)
-                self._plans[epoch] = made
+                self._plans[epoch] = self.layout.epoch(self._seed, epoch)
                 while len(self._plans) > 2:
                     self._plans.popitem(last=False)
             return self._plans[epoch]
@@ -110,6 +110,7 @@ def batches(
     batch_size: int,
     seed: int,
     features: Features,
+    room: Room | None = None,
     hosts: tuple[int, int] = (0, 1),
 ) -> Batches:
     """Endless training batches over a split, in a new order each epoch.
@@ -119,13 +120,39 @@ def batches(
       batch_size: rows of a batch over all hosts.
       features: the objective's; called with the record of a row and a generator that
         depends on (seed, epoch, number of the row) alone.
+      room: the objective's, if its records are to stay whole.
       hosts: (number of this host, number of hosts).
 
     Raises:
       InputError: a split too short for a row, or a batch that hosts cannot share.
     """
     _check(split, seq_len, batch_size, hosts)
-    return Batches(split, seq_len, batch_size, seed, features, hosts)
+    layout = layout_of(split, seq_len, room)
+    return Batches(split, layout, seq_len, batch_size, seed, features, hosts)
+
+
+def layout_of(
+    split: TokenSplit, seq_len: int, room: Room | None = None
+) -> packing.Line | packing.Boxes:
+    """How the documents of a split come into rows; InputError if none fits in one."""
+    if room is None:
+        return packing.Line(split.lengths, seq_len)
+    if split.labels is None or split.manifest["labels"] != list(records.PARTS):
+        raise InputError(
+            got=f"texts, in the {split.name} split, for an objective of records",
+            want="records such as questions with answers",
+            do="see data.source and data.stages in configs/sft.py",
+        )
+    sizes = [records.sizes(split, parts) for parts, _ in room(seq_len)]
+    rooms = [most for _, most in room(seq_len)]
+    made = packing.boxes(np.stack(sizes, axis=1), rooms)
+    if not made.rows_per_epoch:
+        raise InputError(
+            got=f"records of {split.lengths.min()} tokens or more in the {split.name} "
+            f"split, and train.seq_len {seq_len}",
+            want="rows that hold one",
+        )
+    return made
 
 
 def eval_batches(
@@ -134,6 +161,7 @@ def eval_batches(
     seq_len: int,
     batch_size: int,
     features: Features,
+    room: Room | None = None,
     limit: int = 0,
     hosts: tuple[int, int] = (0, 1),
 ) -> Sequence[Batch]:
@@ -146,7 +174,7 @@ def eval_batches(
       Batches of one shape; rows that fill up the last one are all padding.
     """
     _check(split, seq_len, batch_size, hosts)
-    plan = packing.unshuffled(split.lengths, seq_len)
+    plan = layout_of(split, seq_len, room).unshuffled()
     total = len(plan.rows)
     count = min(limit or total, total)
     host, n_hosts = hosts
@@ -154,7 +182,7 @@ def eval_batches(
 
     def row(i: int) -> Batch:
         if i < count:
-            record = read_row(split, plan, i * total // count)
+            record = read_row(split, plan, i * total // count, seq_len + 1)
         else:
             nothing = np.zeros(seq_len + 1, np.int32)
             record = {"tokens": nothing + split.manifest["pad_id"]}
@@ -169,17 +197,19 @@ def eval_batches(
     return _Steps(batch, -(-count // batch_size))
 
 
-def read_row(split: TokenSplit, plan: packing.Plan, row: int) -> dict[str, np.ndarray]:
-    """A packed row: `tokens`, `segments` and `positions`, int32 [seq_len + 1].
+def read_row(
+    split: TokenSplit, plan: packing.Lined | packing.Boxed, row: int, size: int
+) -> dict[str, np.ndarray]:
+    """A packed row: `tokens`, `segments` and `positions`, int32 [size].
 
     Segments count the documents of the row from 1, and 0 is padding; positions restart
     with each of them. Padding ends the last row of the line. Of labelled texts also
-    `labels`, int32 [seq_len + 1], places in `label_names`.
+    `labels`, int32 [size], places in `label_names`.
     """
-    found = packing.spans(plan, row)
-    record = _tokens_of(split, found, plan.seq_len + 1)
+    found = plan.spans(row)
+    record = _tokens_of(split, found, size)
     if split.labels is not None:
-        labels = np.full(plan.seq_len + 1, -1, np.int32)
+        labels = np.full(size, -1, np.int32)
         read = [split.read_labels(*span) for span in found]
         labels[: sum(map(len, read))] = np.concatenate([*read, labels[:0]])
         record |= {"labels": labels, "label_names": split.manifest["labels"]}

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from llm import atomic
-from llm.data import labels
+from llm.data import labels, records
 from llm.data.tokenizer import Tokenizer
 from llm.document import Document
 from llm.errors import InputError
@@ -86,7 +86,9 @@ def write(
     shard_tokens: int = _SHARD_TOKENS,
 ) -> dict[str, Any]:
     """Tokenizes the splits into the folder `directory` and returns the manifest."""
-    names = labels.names_of([d for documents in splits.values() for d in documents])
+    every = [d for documents in splits.values() for d in documents]
+    held = any("record" in document.meta for document in every)
+    names = list(records.PARTS) if held else labels.names_of(every)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     manifest = {
         "dtype": dtype.str,
@@ -117,7 +119,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for document, ids in zip(documents, _encoded(documents, tokenizer), strict=True):
+    for document, ids, marks in _encoded(documents, tokenizer, names):
         if waiting and filled + len(ids) > shard_tokens:
             flush()
             filled = 0
@@ -125,7 +127,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         lengths.append(len(ids))
         filled += len(ids)
         if names:
-            labelled.append(labels.of_tokens(document, ids, tokenizer, names))
+            labelled.append(marks)
     flush()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
     index = io.BytesIO()
@@ -151,11 +153,24 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
     return entry
 
 
-def _encoded(documents, tokenizer: Tokenizer) -> Iterator[list[int]]:
+def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
+    """(document, ids, their labels if there are names) of each."""
+    if names == list(records.PARTS):
+        for document in documents:
+            if "record" not in document.meta:
+                raise InputError(
+                    got=f"{document.id}, a text among records",
+                    want="a corpus of texts, or one of records",
+                )
+            yield document, *records.encode(document.meta["record"], tokenizer)
+        return
     for start in range(0, len(documents), _ENCODED_AT_ONCE):
-        texts = [d.text for d in documents[start : start + _ENCODED_AT_ONCE]]
-        for ids in tokenizer.encode_batch(texts):
-            yield [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
+        some = documents[start : start + _ENCODED_AT_ONCE]
+        encoded = tokenizer.encode_batch([d.text for d in some])
+        for document, ids in zip(some, encoded, strict=True):
+            whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
+            marks = names and labels.of_tokens(document, whole, tokenizer, names)
+            yield document, whole, marks
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:
