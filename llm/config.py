@@ -55,6 +55,16 @@ def base() -> ConfigDict:
     # bpe or unigram, as SentencePiece trains them; or char.
     c.tokenizer.kind = "bpe"
 
+    # Template of conversations, for a corpus of them: plain, chatml, llama3, gemma or a
+    # Jinja file; '' is the model's own, and plain where it has none.
+    c.tokenizer.chat_template = ""
+
+    # A model to begin with, as generate.model_dir: its network, weights and tokenizer
+    # take the place of `model` and `tokenizer`; '' begins with random weights.
+    c.init_from = ""
+    # Which parameters are trained: a file of llm/adapters/ and its knobs.
+    c.adapter = ConfigDict(registry.spec("adapters", "full"))
+
     # The network: a file of llm/models/ and its knobs.
     c.model = ConfigDict(registry.spec("models", "llama"))
     # What it learns: a file of llm/objectives/ and its knobs.
@@ -119,6 +129,10 @@ def base() -> ConfigDict:
     c.train.overfit_gap = 0.5
     # Also log to Weights & Biases (needs the wandb package).
     c.train.wandb = False
+
+    # Rows to print before a training, with what is learned of them in colour; it then
+    # stops. 0 trains.
+    c.preview = 0
 
     # Mesh axes and sizes as pairs, -1 fills; and the rules that map logical axes on it.
     c.mesh = (("data", -1),)
@@ -249,6 +263,19 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
             )
         values[name] = _typed(name, text if has_value else "true", defaults[name])
     return ConfigDict(values)
+
+
+def begin_with(c: ConfigDict, sibling: str, model: str) -> None:
+    """What a config's argument `model=` names: a size, or a model that there is.
+
+    A size is a config beside `sibling`, whose network and tokenizer are taken; all else
+    is a path for `init_from`, of which the network is taken when the run begins.
+    """
+    if not (pathlib.Path(sibling).parent / f"{model}.py").exists():
+        c.init_from = model
+        return
+    held = load(sibling, model)
+    c.model, c.tokenizer = held.model, held.tokenizer
 
 
 def source(text: str) -> dict[str, Any]:

@@ -206,8 +206,12 @@ def token_scores(
     *,
     policy: Policy,
 ) -> tuple[jax.Array, jax.Array]:
-    """-log p of every target, in nats, and whether it is the most likely token."""
+    """-log p of every target, in nats, and whether it is the most likely token.
 
+    The logits of one row exist at a time, also for the gradient.
+    """
+
+    @jax.checkpoint
     def row(_, given):
         hidden_TD, target_T = given
         logits_TV = head._replace(hidden_BTD=hidden_TD).logits(policy)

@@ -4,6 +4,9 @@
 function of its arguments. `loss(apply, params, batch, policy)` returns the sum of the
 losses of a batch, the sum of their weights and {name: (sum, weight)} for the log; the
 training loop alone divides, by the global weight, across micro-batches and hosts.
+An objective of records, such as questions with answers, says by `room` how they come
+into rows whole. One with a `reference` is given the parameters that training began
+with as `loss(..., reference=)`.
 `extend(key, params, width)` adds parameters of its own to the model's, such as those of
 a classifier of its hidden states.
 
@@ -36,6 +39,7 @@ class Objective(NamedTuple):
       kinds: kinds of model that it can train: 'causal', 'masked', 'encdec'.
       extra_tokens: ids that it needs beyond the tokenizer's.
       predicts_tokens: whether it needs the model's head.
+      room: as `llm/data/loader.py` has it; None for texts, which are cut anywhere.
     """
 
     kinds: tuple[str, ...]
@@ -44,6 +48,8 @@ class Objective(NamedTuple):
     extra_tokens: int = 0
     predicts_tokens: bool = True
     extend: Callable[[jax.Array, Any, int], Any] = _nothing
+    room: Callable[[int], tuple[tuple[tuple[int, ...], int], ...]] | None = None
+    reference: bool = False
 
 
 def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:

@@ -34,6 +34,8 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
     """
     path = epath.Path(workdir) / "config.json"
     config = json.loads(json.dumps(config))
+    if "preview" in config:  # to look at what would be trained on is no other run
+        config["preview"] = 0
     if path.exists():
         held = load(workdir)["config"]
         if held == config:

@@ -15,7 +15,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -117,49 +117,75 @@ def init_state(init, tx, abstract: State, seed: int) -> State:
     return jax.jit(make, out_shardings=shardings)()
 
 
+def _all(trainable: Any, frozen: Any) -> Any:
+    """Parameters of which nothing is frozen."""
+    del frozen
+    return trainable
+
+
+class Frozen(NamedTuple):
+    """Parameters that training reads and does not change.
+
+    Attributes:
+      own: of the model, what the adapter does not train.
+      reference: those that training began with, where the objective asks for them.
+    """
+
+    own: Any = ()
+    reference: Any = None
+
+
+NOTHING = Frozen()
+
+
 def build_step(
     apply: Callable,
     objective: Objective,
     tx: optax.GradientTransformation,
     knobs: Knobs,
     policy: Policy,
-) -> Callable[[State, dict], tuple[State, dict]]:
-    """The update, to be jitted: (state, batch) -> (state, metrics).
+    join: Callable[[Any, Any], Any] = _all,
+) -> Callable[..., tuple[State, dict]]:
+    """The update, to be jitted: (state, batch, frozen=Frozen()) -> (state, metrics).
 
     Gradients of sums are added over micro-batches, whose rows are taken in turn so that
     each stays spread over the devices, and divided once by the weight of all.
+
+    Args:
+      join: the adapter's, of what is trained and `Frozen.own`.
     """
 
-    def loss_of(params, batch, key):
+    def loss_of(params, batch, key, frozen):
         total, weight, metrics = objective.loss(
-            apply, params, batch, rngs={"dropout": key}, policy=policy
-        )
+            apply, join(params, frozen.own), batch, rngs={"dropout": key},
+            policy=policy, **_reference(objective, frozen),
+        )  # fmt: skip
         return total, (weight, metrics)
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
 
-    def summed(params, batch, key):
+    def summed(params, batch, key, frozen):
         if knobs.accumulate == 1:
-            (total, aux), gradient = gradient_of(params, batch, key)
+            (total, aux), gradient = gradient_of(params, batch, key, frozen)
             return total, aux, gradient
 
         def micro(carry, part):
-            (total, aux), gradient = gradient_of(params, part, key)
+            (total, aux), gradient = gradient_of(params, part, key, frozen)
             return jax.tree.map(jnp.add, carry, (total, aux, gradient)), None
 
         parts = jax.tree.map(lambda x: _in_turn(x, knobs.accumulate), batch)
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient_of, params, first, key)
+        shapes = jax.eval_shape(gradient_of, params, first, key, frozen)
         (total, aux), gradient = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), shapes
         )
         return jax.lax.scan(micro, (total, aux, gradient), parts)[0]
 
-    def step(state: State, batch: dict) -> tuple[State, dict]:
+    def step(state: State, batch: dict, frozen: Frozen = NOTHING):
         rows = jax.tree.leaves(batch)[0].shape[0]
         batch = {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
         key = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
-        total, (weight, sums), gradient = summed(state.params, batch, key)
+        total, (weight, sums), gradient = summed(state.params, batch, key, frozen)
         weight = jnp.maximum(weight, 1.0)
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         norm = tree.global_norm(gradient)
@@ -185,13 +211,22 @@ def _in_turn(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
-def build_validate(apply, objective: Objective, policy: Policy) -> Callable:
-    """Sums of a validation batch: jit (params, batch) -> {name: (sum, weight)}."""
+def _reference(objective: Objective, frozen: Frozen) -> dict[str, Any]:
+    return {"reference": frozen.reference} if objective.reference else {}
 
-    def validate(params, batch):
+
+def build_validate(
+    apply, objective: Objective, policy: Policy, join: Callable[[Any, Any], Any] = _all
+) -> Callable:
+    """Sums of a batch: (params, batch, frozen=Frozen()) -> {name: (sum, weight)}."""
+
+    def validate(params, batch, frozen: Frozen = NOTHING):
         rows = jax.tree.leaves(batch)[0].shape[0]
         batch = {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
-        return objective.loss(apply, params, batch, rngs=None, policy=policy)[2]
+        params, others = join(params, frozen.own), _reference(objective, frozen)
+        return objective.loss(apply, params, batch, rngs=None, policy=policy, **others)[
+            2
+        ]
 
     return validate
 

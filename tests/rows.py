@@ -60,8 +60,39 @@ def random_record(T, seed):
     return record(T, lengths, seed)
 
 
+def whole_records(of, T, seed, most=9):
+    """A row of whole records of an objective that has room for them, by its parts."""
+    rng = np.random.default_rng(seed)
+    made = {name: [] for name in ("tokens", "segments", "positions", "labels")}
+    left = [room for _, room in of.room(T)]
+    for segment in range(1, most + 1):
+        parts = sorted(part for some, _ in of.room(T) for part in some)
+        sizes = {part: int(rng.integers(1, 6)) for part in parts}
+        used = [sum(sizes[part] for part in some) for some, _ in of.room(T)]
+        if any(n > room for n, room in zip(used, left, strict=True)):
+            break
+        left = [room - n for n, room in zip(used, left, strict=True)]
+        count = sum(sizes.values())
+        made["tokens"].append(rng.integers(4, V, count))
+        made["segments"].append(np.full(count, segment))
+        made["positions"].append(np.arange(count))
+        made["labels"].append(np.repeat(parts, [sizes[part] for part in parts]))
+    blank = {"tokens": PAD, "segments": 0, "positions": 0, "labels": -1}
+    row = {}
+    for name, held in made.items():
+        held = np.concatenate(held)
+        padding = np.full(T + 1 - len(held), blank[name])
+        row[name] = np.concatenate([held, padding]).astype(np.int32)
+    return row
+
+
+def record_for(of, T, seed):
+    """What the loader would give to an objective."""
+    return whole_records(of, T, seed) if of.room else random_record(T, seed)
+
+
 def batch_of(of, rows, T=64):
-    made = [of.features(random_record(T, seed), bits(7, seed)) for seed in range(rows)]
+    made = [of.features(record_for(of, T, s), bits(7, s)) for s in range(rows)]
     batch = {name: np.stack([row[name] for row in made]) for name in made[0]}
     return batch | {"index": np.arange(rows, dtype=np.int32)}
 

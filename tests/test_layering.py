@@ -15,15 +15,16 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
+    "beginning",
     "train plan report interpret importing",
     "interpret_page",
     "report_corpus",
     "objectives evals",
-    "inference interop",
+    "inference interop adapters",
     "network",
     "models",
     "nn",
-    "optim checkpoint monitor memory data page plots",
+    "optim checkpoint monitor memory data page plots preview adapter",
     "sources stages",
     "sharding losses flops objective task",
     "config document",
@@ -33,7 +34,15 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.
-PLUG_INS = ("workloads", "objectives", "evals", "models", "sources", "stages")
+PLUG_INS = (
+    "workloads",
+    "objectives",
+    "evals",
+    "models",
+    "sources",
+    "stages",
+    "adapters",
+)
 # They receive `apply` and `generate`, and do not import who makes them.
 FORBIDDEN = {"objectives": {"models", "inference"}, "evals": {"models", "inference"}}
 

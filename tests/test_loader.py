@@ -81,7 +81,9 @@ def test_rows_equal_a_plain_loop(split):
 
 def test_epochs_cover_every_token_once_as_a_target(split):
     data = build(split, batch_size=1)
-    first = [packing.Line(split.lengths, T).epoch(0, epoch).order[0] for epoch in range(3)]
+    first = [
+        packing.Line(split.lengths, T).epoch(0, epoch).order[0] for epoch in range(3)
+    ]
     everything = {d * 1000 + i for d, n in enumerate(split.lengths) for i in range(n)}
     for epoch in range(3):
         seen = collections.Counter()

@@ -25,7 +25,9 @@ def test_rows_equal_a_plain_loop(seq_len, seed):
     plan = packing.Line(lengths, seq_len).epoch(seed, 3)
     line = line_of(lengths, plan.order)
     pieces = [line[i : i + seq_len + 1] for i in range(0, len(line) - 1, seq_len)]
-    assert packing.Line(lengths, seq_len).rows_per_epoch == len(pieces) == len(plan.rows)
+    assert (
+        packing.Line(lengths, seq_len).rows_per_epoch == len(pieces) == len(plan.rows)
+    )
     for row, place in enumerate(plan.rows):
         assert tokens_of(plan, row) == pieces[place]
 

@@ -23,7 +23,9 @@ def test_contract(name):
     assert first == second and first.documents
     (entry,) = first.counts
     dropped = sum(reason["documents"] for reason in entry["dropped"].values())
-    assert dropped >= entry["documents_in"] - entry["documents_out"] >= 0
+    assert dropped >= entry["documents_in"] - entry["documents_out"]
+    if not isinstance(stage, Map):  # which may also make many of one
+        assert entry["documents_in"] >= entry["documents_out"]
     if isinstance(stage, Tag):
         scores = [stage.score(document) for document in documents]
         assert all(isinstance(v, float) for score in scores for v in score.values())

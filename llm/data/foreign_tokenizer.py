@@ -193,10 +193,17 @@ def save(
     return made
 
 
-def load(directory: epath.PathLike, about: Mapping[str, Any]) -> ForeignTokenizer:
-    """The tokenizer of a folder that `save` wrote, with what it says about it."""
+def load(
+    directory: epath.PathLike, about: Mapping[str, Any], template: str = ""
+) -> ForeignTokenizer:
+    """The tokenizer of a folder that `save` wrote, with what it says about it.
+
+    Args:
+      template: takes the place of the chat template that came with it.
+    """
     folder = epath.Path(directory)
     files = read_files(folder / FOLDER)
+    files |= {_TEMPLATE: template} if template else {}
     library = _library(files, folder)
     try:
         made = _made(library, files, about)

@@ -27,6 +27,7 @@ from llm.errors import InputError
 # "label_names"} of labelled texts; and a generator.
 Features = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 Batch = dict[str, np.ndarray]
+Plan = packing.Lined | packing.Boxed
 # From seq_len to ((parts of a record, tokens of them that a row holds), ...).
 Room = Callable[[int], tuple[tuple[tuple[int, ...], int], ...]]
 
@@ -44,7 +45,7 @@ class Batches(Sequence):
         self._seed, self._features = seed, features
         host, count = hosts
         self._rows = range(host * batch_size // count, (host + 1) * batch_size // count)
-        self._plans: dict[int, packing.Lined | packing.Boxed] = collections.OrderedDict()
+        self._plans: dict[int, Plan] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._dataset = grain.MapDataset.source(_Steps(self.batch, _FOREVER))
 
@@ -78,7 +79,7 @@ class Batches(Sequence):
         record = read_row(self.split, self._plan(epoch), r, self.seq_len + 1)
         return self._features(record, _generator(self._seed, epoch, row))
 
-    def _plan(self, epoch: int) -> packing.Lined | packing.Boxed:
+    def _plan(self, epoch: int) -> Plan:
         # A plan costs a sort of the corpus: it is kept for the epoch and the next.
         with self._lock:
             if epoch not in self._plans:
@@ -198,7 +199,7 @@ def eval_batches(
 
 
 def read_row(
-    split: TokenSplit, plan: packing.Lined | packing.Boxed, row: int, size: int
+    split: TokenSplit, plan: Plan, row: int, size: int
 ) -> dict[str, np.ndarray]:
     """A packed row: `tokens`, `segments` and `positions`, int32 [size].
 

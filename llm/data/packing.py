@@ -145,7 +145,9 @@ class Boxed(NamedTuple):
         """The documents of a row, each whole."""
         start, stop = self.boxes.starts[self.rows[row] :][:2]
         lengths = self.boxes.lengths
-        return [Span(int(d), 0, int(lengths[d])) for d in self.boxes.documents[start:stop]]
+        return [
+            Span(int(d), 0, int(lengths[d])) for d in self.boxes.documents[start:stop]
+        ]
 
 
 def boxes(sizes_DK: np.ndarray, room_K: Sequence[int]) -> Boxes:

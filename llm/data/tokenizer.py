@@ -250,8 +250,10 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
         foreign = about["kind"] == foreign_tokenizer.KIND
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         foreign = False  # what is wrong is said below
+    beside = folder / TEMPLATE
+    template = beside.read_text() if beside.exists() else ""
     if foreign:
-        return foreign_tokenizer.load(folder, about)
+        return foreign_tokenizer.load(folder, about, template)
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
         tokenizer = _from_model(
@@ -272,9 +274,22 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
             want="the files that train_tokenizer wrote",
             do="restore or train it again",
         )
-    beside = folder / TEMPLATE
-    template = beside.read_text() if beside.exists() else ""
     return dataclasses.replace(tokenizer, chat_template=template)
+
+
+def copy(source: epath.PathLike, directory: epath.PathLike) -> None:
+    """Copies the folder of a tokenizer, with what chat template it has."""
+    source = epath.Path(source)
+    load(source)  # before anything is written
+    with atomic.folder(directory) as partial:
+        for folder in (source, source / foreign_tokenizer.FOLDER):
+            if not folder.exists():
+                continue
+            into = partial / folder.relative_to(source)
+            into.mkdir(parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                if not file.is_dir():
+                    (into / file.name).write_bytes(file.read_bytes())
 
 
 def _from_model(model: bytes, kind: str) -> Tokenizer:

@@ -119,7 +119,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for document, ids, marks in _encoded(documents, tokenizer, names):
+    for ids, marks in _encoded(documents, tokenizer, names):
         if waiting and filled + len(ids) > shard_tokens:
             flush()
             filled = 0
@@ -154,7 +154,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
 
 
 def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
-    """(document, ids, their labels if there are names) of each."""
+    """(ids, their labels if there are names) of each document."""
     if names == list(records.PARTS):
         for document in documents:
             if "record" not in document.meta:
@@ -162,7 +162,7 @@ def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
                     got=f"{document.id}, a text among records",
                     want="a corpus of texts, or one of records",
                 )
-            yield document, *records.encode(document.meta["record"], tokenizer)
+            yield records.encode(document.meta["record"], tokenizer)
         return
     for start in range(0, len(documents), _ENCODED_AT_ONCE):
         some = documents[start : start + _ENCODED_AT_ONCE]
@@ -170,7 +170,7 @@ def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
         for document, ids in zip(some, encoded, strict=True):
             whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
             marks = names and labels.of_tokens(document, whole, tokenizer, names)
-            yield document, whole, marks
+            yield whole, marks
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:

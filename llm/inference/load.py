@@ -1,5 +1,6 @@
 """A trained run directory as a model to use."""
 
+import os
 import re
 from typing import Any, NamedTuple
 
@@ -8,12 +9,15 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from llm import adapter as adapters
 from llm import network, run_directory, tree
 from llm.checkpoint import restore_params
 from llm.data import tokenizer as tokenizers
 from llm.objective import Objective
 from llm.precision import Half, Policy
 
+# Folders of a run: parameters that it did not train, and those that it began with.
+OWN, REFERENCE = "frozen/own", "frozen/reference"
 _CACHED = 2**25  # bytes of parameters that a CPU may hold near itself
 _MATRICES = re.compile(r".*/kernel|embed/embedding")
 
@@ -42,12 +46,33 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
         config.model, config.objective, policy, tokenizer.vocab_size, tokenizer
     )
     here = jax.sharding.SingleDeviceSharding(device)
-    abstract = jax.tree.map(
+    adapter = adapters.build(config.get("adapter"))
+    trained, frozen = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-        nn.meta.unbox(jax.eval_shape(init, jax.random.key(0))),
+        nn.meta.unbox(
+            jax.eval_shape(lambda key: adapter.split(key, init(key)), jax.random.key(0))
+        ),
     )
-    params, step = restore_params(model_dir, abstract, which=which)
+    params, step = restore_params(model_dir, trained, which=which)
+    if not adapter.whole:
+        where = os.path.join(model_dir, OWN)
+        own, _ = restore_params(where, frozen, which="last")
+        params = jax.jit(lambda mine, rest: adapter.plain(adapter.join(mine, rest)))(
+            params, own
+        )
     return Loaded(model, objective, params, tokenizer, config, step)
+
+
+def reference(loaded: Loaded, model_dir: str) -> Any:
+    """The parameters that a run began with, as its objective asks for them."""
+    where = os.path.join(model_dir, REFERENCE)
+    if not epath.Path(where).exists():
+        where = os.path.join(model_dir, OWN)  # all of them were left as they are
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        loaded.params,
+    )
+    return restore_params(where, abstract, which="last")[0]
 
 
 def for_decoding(loaded: Loaded) -> tuple[Any, Any]:

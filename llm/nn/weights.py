@@ -5,26 +5,72 @@ the cotangent arrives in float32 and must be cast, and the activations of the we
 gradient must be physically transposed (see `llm/precision.py`).
 """
 
+import dataclasses
 import functools
+import math
 
 import jax
+import jax.numpy as jnp
 
 from llm.precision import Half, Policy, matmul, row_major, transposed
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["kernel", "a", "b"],
+    meta_fields=["scale"],
+)
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """A kernel that stays, and a low-rank update: `kernel + scale * a @ b`.
+
+    It stands for the kernel wherever that is multiplied (`llm/adapters/lora.py`).
+
+    Attributes:
+      kernel: an array, or what else stands for one.
+      a: of the kernel's inputs, and the rank.
+      b: of the rank, and the kernel's outputs; a stack of layers has a stack of both.
+    """
+
+    kernel: jax.Array | Half
+    a: jax.Array
+    b: jax.Array
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the kernel."""
+        return self.kernel.shape
+
+    def merged(self) -> jax.Array:
+        """The sum as one array, float32."""
+        R = self.a.shape[-1]
+        stacked = self.a.ndim + self.b.ndim - 2 > len(self.shape)
+        L = self.shape[:1] if stacked else ()
+        inputs = math.prod(self.a.shape[len(L) : -1])
+        a, b = self.a.reshape(*L, inputs, R), self.b.reshape(*L, R, -1)
+        update = jnp.matmul(a, b, precision="highest")
+        return self.kernel + self.scale * update.reshape(self.shape)
+
+
 def einsum(
-    spec: str, x: jax.Array, kernel: jax.Array | Half, policy: Policy
+    spec: str, x: jax.Array, kernel: jax.Array | Half | Lora, policy: Policy
 ) -> jax.Array:
     """Contracts the last axes of `x` with the first axes of `kernel`.
 
     Args:
       spec: such as `'BTD,DNH->BTNH'`; what is contracted ends `x` and begins `kernel`.
-      kernel: float32 parameters, cast to the policy's operand dtype; or halves.
+      kernel: float32 parameters, cast to the policy's operand dtype; or halves; or
+        either with a low-rank update.
 
     Returns:
       An array of the policy's activation dtype.
     """
     contracted = _contracted(spec)
+    if isinstance(kernel, Lora):
+        y = einsum(spec, x, kernel.kernel, policy)
+        low = _product(x, kernel.a, contracted, policy)
+        return y + _product(low, kernel.b, 1, policy) * kernel.scale
     if isinstance(kernel, Half):  # it has no gradient
         return _forward(x, kernel, contracted, policy)[0]
     return _product(x, kernel, contracted, policy)

@@ -176,12 +176,17 @@ def _objective(loaded: load.Loaded, model_dir: str, c: ConfigDict) -> dict[str, 
         seq_len=loaded.config.train.seq_len,
         batch_size=e.batch_size,
         features=loaded.objective.features,
+        room=loaded.objective.room,
     )
     apply = with_head(loaded.model)
     sums = jax.jit(training.build_validate(apply, loaded.objective, policy))
+    frozen = training.NOTHING
+    if loaded.objective.reference:
+        frozen = training.Frozen(reference=load.reference(loaded, model_dir))
     total: dict[str, np.ndarray] = {}
     for batch in rows:
-        for name, pair in jax.device_get(sums(loaded.params, batch)).items():
+        made = sums(loaded.params, batch, frozen)
+        for name, pair in jax.device_get(made).items():
             total[name] = total.get(name, 0.0) + np.array(pair, np.float64)
     return {name: float(x / max(weight, 1.0)) for name, (x, weight) in total.items()}
 

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import registry, report, run_directory, units
+from llm import beginning, registry, report, run_directory, units
 
 # {stage: folders that it leaves beside its result}
 STAGES = {
@@ -26,6 +26,7 @@ STAGES = {
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""
+    c, _ = beginning.resolved(c, workdir, jax.devices("cpu")[0])
     stages = _wanted(c)
     for stage in stages:
         registry.module("workloads", stage).check(c)
@@ -43,6 +44,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         start = time.perf_counter()
         registry.build("workloads", stage)(c, workdir)
         print(f"{title}: {units.duration(time.perf_counter() - start)}", flush=True)
+        if stage == "train" and c.preview:
+            return
         report.write(workdir)
     print(f"report: {report.write(workdir)}")
 

@@ -10,16 +10,20 @@ import math
 import re
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from llm import adapter as adapters
 from llm import (
     atomic,
+    beginning,
     flops,
     network,
     optim,
+    preview,
     registry,
     run_directory,
     sharding,
@@ -40,8 +44,9 @@ from llm.precision import Policy
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
+    devices, host = jax.devices(), jax.devices("cpu")[0]
+    c, source = beginning.resolved(c, workdir, host)
     check(c)
-    devices = jax.devices()
     run_directory.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
@@ -54,7 +59,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     model, objective, init = network.build(
         c.model, c.objective, policy, tokenizer.vocab_size, tokenizer
     )
-    apply = with_head(model)
+    apply, adapter = with_head(model), adapters.build(c.adapter)
 
     hosts = (jax.process_index(), jax.process_count())
     data = loader.batches(
@@ -63,22 +68,34 @@ def run(c: ConfigDict, workdir: str) -> None:
         batch_size=t.batch_size,
         seed=c.seed,
         features=objective.features,
+        room=objective.room,
         hosts=hosts,
     )
+    if c.preview:
+        batches = (data[step] for step in range(c.preview))
+        rows = (
+            {name: x[r] for name, x in batch.items()}
+            for batch in batches
+            for r in range(t.batch_size // hosts[1])
+        )
+        preview.show(rows, tokenizer, c.preview)
+        return
     steps = length(t, data.rows_per_epoch)
     held_out = loader.eval_batches(
         validation_split,
         seq_len=t.seq_len,
         batch_size=t.batch_size // t.accumulate,
         features=objective.features,
+        room=objective.room,
         limit=t.validation_sequences,
         hosts=hosts,
     )
 
-    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    made = beginning.parts(init, adapter, mesh, c.rules)
+    axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
-    abstract = training.abstract_state(init, tx, mesh, c.rules, ema=t.ema > 0)
+    abstract = training.abstract_state(made.trained, tx, mesh, c.rules, ema=t.ema > 0)
 
     knobs = training.Knobs(
         steps=steps,
@@ -92,22 +109,34 @@ def run(c: ConfigDict, workdir: str) -> None:
         checkpoint_every=t.checkpoint_every,
         patience=t.patience,
         overfit_gap=t.overfit_gap,
-        flops_per_token=_flops_per_token(c, model, abstract.params, objective),
+        flops_per_token=_flops_per_token(c, model, made, objective),
         peak_flops=flops.peak_flops(devices) or 0.0,
         tokens_per_epoch=data.rows_per_epoch * t.seq_len,
     )
     groups = _groups(optim.groups(c.optimizer.name, axes, freeze=c.optimizer.freeze),
                      abstract.params)  # fmt: skip
-    for line in _opening(c, abstract, axes, mesh, knobs, groups, policy):
+    for line in _opening(c, made, abstract, mesh, knobs, groups, policy):
         console_line(line)
+    if data.layout.left_out:
+        console_line(
+            f"{data.layout.left_out} of {len(train_split.ids)} records are longer than "
+            f"train.seq_len {t.seq_len} and left out"
+        )
 
     checkpoints = Checkpoints(workdir, keep_last=t.keep_last, keep_best=t.keep_best)
     restored = checkpoints.restore(abstract, say=console_line)
     if restored is None:
         with sharding.laid_out(mesh, c.rules):
-            state, loop = training.init_state(init, tx, abstract, c.seed), {}
+            state, frozen = beginning.first(
+                init, adapter, tx, abstract, made, mesh, c.rules, seed=c.seed,
+                source=source, host=host, reference=objective.reference,
+                say=console_line,
+            )  # fmt: skip
+        loop = {}
+        beginning.save(workdir, frozen)
     else:
         state, loop = restored
+        frozen = beginning.restore(workdir, made, mesh, c.rules, objective.reference)
         console_line(f"resuming after step {int(state.step)}")
 
     place = functools.partial(
@@ -116,10 +145,11 @@ def run(c: ConfigDict, workdir: str) -> None:
     on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step = jax.jit(
-        training.build_step(apply, objective, tx, knobs, policy),
+        training.build_step(apply, objective, tx, knobs, policy, adapter.join),
         donate_argnums=0,
         out_shardings=(shardings, None),
     )
+    validate = jax.jit(training.build_validate(apply, objective, policy, adapter.join))
     peak = _peak_rate(c)
     with (
         sharding.laid_out(mesh, c.rules),
@@ -134,8 +164,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         state, loop = training.fit(
             state,
             loop,
-            step=step,
-            validate=jax.jit(training.build_validate(apply, objective, policy)),
+            step=lambda state, batch: step(state, batch, frozen),
+            validate=lambda params, batch: validate(params, batch, frozen),
             batches=lambda start: map(on_devices, data.iterate(start)),
             validation=lambda: map(on_devices, held_out),
             documents=data.document_ids,
@@ -182,8 +212,8 @@ def check(c: ConfigDict) -> None:
                 got=f"optimizer.{field} {c.optimizer[field]!r} ({error})",
                 want="a regular expression",
             ) from error
-    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
-    _optimizer(c, optim.schedule(steps=1, **c.schedule), axes, policy)
+    made = beginning.parts(init, adapters.build(c.adapter), mesh, c.rules)
+    _optimizer(c, optim.schedule(steps=1, **c.schedule), made.axes, policy)
 
 
 def _optimizer(c: ConfigDict, factor, axes, policy: Policy):
@@ -237,15 +267,25 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
         )
 
 
-def _flops_per_token(c: ConfigDict, model, params, objective) -> float:
-    """FLOPs of training, for each of the `seq_len` tokens that a row is made of."""
+def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
+    """FLOPs of training, for each of the `seq_len` tokens that a row is made of.
+
+    A pass forward, one back to the activations, and one to the weights, as far as these
+    are trained; and one forward through the reference, where there is one.
+    """
+    params = nn.meta.unbox(made.whole)
     shapes = objectives.row_shapes(objective, c.train.seq_len)
     kind = registry.module("models", c.model.name).KIND
     source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
     row = flops.row_flops(
         model, params, kind, length=shapes["tokens"].shape[0], source_length=source
     )
-    return flops.TRAINING * row / c.train.seq_len
+    trained = sum(
+        tree.count(leaf) for n, leaf in tree.named_leaves(params).items()
+        if n in made.axes
+    )  # fmt: skip
+    passes = flops.TRAINING - 1 + trained / tree.count(params) + objective.reference
+    return passes * row / c.train.seq_len
 
 
 def _check_numbers(c: ConfigDict) -> None:
@@ -330,12 +370,14 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _opening(c, abstract, axes, mesh, knobs, groups, policy):
+def _opening(c, made, abstract, mesh, knobs, groups, policy):
     """What a run says before its first step."""
+    trained, whole = tree.count(abstract.params), tree.count(nn.meta.unbox(made.whole))
+    which = f", {units.count(trained)} of them trained" if made.own != () else ""
     devices = mesh.devices.size
     kind = mesh.devices.flat[0].device_kind
     yield (
-        f"{c.model.name}: {units.count(tree.count(abstract.params))} parameters, "
+        f"{c.model.name}: {units.count(whole)} parameters{which}, "
         f"{policy.dtype} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
         f"rules {c.rules}, attention: {kernel(policy)}"
     )
@@ -346,9 +388,9 @@ def _opening(c, abstract, axes, mesh, knobs, groups, policy):
         )
         yield f"{group['optimizer']}: {units.count(group['parameters'])} in {shown}"
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
-    whole = sharding.left_whole(axes, tree.named_leaves(placed), c.rules)
-    if whole:
-        names = ", ".join(whole)
+    uncut = sharding.left_whole(made.axes, tree.named_leaves(placed), c.rules)
+    if uncut:
+        names = ", ".join(uncut)
         yield f"whole on every device, as the mesh does not divide them: {names}"
     tokens_in_all = knobs.steps * knobs.tokens_per_step
     yield (

@@ -1,5 +1,8 @@
 """Trains the tokenizer on the train split and turns the corpus into token shards.
 
+A run that begins with another model has that model's tokenizer instead. Where the
+corpus holds conversations, a chat template is saved beside the tokenizer.
+
 Writes `workdir/tokenizer/`, `workdir/tokens/` and `train_tokenizer.json`. Finished ones
 of the same corpus and settings are kept; those of others are never overwritten.
 """
@@ -8,12 +11,13 @@ import json
 import time
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic
-from llm.data import corpus, tokenizer, tokens
+from llm import atomic, importing
+from llm.data import chat_template, corpus, tokenizer, tokens
 from llm.errors import InputError
 
 _EXAMPLES = 6  # lines shown with their pieces
@@ -37,6 +41,8 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "corpus": about["hash"],
         "vocab_size": c.tokenizer.vocab_size,
         "kind": c.tokenizer.kind,
+        "chat_template": c.tokenizer.chat_template,
+        "init_from": c.init_from,
         "seed": c.seed,
     }
     report = workdir / "train_tokenizer.json"
@@ -48,13 +54,18 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             return result
     start = time.time()
     splits = {name: corpus.read(folder, name) for name in about["splits"]}
-    trained = tokenizer.train(
-        [document.text for document in splits["train"]],
-        workdir / "tokenizer",
-        vocab_size=c.tokenizer.vocab_size,
-        kind=c.tokenizer.kind,
-        seed=c.seed,
-    )
+    if c.init_from:
+        source = importing.run_of(c.init_from, workdir, jax.devices("cpu")[0])
+        tokenizer.copy(epath.Path(source) / "tokenizer", workdir / "tokenizer")
+    else:
+        tokenizer.train(
+            [document.text for document in splits["train"]],
+            workdir / "tokenizer",
+            vocab_size=c.tokenizer.vocab_size,
+            kind=c.tokenizer.kind,
+            seed=c.seed,
+        )
+    trained = _taught_to_chat(c, splits, workdir / "tokenizer")
     counts = tokens.write(
         workdir / "tokens", splits, trained, corpus_hash=about["hash"]
     )["splits"]
@@ -80,11 +91,41 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
 
 def check(c: ConfigDict) -> None:
     """Raises InputError for a tokenizer that cannot be trained."""
-    if c.tokenizer.kind not in tokenizer.KINDS:
+    _template(c)
+    if not c.init_from and c.tokenizer.kind not in tokenizer.KINDS:
         raise InputError(
             got=f"tokenizer.kind {c.tokenizer.kind!r}",
             want=" or ".join(tokenizer.KINDS),
         )
+
+
+def _template(c: ConfigDict) -> str:
+    """The chat template that the config names; '' where it names none."""
+    name = c.tokenizer.chat_template
+    if not name or name in chat_template.TEMPLATES:
+        return chat_template.TEMPLATES.get(name, "")
+    path = epath.Path(name)
+    if not path.exists():
+        raise InputError(
+            got=f"tokenizer.chat_template {name!r}, which is no file",
+            want=f"a Jinja file, or {', '.join(chat_template.TEMPLATES)}",
+        )
+    return path.read_text()
+
+
+def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
+    """The tokenizer of the folder, with a template if the corpus has conversations."""
+    held, template = tokenizer.load(folder), _template(c)
+    talks = any(
+        "messages" in record or not all(isinstance(v, str) for v in record.values())
+        for documents in splits.values()
+        for record in (document.meta.get("record", {}) for document in documents)
+    )
+    if talks and not template and not held.chat_template:
+        template = chat_template.TEMPLATES["plain"]
+    if template:
+        atomic.write_text(folder / tokenizer.TEMPLATE, template)
+    return tokenizer.load(folder)
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:

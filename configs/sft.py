@@ -1,0 +1,61 @@
+"""Instruction tuning: a model learns to answer, from conversations.
+
+    python -m llm.main --config=configs/sft.py:model=runs/quickstart --workdir=runs/sft
+
+`model` is what to begin with: a run directory, a Hugging Face folder, a GGUF file, or
+the name of a size (`model=quickstart`, the default), which begins with random weights.
+`data=PATH` is a JSON or JSON-lines file of your own, or a folder of them, in the forms
+of OpenAI, Alpaca, ShareGPT or plain prompts and completions (`llm/sources/records.py`);
+without it, the functions of the standard library of this Python: asked for one by its
+signature and docstring, the assistant writes it. `adapter=lora` trains low-rank updates
+only. `--config.preview=8` prints what would be learned, and stops:
+
+    python -m llm.main --config=configs/sft.py --workdir=runs/preview --config.preview=8
+
+Afterwards, `configs/generate.py` with `--config.generate.chat=True` asks the model.
+"""
+
+from llm import config, registry
+
+
+def get_config(arg=None):
+    arg = config.parse_arg(
+        arg, model="quickstart", data="", adapter="full", debug=False
+    )
+    c = config.base()
+    c.workload = "pipeline"
+    config.begin_with(c, __file__, arg.model)
+    if arg.data:
+        c.data.source = registry.spec("sources", "records", path=arg.data)
+        c.data.stages = ("exact_dedup",)
+    else:
+        c.data.source = registry.spec("sources", "stdlib")
+        c.data.stages = (*c.data.stages, "functions")
+        c.data.stage.functions = registry.spec("stages", "functions", task="write")
+        del c.data.stage.functions["name"]
+    c.objective = registry.spec("objectives", "sft")
+    c.adapter = registry.spec("adapters", arg.adapter)
+    lora = arg.adapter == "lora"
+    c.optimizer.update(
+        name="adamw", learning_rate=2e-4 if lora else 5e-5, weight_decay=0.0, b2=0.99
+    )
+    if not c.init_from:
+        c.optimizer.learning_rate = 1e-3
+    c.schedule.update(name="linear", warmup=0.05, final=0.0)
+    c.train.update(epochs=2.0, batch_size=8, seq_len=512, log_every=10)
+    c.train.update(validate_every=100, checkpoint_every=100)
+    c.evaluate.update(tasks=(), objective=True)
+    c.generate.update(chat=True, temperature=0.0)
+    c.generate.prompts = (
+        (
+            "Write the Python function `def mean(values):`\n\n"
+            "Return the arithmetic mean of the values.",
+        )
+        if not arg.data
+        else ("Who are you?",)
+    )
+    if arg.debug:
+        c = config.debug(c)
+        c.data.source.max_documents = 0 if arg.data else 60
+        c.train.update(seq_len=256)
+    return c
