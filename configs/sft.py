@@ -25,14 +25,7 @@ def get_config(arg=None):
     c = config.base()
     c.workload = "pipeline"
     config.begin_with(c, __file__, arg.model)
-    if arg.data:
-        c.data.source = registry.spec("sources", "records", path=arg.data)
-        c.data.stages = ("exact_dedup",)
-    else:
-        c.data.source = registry.spec("sources", "stdlib")
-        c.data.stages = (*c.data.stages, "functions")
-        c.data.stage.functions = registry.spec("stages", "functions", task="write")
-        del c.data.stage.functions["name"]
+    config.records(c, arg.data, task="write")
     c.objective = registry.spec("objectives", "sft")
     c.adapter = registry.spec("adapters", arg.adapter)
     lora = arg.adapter == "lora"
@@ -46,14 +39,7 @@ def get_config(arg=None):
     c.train.update(validate_every=100, checkpoint_every=100)
     c.evaluate.update(tasks=(), objective=True)
     c.generate.update(chat=True, temperature=0.0)
-    c.generate.prompts = (
-        (
-            "Write the Python function `def mean(values):`\n\n"
-            "Return the arithmetic mean of the values.",
-        )
-        if not arg.data
-        else ("Who are you?",)
-    )
+    c.generate.prompts = config.QUESTION if not arg.data else ("Who are you?",)
     if arg.debug:
         c = config.debug(c)
         c.data.source.max_documents = 0 if arg.data else 60

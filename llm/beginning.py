@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from llm import atomic, importing, run_directory, sharding, tree
 from llm import train as training
-from llm.adapter import Adapter, is_box, named_boxes, nested
+from llm.adapter import Adapter, named_boxes, nested
 from llm.checkpoint import Checkpoints, State, restore_params
 from llm.errors import InputError
 from llm.inference import load
@@ -53,12 +53,14 @@ class Parts(NamedTuple):
     """Parameters as an adapter takes them apart, abstract, with axes and shardings.
 
     Attributes:
-      whole: all parameters of the network, boxed, abstract.
+      boxes: {leaf name: box} of all parameters of the network, abstract.
+      whole: all of them, with shardings.
       trained: from a key to the boxed part that is trained.
       own: the abstract part that is not, with shardings; () where there is none.
       axes: {leaf name: logical axes} of the trained part.
     """
 
+    boxes: dict[str, nn.LogicallyPartitioned]
     whole: Any
     trained: Callable[[jax.Array], Any]
     own: Any
@@ -73,12 +75,19 @@ def parts(init: Callable, adapter: Adapter, mesh: Mesh, rules: str) -> Parts:
 
     boxed, rest = jax.eval_shape(split, jax.random.key(0))
     own = () if adapter.whole else _abstract(rest, mesh, rules)
+    every = jax.eval_shape(init, jax.random.key(0))
     return Parts(
-        whole=jax.eval_shape(init, jax.random.key(0)),
+        boxes=named_boxes(every),
+        whole=_abstract(every, mesh, rules),
         trained=lambda key: split(key)[0],
         own=own,
         axes=training.logical_axes(boxed),
     )
+
+
+def weights(source: str, host: jax.Device) -> dict[str, Any]:
+    """The weights of a run directory, {leaf name: value}; {} of none."""
+    return tree.named_leaves(load.load(source, host).params) if source else {}
 
 
 def first(
@@ -87,30 +96,24 @@ def first(
     tx: Any,
     abstract: State,
     made: Parts,
-    mesh: Mesh,
-    rules: str,
     *,
     seed: int,
-    source: str,
-    host: jax.Device,
+    given: dict[str, Any],
     reference: bool,
     say: Callable[[str], None],
 ) -> tuple[State, Frozen]:
     """The state of step 0 and what stays, on the devices of the mesh.
 
     Args:
-      source: the run directory to begin with; '' is random weights.
+      given: {leaf name: value} of the model to begin with; {} is random weights.
       reference: whether the objective wants the first parameters kept.
     """
-    if not source and adapter.whole and not reference:
+    if not given and adapter.whole and not reference:
         return training.init_state(init, tx, abstract, seed), Frozen()
-    shardings = sharding.shardings_of(made.whole, mesh, rules)
-    params = jax.jit(lambda key: nn.meta.unbox(init(key)), out_shardings=shardings)(
-        jax.random.key(seed)
-    )
-    if source:
-        given = tree.named_leaves(load.load(source, host).params)
-        params = _taken(params, given, named_boxes(made.whole), say)
+    begin = lambda key: nn.meta.unbox(init(key))  # noqa: E731
+    params = jax.jit(begin, out_shardings=_shardings(made.whole))(jax.random.key(seed))
+    if given:
+        params = _taken(params, given, made.boxes, say)
     key = jax.random.fold_in(jax.random.key(seed), 2)
 
     leaves = tree.named_leaves(params)
@@ -118,9 +121,7 @@ def first(
     @jax.jit
     def added(params):
         """What is trained and is no parameter of the model."""
-        boxed = jax.tree.map(
-            lambda box, x: box.replace_boxed(x), made.whole, params, is_leaf=is_box
-        )
+        boxed = tree.map_named(lambda n, x: made.boxes[n].replace_boxed(x), params)
         trained = nn.meta.unbox(adapter.split(key, boxed)[0])
         held = tree.named_leaves(trained).items()
         return {name: leaf for name, leaf in held if name not in leaves}
@@ -158,16 +159,14 @@ def save(workdir: str, frozen: Frozen) -> None:
                 checkpoints.close()
 
 
-def restore(
-    workdir: str, made: Parts, mesh: Mesh, rules: str, reference: bool
-) -> Frozen:
+def restore(workdir: str, made: Parts, reference: bool) -> Frozen:
     """What `save` wrote."""
     own = made.own
     if own != ():
         own, _ = restore_params(os.path.join(workdir, load.OWN), own, which="last")
     if not reference:
         return Frozen(own)
-    whole = _abstract(made.whole, mesh, rules)
+    whole = made.whole
     if _same_tree(own, whole):
         return Frozen(own, own)
     where = os.path.join(workdir, load.REFERENCE)

@@ -278,6 +278,26 @@ def begin_with(c: ConfigDict, sibling: str, model: str) -> None:
     c.model, c.tokenizer = held.model, held.tokenizer
 
 
+def records(c: ConfigDict, path: str, *, task: str) -> None:
+    """What a config's argument `data=` names: records of one's own.
+
+    Without it, records of a task about the functions of the standard library.
+    """
+    if path:
+        c.data.source = registry.spec("sources", "records", path=path)
+        c.data.stages = ("exact_dedup",)
+        return
+    c.data.stages = (*c.data.stages, "functions")
+    c.data.stage.functions = _knobs("stages", "functions") | {"task": task}
+
+
+# What a model that learned the default instruction data is asked.
+QUESTION = (
+    "Write the Python function `def mean(values):`\n\n"
+    "Return the arithmetic mean of the values.",
+)
+
+
 def source(text: str) -> dict[str, Any]:
     """The source for a config's argument `text=PATH`: a file or a folder of text.
 

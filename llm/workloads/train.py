@@ -10,7 +10,6 @@ import math
 import re
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -126,17 +125,17 @@ def run(c: ConfigDict, workdir: str) -> None:
     checkpoints = Checkpoints(workdir, keep_last=t.keep_last, keep_best=t.keep_best)
     restored = checkpoints.restore(abstract, say=console_line)
     if restored is None:
+        given = beginning.weights(source, host)
         with sharding.laid_out(mesh, c.rules):
             state, frozen = beginning.first(
-                init, adapter, tx, abstract, made, mesh, c.rules, seed=c.seed,
-                source=source, host=host, reference=objective.reference,
-                say=console_line,
+                init, adapter, tx, abstract, made, seed=c.seed, given=given,
+                reference=objective.reference, say=console_line,
             )  # fmt: skip
         loop = {}
         beginning.save(workdir, frozen)
     else:
         state, loop = restored
-        frozen = beginning.restore(workdir, made, mesh, c.rules, objective.reference)
+        frozen = beginning.restore(workdir, made, objective.reference)
         console_line(f"resuming after step {int(state.step)}")
 
     place = functools.partial(
@@ -273,7 +272,7 @@ def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
     A pass forward, one back to the activations, and one to the weights, as far as these
     are trained; and one forward through the reference, where there is one.
     """
-    params = nn.meta.unbox(made.whole)
+    params = made.whole
     shapes = objectives.row_shapes(objective, c.train.seq_len)
     kind = registry.module("models", c.model.name).KIND
     source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
@@ -372,7 +371,7 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
 
 def _opening(c, made, abstract, mesh, knobs, groups, policy):
     """What a run says before its first step."""
-    trained, whole = tree.count(abstract.params), tree.count(nn.meta.unbox(made.whole))
+    trained, whole = tree.count(abstract.params), tree.count(made.whole)
     which = f", {units.count(trained)} of them trained" if made.own != () else ""
     devices = mesh.devices.size
     kind = mesh.devices.flat[0].device_kind
