@@ -16,6 +16,15 @@ To a file for llama.cpp, and back:
         --config=configs/convert.py:source=runs/quickstart_gguf/model.gguf \\
         --workdir=runs/imported_gguf
 
+The low-rank updates of a run of `adapter=lora` to PEFT's form, and such an adapter into
+the model that it was made for:
+
+    python -m llm.main --config=configs/convert.py:source=runs/lora,to=peft \\
+        --workdir=runs/lora_peft
+    python -m llm.main \\
+        --config=configs/convert.py:source=runs/lora_peft,base=runs/sft \\
+        --workdir=runs/adapted
+
 `dtype` is float32, bfloat16 or float16 for hf, and f16, q8_0 or q4_0 for gguf. The
 imported run is a `model_dir` for generate, and for evaluate with a corpus to score:
 `--config.data.corpus_dir=runs/quickstart` at the import. Needs the extra `hf`. A model
@@ -26,10 +35,10 @@ from llm import config
 
 
 def get_config(arg=None):
-    arg = config.parse_arg(arg, debug=False, source="", to="", dtype="")
+    arg = config.parse_arg(arg, debug=False, source="", to="", base="", dtype="")
     c = config.base()
     c.workload = "convert"
-    c.convert.update(source=arg.source, to=arg.to, dtype=arg.dtype)
+    c.convert.update(source=arg.source, to=arg.to, base=arg.base, dtype=arg.dtype)
     # Imported weights are used as precisely as they came.
     c.train.dtype = "float32"
     return config.debug(c) if arg.debug else c

@@ -215,8 +215,10 @@ def base() -> ConfigDict:
     c.convert = ConfigDict()
     # A Hugging Face folder or a GGUF file to import, or a run directory to export.
     c.convert.source = ""
-    # hf or gguf; '' imports.
+    # hf, gguf or peft; '' imports.
     c.convert.to = ""
+    # The model that an adapter of PEFT's, as the source, is added to.
+    c.convert.base = ""
     # How numbers are stored; '' is float32 for hf and f16 for gguf.
     c.convert.dtype = ""
 

@@ -16,10 +16,13 @@ import numpy as np
 from etils import epath
 
 from llm import atomic, config, registry, run_directory, tree
+from llm.adapter import nested
 from llm.checkpoint import Checkpoints, State
 from llm.data import foreign_tokenizer
+from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
-from llm.interop import gguf, gguf_llama, gguf_tokenizer, hf
+from llm.inference import load
+from llm.interop import gguf, gguf_llama, gguf_tokenizer, hf, peft
 from llm.nn.contract import plain_inputs
 from llm.nn.embed import padded_vocab
 from llm.precision import FLOAT32
@@ -59,8 +62,36 @@ def run_of(model_dir: str, workdir: str, host: jax.Device) -> str:
     return os.fspath(made)
 
 
+def import_adapter(
+    source: str, base: str, folder: str, config: dict[str, Any], host: jax.Device
+) -> dict[str, Any]:
+    """Makes the run directory `folder` of a run with an adapter of PEFT's added in.
+
+    Args:
+      base: the run directory of the model that was adapted.
+      config: as of `import_model`.
+
+    Returns:
+      The content of convert.json.
+    """
+    loaded = load.load(base, host)
+    spec = {k: tuple(x) if isinstance(x, list) else x
+            for k, x in loaded.config.model.to_dict().items()}  # fmt: skip
+    name = spec.pop("name")
+    leaves = tree.named_leaves(loaded.params)
+    made = peft.merged(source, name, spec, leaves)
+    params = _placed(nested(made), host)
+    held = loaded.config.to_dict()
+    config |= {part: held[part] for part in ("model", "tokenizer", "objective")}
+    config["train"]["seq_len"] = held["train"]["seq_len"]
+    with atomic.folder(folder) as partial:
+        tokenizers.copy(epath.Path(base) / "tokenizer", partial / "tokenizer")
+        result = {"source": str(source), "kind": "peft", "base": base}
+        return _finish(partial, params, config, result, loaded.tokenizer, host)
+
+
 def kind_of(source: str) -> str:
-    """What a path is: 'run', 'hf' or 'gguf'; InputError if it is none of them."""
+    """What a path is: 'run', 'hf', 'gguf' or 'peft'; InputError for none of them."""
     if not source:
         raise InputError(
             got="nothing to convert",
@@ -72,6 +103,8 @@ def kind_of(source: str) -> str:
         raise InputError(got=f"{source}, which there is not", want="a file or folder")
     if not path.is_dir():
         return "gguf"
+    if peft.is_adapter(source):
+        return "peft"
     if not (path / "config.json").exists():
         names = sorted(file.name for file in path.iterdir())
         held = f"a folder of {', '.join(names[:3])}" if names else "an empty folder"
@@ -116,26 +149,27 @@ def import_model(
             partial / "tokenizer", files, rows=found.vocab_size, fields=fields
         )
         params = _placed(_params(found, tokenizer.vocab_size), host)
-        state = State(jnp.int32(0), params, None, None)
-        checkpoints = Checkpoints(os.fspath(partial))
-        checkpoints.save(state, {}, None, donated=False)
-        checkpoints.close()
         config["model"] = registry.spec("models", found.name, **found.knobs)
         config["train"]["seq_len"] = min(context, _WINDOW)
         config["convert"]["context"] = context
         config["tokenizer"] = {"kind": "hf", "vocab_size": tokenizer.vocab_size}
-        run_directory.claim(
-            os.fspath(partial), config, device=host.device_kind, devices=1
-        )
-        result = {
-            "source": str(source),
-            "kind": kind,
-            "model": found.name,
-            "parameters": tree.count(params),
-            "vocab_size": tokenizer.vocab_size,
-        }
-        text = json.dumps(result, indent=1) + "\n"
-        (partial / "convert.json").write_text(text)
+        result = {"source": str(source), "kind": kind}
+        return _finish(partial, params, config, result, tokenizer, host)
+
+
+def _finish(partial, params, config, result, tokenizer, host) -> dict[str, Any]:
+    """Writes checkpoint, config.json and convert.json, whose content is returned."""
+    checkpoints = Checkpoints(os.fspath(partial))
+    state = State(jnp.int32(0), params, None, None)
+    checkpoints.save(state, {}, None, donated=False)
+    checkpoints.close()
+    run_directory.claim(os.fspath(partial), config, device=host.device_kind, devices=1)
+    result |= {
+        "model": config["model"]["name"],
+        "parameters": tree.count(params),
+        "vocab_size": tokenizer.vocab_size,
+    }
+    (partial / "convert.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -39,6 +39,15 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
     Raises:
       InputError: not a run directory, or nothing readable in it.
     """
+    restored = joined(model_dir, device, which=which)
+    adapter = adapters.build(restored.config.get("adapter"))
+    if adapter.whole:
+        return restored
+    return restored._replace(params=jax.jit(adapter.plain)(restored.params))
+
+
+def joined(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
+    """As `load`, but with adapters beside their kernels, as they are trained."""
     config = ConfigDict(run_directory.load(model_dir)["config"])
     tokenizer = tokenizers.load(epath.Path(model_dir) / "tokenizer")
     policy = Policy(config.train.dtype, device.platform)
@@ -57,9 +66,7 @@ def load(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded:
     if not adapter.whole:
         where = os.path.join(model_dir, OWN)
         own, _ = restore_params(where, frozen, which="last")
-        params = jax.jit(lambda mine, rest: adapter.plain(adapter.join(mine, rest)))(
-            params, own
-        )
+        params = adapter.join(params, own)
     return Loaded(model, objective, params, tokenizer, config, step)
 
 

@@ -134,7 +134,7 @@ def load_params(found: Found, abstract: Any) -> Any:
     _, dialect = dialects()[found.config["model_type"]]
     held = _without_prefix(found.tensors, dialect, found.knobs, shapes)
     used = set()
-    for piece in _pieces(dialect.tensors(found.knobs), shapes):
+    for piece in pieces(dialect.tensors(found.knobs), shapes):
         if piece.theirs not in held:
             raise InputError(
                 got=f"no tensor {piece.theirs!r}", want=f"it, for {piece.ours[0]}"
@@ -165,14 +165,14 @@ def _without_prefix(tensors, dialect, knobs, shapes):
 
     `model.layers...` is `layers...` in a file saved without its head.
     """
-    wanted = [p.theirs for p in _pieces(dialect.tensors(knobs), shapes)]
+    wanted = [p.theirs for p in pieces(dialect.tensors(knobs), shapes)]
     if any(name in tensors for name in wanted[:1]):
         return tensors
     prefix = wanted[0].split(".")[0] + "."
     return {n if n in wanted else prefix + n: stored for n, stored in tensors.items()}
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """One tensor of theirs: a slice of one or several of our leaves."""
 
     ours: tuple[str, ...]
@@ -181,14 +181,19 @@ class _Piece(NamedTuple):
     at: Any  # index of the leading axes; None for the whole leaf
 
 
-def _pieces(table: tuple[Tensor, ...], shapes: dict) -> Iterator[_Piece]:
+def pieces(table: tuple[Tensor, ...], shapes: dict) -> Iterator[Piece]:
+    """The tensors of a table, layer by layer.
+
+    Args:
+      shapes: of our leaves, by name.
+    """
     for ours, theirs, axes in table:
         names = (ours,) if isinstance(ours, str) else tuple(ours)
         leading = re.findall(r"\{(\w+)\}", theirs)
         sizes = shapes[names[0]][: len(leading)]
         for at in itertools.product(*map(range, sizes)):
             where = dict(zip(leading, at, strict=True))
-            yield _Piece(names, theirs.format(**where), axes, at if at else None)
+            yield Piece(names, theirs.format(**where), axes, at if at else None)
 
 
 def _parsed(axes: str) -> tuple[list[str], str]:
@@ -196,7 +201,7 @@ def _parsed(axes: str) -> tuple[list[str], str]:
     return re.findall(r"\w|\(\w+\)", left.strip()), right.strip()
 
 
-def _sizes(piece: _Piece, shapes: dict, vocab_size: int) -> dict[str, int]:
+def _sizes(piece: Piece, shapes: dict, vocab_size: int) -> dict[str, int]:
     """The size of each letter; `v` is the vocabulary without its padding."""
     _, right = _parsed(piece.axes)
     own = shapes[piece.ours[0]][len(piece.at or ()) :]
@@ -205,7 +210,7 @@ def _sizes(piece: _Piece, shapes: dict, vocab_size: int) -> dict[str, int]:
     return sizes | ({"v": vocab_size} if "v" in sizes else {})
 
 
-def _from_theirs(array: np.ndarray, piece: _Piece, vocab_size: int, shapes: dict):
+def _from_theirs(array: np.ndarray, piece: Piece, vocab_size: int, shapes: dict):
     """Our slices, one a leaf."""
     left, right = _parsed(piece.axes)
     sizes = _sizes(piece, shapes, vocab_size)
@@ -222,7 +227,7 @@ def _from_theirs(array: np.ndarray, piece: _Piece, vocab_size: int, shapes: dict
     return list(made) if len(piece.ours) > 1 else [made]
 
 
-def _to_theirs(leaves: list[np.ndarray], piece: _Piece, sizes: dict) -> np.ndarray:
+def _to_theirs(leaves: list[np.ndarray], piece: Piece, sizes: dict) -> np.ndarray:
     left, right = _parsed(piece.axes)
     array = np.stack(leaves) if len(leaves) > 1 else leaves[0]
     array = array[tuple(slice(0, sizes[x]) for x in right)]
@@ -259,7 +264,7 @@ def write(
     leaves = tree.named_leaves(params)
     shapes = {n: tuple(x.shape) for n, x in leaves.items()}
     made = []
-    for piece in _pieces(dialect.tensors(knobs), shapes):
+    for piece in pieces(dialect.tensors(knobs), shapes):
         sizes = _sizes(piece, shapes, vocab_size)
         groups = [g.strip("()") for g in _parsed(piece.axes)[0]]
         shape = tuple(math.prod(sizes[x] for x in g) for g in groups)

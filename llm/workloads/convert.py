@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import jax
@@ -17,15 +18,17 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry, tree
+from llm import atomic, importing, registry, tree
 from llm.errors import InputError
-from llm.importing import import_model, kind_of
+from llm.importing import import_adapter, import_model, kind_of
 from llm.inference import load
-from llm.interop import gguf_llama, gguf_tokenizer, hf, hf_tokenizer, safetensors
+from llm.interop import gguf_llama, gguf_tokenizer, hf, hf_tokenizer, peft, safetensors
 from llm.nn import stack
+from llm.nn.weights import Lora
 
 # Number formats of each target; the first is the default.
-DTYPES = {"hf": ("float32", "bfloat16", "float16"), "gguf": ("f16", "q8_0", "q4_0")}
+DTYPES = {"hf": ("float32", "bfloat16", "float16"), "gguf": ("f16", "q8_0", "q4_0"),
+          "peft": ("float32",)}  # fmt: skip
 _FLOAT16_MOST = 65504.0
 
 
@@ -35,6 +38,11 @@ def run(c: ConfigDict, workdir: str) -> None:
     v, host = c.convert, jax.devices("cpu")[0]
     if v.to:
         result = _export(c, workdir, host)
+    elif kind_of(v.source) == "peft":
+        # Beside the workdir, which must stay empty until the result is whole.
+        with tempfile.TemporaryDirectory() as scratch:
+            base = importing.run_of(v.base, scratch, host)
+            result = import_adapter(v.source, base, workdir, c.to_dict(), host)
     else:
         result = import_model(v.source, workdir, c.to_dict(), host)
     print(
@@ -49,7 +57,8 @@ def check(c: ConfigDict, workdir: str) -> None:
     v = c.convert
     if v.to and v.to not in DTYPES:
         raise InputError(
-            got=f"convert.to {v.to!r}", want="hf or gguf, or nothing to import"
+            got=f"convert.to {v.to!r}",
+            want=f"{', '.join(DTYPES)}, or nothing to import",
         )
     if v.dtype and v.dtype not in DTYPES.get(v.to, ()):
         what = f"to={v.to}" if v.to else "an import, which keeps float32"
@@ -58,6 +67,11 @@ def check(c: ConfigDict, workdir: str) -> None:
             want=" or ".join(DTYPES[v.to]) if v.to else "no dtype",
         )
     kind = kind_of(v.source)
+    if kind == "peft" and not v.base:
+        raise InputError(
+            got=f"{v.source}, an adapter, without the model that it adapts",
+            want="convert.base=MODEL, as generate.model_dir",
+        )
     if kind == "run" and not v.to:
         raise InputError(
             got=f"{v.source}, which is a run directory already",
@@ -82,6 +96,11 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
     v = c.convert
     dtype = v.dtype or DTYPES[v.to][0]
     loaded = load.load(v.source, host)
+    is_lora = lambda x: isinstance(x, Lora)  # noqa: E731
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        load.joined(v.source, host).params if v.to == "peft" else (), is_leaf=is_lora
+    )
+    adapted = {tree.name(path): leaf for path, leaf in leaves}
     spec = loaded.config.model.to_dict()
     knobs = {k: tuple(x) if isinstance(x, list) else x for k, x in spec.items()}
     name, vocab_size = knobs.pop("name"), loaded.tokenizer.vocab_size
@@ -99,9 +118,16 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
             do="use dtype=bfloat16",
         )
     special = _special(loaded, name, knobs, vocab_size)
+    if v.to == "peft" and not any(isinstance(x, Lora) for x in adapted.values()):
+        raise InputError(
+            got=f"{v.source}, which was trained without an adapter",
+            want="a run of adapter=lora, or to=hf",
+        )
     with atomic.folder(workdir) as partial:
         folder = pathlib.Path(os.fspath(partial))
-        if v.to == "hf":
+        if v.to == "peft":
+            peft.write(folder, name, knobs, adapted)
+        elif v.to == "hf":
             numbers = {"bfloat16": jnp.bfloat16}.get(dtype, dtype)
             hf.write(
                 folder, name, knobs, params, vocab_size, dtype=numbers, special=special

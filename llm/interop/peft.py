@@ -1,0 +1,168 @@
+"""Low-rank adapters as the library PEFT stores them: a folder of two files.
+
+`adapter_model.safetensors` holds two matrices for each adapted weight, named after it,
+and `adapter_config.json` says rank and scale. A kernel that another library stores
+together with others (GPT-2's query, key and value) has no adapter of its own there.
+
+    a [inputs..., rank], b [rank, outputs...]      ours
+    lora_A.weight [rank, inputs], lora_B.weight [outputs, rank]
+"""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from llm import registry
+from llm.errors import InputError
+from llm.interop import hf, safetensors
+from llm.nn.weights import Lora
+
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+_TASKS = {"causal": "CAUSAL_LM", "encdec": "SEQ_2_SEQ_LM", "masked": None}
+# Fields that make another product of the same two matrices, and what ours are.
+_PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False}
+
+
+class Adapted(NamedTuple):
+    """A weight of theirs, the kernel of ours that it is, and the layer it is in."""
+
+    theirs: str
+    ours: str
+    at: Any
+
+
+def is_adapter(source: str | os.PathLike) -> bool:
+    """Whether a path is a folder of PEFT's."""
+    return (pathlib.Path(source) / _CONFIG).is_file()
+
+
+def write(
+    folder: pathlib.Path, name: str, knobs: dict[str, Any], joined: dict[str, Any]
+) -> None:
+    """Writes the adapter of a model into an existing folder.
+
+    Args:
+      name, knobs: of the model.
+      joined: {leaf name: parameter}, of which those that are adapted are `Lora`.
+    """
+    adapted = {n: leaf for n, leaf in joined.items() if isinstance(leaf, Lora)}
+    made, modules = [], set()
+    for piece in _adapted(name, knobs, {n: x.shape for n, x in adapted.items()}):
+        held = adapted[piece.ours]
+        a, b = (x if piece.at is None else x[piece.at] for x in (held.a, held.b))
+        rank = a.shape[-1]
+        inputs, outputs = math.prod(a.shape[:-1]), math.prod(b.shape[1:])
+        module = piece.theirs.removesuffix(".weight")
+        modules.add(module.rpartition(".")[2])
+
+        def turned(x, shape):
+            return np.asarray(jax.device_get(x), np.float32).reshape(shape).T.copy()
+
+        for part, x, shape in (
+            ("lora_A", a, (inputs, rank)), ("lora_B", b, (rank, outputs)),
+        ):  # fmt: skip
+            made.append(
+                safetensors.Made(
+                    f"{_PREFIX}{module}.{part}.weight", shape[::-1],
+                    np.dtype(np.float32),
+                    lambda x=x, shape=shape: turned(x, shape),
+                )
+            )  # fmt: skip
+    scale = next(iter(adapted.values())).scale
+    config = {
+        "peft_type": "LORA",
+        "task_type": _TASKS[registry.module("models", name).KIND],
+        "r": rank,
+        "lora_alpha": scale * rank,
+        "lora_dropout": 0.0,
+        "target_modules": sorted(modules),
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        **_PLAIN,
+    }
+    safetensors.write_file(folder / _WEIGHTS, made)
+    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def merged(
+    source: str | os.PathLike, name: str, knobs: dict[str, Any], leaves: dict[str, Any]
+) -> dict[str, Any]:
+    """Parameters with an adapter added in.
+
+    Args:
+      leaves: {leaf name: array} of the model that was adapted.
+
+    Raises:
+      InputError: an adapter of another kind, or of another model.
+    """
+    folder = pathlib.Path(source)
+    try:
+        config = json.loads((folder / _CONFIG).read_text())
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        others = {k: v for k, v in config.items() if k in _PLAIN and v != _PLAIN[k]}
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        raise InputError(
+            got=f"{folder / _CONFIG} with {type(error).__name__}: {error}",
+            want="r and lora_alpha, as PEFT writes them",
+        ) from error
+    if config.get("peft_type") != "LORA" or others:
+        raise InputError(
+            got=f"an adapter with {others or config.get('peft_type')}",
+            want="plain LoRA",
+        )
+    held = safetensors.open_file(folder / _WEIGHTS)
+    made, used = dict(leaves), set()
+    for piece in _adapted(name, knobs, {n: x.shape for n, x in leaves.items()}):
+        module = _PREFIX + piece.theirs.removesuffix(".weight")
+        names = [f"{module}.{part}.weight" for part in ("lora_A", "lora_B")]
+        if not any(n in held for n in names):
+            continue
+        if not all(n in held for n in names):
+            raise InputError(got=f"half an adapter of {piece.theirs}", want="both")
+        used.update(names)
+        a_RI, b_OR = (np.asarray(held[n].read(), np.float32) for n in names)
+        kernel = np.array(made[piece.ours])
+        target = kernel if piece.at is None else kernel[piece.at]
+        update = (a_RI.T @ b_OR.T) * scale
+        if update.size != target.size:
+            raise InputError(
+                got=f"an adapter of {piece.theirs} of {update.shape}, for a kernel of "
+                f"{target.shape}",
+                want="the adapter of this model",
+            )
+        target += update.reshape(target.shape)
+        made[piece.ours] = kernel
+    left = [n for n in held if n not in used]
+    if left or not used:
+        raise InputError(
+            got=f"an adapter of {', '.join(left[:3]) or 'nothing'}",
+            want="kernels that the model has by themselves",
+        )
+    return made
+
+
+def _adapted(name: str, knobs: dict[str, Any], shapes: dict[str, tuple]):
+    """The weights of theirs that are one of the named kernels; InputError if shared."""
+    dialect = getattr(registry.module("models", name), "HF", None)
+    if dialect is None:
+        raise InputError(got=f"model {name!r}", want="one that has a Hugging Face form")
+    kernels = {n: shape for n, shape in shapes.items() if n.endswith("/kernel")}
+    table = [
+        tensor
+        for tensor in dialect.tensors(knobs)
+        if (tensor.ours if isinstance(tensor.ours, str) else tensor.ours[0]) in kernels
+    ]
+    for piece in hf.pieces(tuple(table), kernels):
+        if len(piece.ours) > 1:
+            raise InputError(
+                got=f"an adapter of {piece.ours[0]}, which is a part of {piece.theirs}",
+                want="kernels that PEFT has by themselves",
+            )
+        yield Adapted(piece.theirs, piece.ours[0], piece.at)
