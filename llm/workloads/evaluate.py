@@ -52,26 +52,46 @@ def run(c: ConfigDict, workdir: str) -> None:
         ],
         count_tokens=lambda text: len(loaded.tokenizer.encode(text)),
     )
-    answer = _answerer(loaded, c)
+    outside = context
     if c.eval_text:
         outside = context._replace(documents=_outside(c.eval_text, loaded.config))
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
-    for name in e.tasks:
-        knobs = {"name": name, **e.task.get(name, {})}
-        task = registry.build("evals", knobs, context=context)
-        result |= perform(task, answer)
-        print(_line(name, result), flush=True)
+    result |= _figures(loaded, c, context, outside)
+    if e.before:
+        begun = loaded.config.get("init_from")
+        if not begun:
+            raise InputError(
+                got="evaluate.before of a run that began with random weights",
+                want="a run with init_from",
+                do="--config.evaluate.before=False",
+            )
+        print("before:", flush=True)
+        source = importing.run_of(begun, model_dir, host)
+        result["before"] = _figures(load.load(source, device), c, context, outside)
     if e.objective:
         result["objective"] = _objective(loaded, model_dir, c)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in result["objective"].items())
         print(f"{loaded.config.objective.name}: {shown}", flush=True)
+    atomic.write_text(
+        epath.Path(workdir) / "evaluate.json", json.dumps(result, indent=1) + "\n"
+    )
+
+
+def _figures(
+    loaded: load.Loaded, c: ConfigDict, context: Context, outside: Context
+) -> dict[str, Any]:
+    """What the tasks say of a model, and of the text outside the corpus."""
+    answer, result = _answerer(loaded, c), {}
+    for name in c.evaluate.tasks:
+        knobs = {"name": name, **c.evaluate.task.get(name, {})}
+        task = registry.build("evals", knobs, context=context)
+        result |= perform(task, answer)
+        print(_line(name, result), flush=True)
     if c.eval_text:
         task = registry.build("evals", "perplexity", context=outside)
         result["eval_text"] = {"path": c.eval_text, **perform(task, answer)}
         print(_line(c.eval_text, result["eval_text"]), flush=True)
-    atomic.write_text(
-        epath.Path(workdir) / "evaluate.json", json.dumps(result, indent=1) + "\n"
-    )
+    return result
 
 
 def check(c: ConfigDict) -> None:
