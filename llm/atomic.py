@@ -99,7 +99,7 @@ def folder(path: epath.PathLike) -> Iterator[epath.Path]:
     with writing(path):
         make_folder(path.parent)
         _remove(partial)
-        partial.mkdir()
+        make_folder(partial)
         try:
             yield partial
             _flush_all(partial)

@@ -153,7 +153,7 @@ def save(workdir: str, frozen: Frozen) -> None:
         where = epath.Path(workdir) / name
         if jax.tree.leaves(held) and not where.exists():
             with atomic.folder(where) as partial:
-                checkpoints = Checkpoints(os.fspath(partial))
+                checkpoints = Checkpoints(os.fspath(partial), held)
                 state = State(jnp.int32(0), held, None, None)
                 checkpoints.save(state, {}, None, donated=False)
                 checkpoints.close()

@@ -9,6 +9,7 @@ Restoring takes the newest checkpoint; one that cannot be read is said, moved to
 them where they are: starting over would write over a run.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from etils import epath
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
-_IN_FLIGHT = 1  # GB that a writer holds besides the arrays themselves
+_IN_FLIGHT = 1 << 27  # bytes that are read or written at once, if no array is larger
 # What orbax, tensorstore and JSON raise for files that are not what they should be.
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
 
@@ -37,14 +38,18 @@ class Checkpoints:
     """The checkpoints of a run; writes in the background.
 
     Args:
+      like: arrays, or abstract ones, as those to be kept: the largest says how much
+        memory is taken beside them.
       keep_last: how many of the newest to keep.
       keep_best: how many of those with the lowest validation loss to keep besides.
     """
 
-    def __init__(self, workdir: str, *, keep_last: int = 2, keep_best: int = 1):
+    def __init__(
+        self, workdir: str, like: Any, *, keep_last: int = 2, keep_best: int = 1
+    ):
         self._root = epath.Path(workdir).absolute() / FOLDER
         self._keep_last, self._keep_best = max(keep_last, 1), keep_best
-        self._manager = _manager(self._root)
+        self._manager = _manager(self._root, like)
         self._best: set[int] | None = None  # not known before a save or restore
 
     @property
@@ -152,7 +157,9 @@ def restore_params(
       InputError: no checkpoint, or none that fits.
     """
     root = epath.Path(model_dir).absolute() / FOLDER
-    manager = _manager(root, read_only=True) if root.exists() else None
+    manager = None
+    if root.exists():
+        manager = _manager(root, abstract_params, read_only=True)
     steps = manager.all_steps() if manager else []
     if not steps:
         raise InputError(
@@ -212,16 +219,27 @@ def _own(leaf: jax.Array) -> jax.Array:
     return jnp.copy(leaf) if on_cpu else leaf
 
 
-def _manager(root: epath.Path, read_only: bool = False) -> ocp.CheckpointManager:
+def _manager(
+    root: epath.Path, like: Any, read_only: bool = False
+) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
     )
+    # Orbax refuses an array that is not smaller than what may be in flight.
+    largest = max((_bytes(leaf) for leaf in jax.tree.leaves(like)), default=0)
+    share = max(_IN_FLIGHT, largest + largest // 8) / 1e9
     handlers = {
-        name: ocp.StandardCheckpointHandler(save_concurrent_gb=_IN_FLIGHT)
+        name: ocp.StandardCheckpointHandler(
+            save_concurrent_gb=share, restore_concurrent_gb=share
+        )
         for name in ("params", "ema", "opt_state")
     }
     handlers["loop"] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(root, options=options, item_handlers=handlers)
+
+
+def _bytes(leaf: Any) -> int:
+    return math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
 
 
 def _loop(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

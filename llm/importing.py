@@ -159,7 +159,7 @@ def import_model(
 
 def _finish(partial, params, config, result, tokenizer, host) -> dict[str, Any]:
     """Writes checkpoint, config.json and convert.json, whose content is returned."""
-    checkpoints = Checkpoints(os.fspath(partial))
+    checkpoints = Checkpoints(os.fspath(partial), params)
     state = State(jnp.int32(0), params, None, None)
     checkpoints.save(state, {}, None, donated=False)
     checkpoints.close()

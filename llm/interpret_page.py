@@ -29,6 +29,8 @@ def write(result: dict[str, Any], attention: dict[str, np.ndarray]) -> str:
         f"<h1>A look inside</h1><p>{page.escape(result['model_dir'])}, "
         f"step {result['step']}</p>{page.pieces(words)}"
     )
+    if result["read"]:
+        header += f"<p>The encoder read:</p>{page.pieces(result['read'])}"
     sections = [("Logit lens", _lens(words, result["lens"]))]
     for name, shares_LNTS in attention.items():
         title = name.replace("_", " ").capitalize()
@@ -68,7 +70,10 @@ def _lens(words: Sequence[str], lens: list[list[list[list]]]) -> str:
 
 
 def _shown(word: str) -> str:
-    return page.escape(word.replace(" ", "·").replace("\n", "⏎")) or "∅"
+    marked = word.replace(" ", "·").replace("\n", "⏎")
+    # What does not print is written out, as in a program.
+    marks = (x if x.isprintable() else repr(x)[1:-1] for x in marked)
+    return page.escape("".join(marks)) or "∅"
 
 
 def _maps(shares_LNTS: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llm import sharding
+from llm import checkpoint, sharding
 from llm.checkpoint import Checkpoints, State, digest, restore_params
 from llm.errors import InputError
 
@@ -35,7 +35,7 @@ def abstract(state):
 
 def write(folder, steps, losses=None, **keep):
     """Saves `steps` one after the other, as the training loop does."""
-    checkpoints, loop = Checkpoints(folder, **keep), {"events": []}
+    checkpoints, loop = Checkpoints(folder, (), **keep), {"events": []}
     for step in steps:
         checkpoints.save(make(step), loop, (losses or {}).get(step))
     checkpoints.close()
@@ -54,18 +54,18 @@ def same(a, b):
 
 
 def test_comes_back_as_it_was(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path, ())
     assert checkpoints.restore(abstract(make(0))) is None
     state, loop = make(7), {"events": [{"step": 3}], "seconds": 1.5, "waited": 2}
     checkpoints.save(state, loop, 2.5)
     checkpoints.close()
-    restored, back = Checkpoints(tmp_path).restore(abstract(make(0)))
+    restored, back = Checkpoints(tmp_path, ()).restore(abstract(make(0)))
     same(restored, state)
     assert back == {**loop, "best": [[2.5, 7]]}
 
 
 def test_donated_memory_is_not_what_is_written(tmp_path):
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(tmp_path, ())
     state = make(1)
     want = jax.tree.map(np.array, state)
     checkpoints.save(state, {}, None)
@@ -73,13 +73,13 @@ def test_donated_memory_is_not_what_is_written(tmp_path):
     for _ in range(3):
         state = burn(state)
     checkpoints.close()
-    same(Checkpoints(tmp_path).restore(abstract(make(0)))[0], want)
+    same(Checkpoints(tmp_path, ()).restore(abstract(make(0)))[0], want)
 
 
 def test_keeps_the_newest(tmp_path):
     write(tmp_path, range(1, 7), keep_last=2, keep_best=1)
     assert held(tmp_path) == [5, 6]
-    Checkpoints(tmp_path, keep_last=1, keep_best=0).close()  # only looked
+    Checkpoints(tmp_path, (), keep_last=1, keep_best=0).close()  # only looked
     assert held(tmp_path) == [5, 6]
 
 
@@ -97,7 +97,7 @@ def test_keeps_the_best(tmp_path, keep_last, keep_best, want):
 
 def test_the_best_survives_a_restart(tmp_path):
     write(tmp_path, [1, 2], {1: 1.0, 2: 2.0}, keep_last=1)
-    again = Checkpoints(tmp_path, keep_last=1)
+    again = Checkpoints(tmp_path, (), keep_last=1)
     _, loop = again.restore(abstract(make(0)))
     for step in (3, 4):
         again.save(make(step), loop, None)
@@ -108,7 +108,7 @@ def test_the_best_survives_a_restart(tmp_path):
 @pytest.mark.parametrize("ema", [True, False], ids=["average", "none"])
 @pytest.mark.parametrize("which, step", [("best", 1), ("last", 2)])
 def test_parameters_to_use(tmp_path, which, step, ema):
-    checkpoints, loop = Checkpoints(tmp_path), {}
+    checkpoints, loop = Checkpoints(tmp_path, ()), {}
     for at, loss in ((1, 1.0), (2, 2.0)):
         checkpoints.save(make(at, ema=ema), loop, loss)
     checkpoints.close()
@@ -129,7 +129,7 @@ def test_goes_on_another_mesh(tmp_path, devices, axes, spec):
     wanted = abstract(make(0, mesh))
     cut = NamedSharding(mesh, PartitionSpec(*spec))
     wanted.params["kernel"] = jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=cut)
-    state, _ = Checkpoints(tmp_path).restore(wanted)
+    state, _ = Checkpoints(tmp_path, ()).restore(wanted)
     assert state.params["kernel"].sharding == cut
     same(state, make(3))
     assert digest(state) == digest(make(3))
@@ -167,7 +167,7 @@ def array_files(folder, step):
 
 def restore_and_listen(folder):
     said = []
-    found = Checkpoints(folder).restore(abstract(make(0)), say=said.append)
+    found = Checkpoints(folder, ()).restore(abstract(make(0)), say=said.append)
     return found, said
 
 
@@ -229,11 +229,11 @@ def test_damage_falls_back(tmp_path, damage):
     same(state, make(1))
     assert len(said) == 1
     # The run goes on over the step whose checkpoint was set aside.
-    again = Checkpoints(tmp_path)
+    again = Checkpoints(tmp_path, ())
     again.restore(abstract(make(0)))
     again.save(make(2), loop, None)
     again.close()
-    same(Checkpoints(tmp_path).restore(abstract(make(0)))[0], make(2))
+    same(Checkpoints(tmp_path, ()).restore(abstract(make(0)))[0], make(2))
 
 
 def tree_of(folder):
@@ -264,7 +264,7 @@ def test_another_model_does_not_fit(tmp_path):
         (64, 17), jnp.float32, sharding=wanted.params["half"].sharding
     )
     with pytest.raises(InputError, match="none readable"):
-        Checkpoints(tmp_path).restore(wanted, say=lambda line: None)
+        Checkpoints(tmp_path, ()).restore(wanted, say=lambda line: None)
     with pytest.raises(InputError, match="cannot be read"):
         restore_params(tmp_path, wanted.params)
     assert held(tmp_path) == [1]
@@ -284,3 +284,15 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
     (state, _), said = restore_and_listen(tmp_path)
     same(state, make(1))
     assert not said
+
+
+def test_an_array_larger_than_what_may_be_in_flight(tmp_path, monkeypatch):
+    """Whatever the bound on memory, an array of any size is written and read."""
+    monkeypatch.setattr(checkpoint, "_IN_FLIGHT", 1 << 10)
+    large = {"a": jnp.arange(5000.0), "b": jnp.ones(3)}
+    state = State(jnp.int32(4), large, None, None)
+    checkpoints = Checkpoints(tmp_path, large)
+    checkpoints.save(state, {}, None)
+    checkpoints.close()
+    found, step = checkpoint.restore_params(str(tmp_path), abstract(state).params)
+    assert step == 4 and (np.asarray(found["a"]) == np.arange(5000)).all()

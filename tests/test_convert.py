@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from reference_models import build, reference, reference_logits
 from test_foreign_tokenizer import byte_level
 from test_tokenizer import CODE
 
-from llm import config, registry, run_directory, tree
+from llm import checkpoint, config, registry, run_directory, tree
 from llm.checkpoint import Checkpoints, State
 from llm.data import chat_template, foreign_tokenizer, tokenizer
 from llm.errors import InputError
@@ -21,6 +23,7 @@ from llm.inference import load
 from llm.inference.generate import generate
 from llm.inference.sampling import Sampling
 from llm.interop import hf
+from llm.models import llama
 from llm.nn.contract import plain_inputs
 from llm.nn.embed import padded_vocab
 from llm.workloads import convert
@@ -52,7 +55,7 @@ def make_run(folder, how="scan", **knobs):
     size = padded_vocab(made.vocab_size)
     of = registry.build("models", spec, vocab_size=size)
     params = jax.tree.map(jnp.asarray, tiny.params(of))
-    checkpoints = Checkpoints(str(folder))
+    checkpoints = Checkpoints(str(folder), ())
     checkpoints.save(State(jnp.int32(7), params, None, None), {}, None)
     checkpoints.close()
     run_directory.claim(str(folder), c.to_dict(), device="cpu", devices=1)
@@ -237,7 +240,7 @@ def test_numbers_beyond_float16(tmp_path):
     folder = make_run(tmp_path / "large")
     one = loaded(folder)
     params = jax.tree.map(lambda x: x * 1e6, one.params)
-    checkpoints = Checkpoints(str(folder))
+    checkpoints = Checkpoints(str(folder), ())
     checkpoints.save(State(jnp.int32(8), params, None, None), {}, None)
     checkpoints.close()
     for to, dtype in (("hf", "float16"), ("gguf", "f16")):
@@ -357,3 +360,61 @@ def test_what_cannot_be_looked_into(trained, tmp_path):
     with pytest.raises(InputError, match="want texts, such as"):
         use("generate", tmp_path / "b", trained, prompts=(3,))
     assert not (tmp_path / "b").exists()
+
+
+PEAK = """
+import sys, threading, time, ml_collections
+sys.path.insert(0, {tests!r})
+from test_convert import convert_config
+from llm.workloads import convert
+
+def held():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(x.split()[1]) << 10 for x in lines if x.startswith("RssAnon"))
+
+import jax
+jax.block_until_ready(jax.numpy.ones(3) + 1)
+base, peak, over = held(), 0, False
+
+def watch():
+    global peak
+    while not over:
+        peak = max(peak, held())
+        time.sleep(0.005)
+
+thread = threading.Thread(target=watch)
+thread.start()
+convert.run(convert_config({source!r}, to={to!r}), {out!r})
+over = True
+thread.join()
+print("PEAK", peak - base)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+def test_memory_of_import_and_export(tmp_path):
+    """Beside the model, some tensors of it and what is read or written at once."""
+    pytest.importorskip("tokenizers")
+    knobs = {
+        "layers": 24, "width": 512, "heads": 8, "kv_heads": 8, "head_dim": 64,
+        "mlp": 2048,
+    }  # fmt: skip
+    model = llama.make(vocab_size=512, tied=True, **knobs)
+    spec = registry.spec("models", "llama", **knobs, tied=True)
+    del spec["name"]
+    foreign_folder(tmp_path / "hf")
+    hf.write(tmp_path / "hf", "llama", spec, tiny.params(model), 402)
+    size = sum(f.stat().st_size for f in (tmp_path / "hf").glob("*.safetensors"))
+    assert size > 3e8
+    for source, to, out in (("hf", "", "run"), ("run", "hf", "again")):
+        code = PEAK.format(
+            tests=str(pathlib.Path(__file__).parent), source=str(tmp_path / source),
+            to=to, out=str(tmp_path / out),
+        )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        peak = int(done.stdout.rpartition("PEAK")[2])
+        print(f"{to or 'import'}: {peak / size:.2f} of the model")
+        assert peak - size < 3 * checkpoint._IN_FLIGHT

@@ -432,3 +432,17 @@ def test_documents_begin_and_end_as_the_tokenizer_says(tmp_path):
     want = [*made.start(), *made.encode(text), made.ends[0]]
     assert split.read(0, 0, int(split.lengths[0])).tolist() == want
     assert made.start() == []
+
+
+def test_ids_that_no_tokenizer_has(tmp_path):
+    for change, message in (
+        (lambda vocab: vocab.update({"zz": 10**9}), "id 1000000000 of"),
+        (lambda vocab: vocab.update({"zz": -1}), "not to be used"),
+    ):
+        given = byte_level()
+        held = json.loads(given["tokenizer.json"])
+        change(held["model"]["vocab"])
+        given["tokenizer.json"] = json.dumps(held)
+        with pytest.raises(InputError, match=message):
+            foreign_tokenizer.save(tmp_path / "t", given, rows=402, fields={})
+        assert not (tmp_path / "t").exists()

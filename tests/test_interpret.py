@@ -110,7 +110,7 @@ def test_the_page_escapes(given):
     of, params, inputs = given
     attention = interpret.look(of, params, inputs).attention
     result = {
-        "model_dir": "<run>", "step": 1, "tokens": ["<b>"] * 7,
+        "model_dir": "<run>", "step": 1, "read": ["<r>"], "tokens": ["<b>"] * 7,
         "lens": [[[["<i>", 0.9]]] * 7] * 2,
         "neighbours": [{"word": "<u>", "near": [["<s>", 0.5]]}], "analogies": [],
     }  # fmt: skip

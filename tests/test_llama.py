@@ -108,7 +108,7 @@ def scanned(model, params):
 def test_stacks_agree(params, scanned, how, remat):
     given = params
     if how == "loop":
-        given = params | {"stack": stack.unstack(params["stack"], 2)}
+        given = params | {"stack": tiny.unstack(params["stack"], 2)}
         assert list(given["stack"]) == ["layer_0", "layer_1"]
     gradient, made = stacked_run(tiny.model(how=how, remat=remat), given)
     if how == "loop":
@@ -123,7 +123,7 @@ def test_stacks_agree(params, scanned, how, remat):
 
 
 def test_unstack_and_restack_are_inverse(params):
-    again = stack.restack(stack.unstack(params["stack"], 2))
+    again = stack.restack(tiny.unstack(params["stack"], 2))
     jax.tree.map(np.testing.assert_array_equal, again, params["stack"])
 
 
@@ -131,7 +131,7 @@ def test_restack_keeps_the_order_of_many_layers():
     """`layer_10` comes after `layer_9`, not after `layer_1`."""
     stacked = {"layer": {"kernel": np.arange(12.0)}}
     np.testing.assert_array_equal(
-        stack.restack(stack.unstack(stacked, 12))["layer"]["kernel"], np.arange(12)
+        stack.restack(tiny.unstack(stacked, 12))["layer"]["kernel"], np.arange(12)
     )
 
 
@@ -142,7 +142,7 @@ def test_restack_keeps_the_order_of_many_layers():
 def test_cache_equals_the_full_forward(params, how, piece):
     of = tiny.model(how=how)
     if how == "loop":
-        params = params | {"stack": stack.unstack(params["stack"], 2)}
+        params = params | {"stack": tiny.unstack(params["stack"], 2)}
     texts = [text(9), text(9, 1), text(9, 2)]
     lengths = np.array([2, 5, 4])  # of the prompts
     full = logits(of, params, plain_inputs(np.array(texts)))

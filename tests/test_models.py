@@ -198,7 +198,7 @@ def test_stacks_agree(name, how, remat):
 
     if how == "loop":
         depth = each_stack(params, lambda _, v: jax.tree.leaves(v)[0].shape[0])
-        params = each_stack(params, lambda k, v: stack.unstack(v, depth[k]))
+        params = each_stack(params, lambda k, v: tiny.unstack(v, depth[k]))
     got, again = gradient(build(name, how=how, remat=remat), params, inputs)
     if how == "loop":
         got = each_stack(got, lambda _, v: stack.restack(v))

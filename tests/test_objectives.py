@@ -222,7 +222,7 @@ def test_extra_tokens_are_planned_for_and_loaded(model, name, rows, place, tmp_p
     run_directory.claim(str(tmp_path / "run"), c.to_dict(), device="cpu", devices=1)
     made = registry.build("models", c.model, vocab_size=rows)
     params = jax.tree.map(jnp.asarray, tiny.params(made))
-    checkpoints = Checkpoints(str(tmp_path / "run"))
+    checkpoints = Checkpoints(str(tmp_path / "run"), ())
     checkpoints.save(State(jnp.int32(1), params, None, {"x": jnp.ones(1)}), {}, 1.0)
     checkpoints.close()
     loaded = load.load(str(tmp_path / "run"), jax.devices()[0])

@@ -16,7 +16,6 @@ import tiny
 from llm import optim, tree
 from llm import train as training
 from llm.errors import InputError
-from llm.nn import stack
 from llm.precision import FLOAT32, Policy
 
 STEPS = 3
@@ -206,7 +205,7 @@ def test_muon_equals_the_published_loop(params, gradients, scanned):
 @pytest.mark.parametrize("name", optim.NAMES)
 def test_scanning_changes_no_update(params, gradients, scanned, name):
     def looped(whole):
-        return whole | {"stack": stack.unstack(whole["stack"], 2)}
+        return whole | {"stack": tiny.unstack(whole["stack"], 2)}
 
     looped_run = ours(
         name, looped(params), [looped(g) for g in gradients], axes_of("loop")

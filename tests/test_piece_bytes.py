@@ -72,3 +72,16 @@ def test_metaspace_of_unigram():
 )
 def test_decoders_that_only_the_library_knows(decoder):
     assert contents_of(held({"a": 0}, decoder), 1)[0] is None
+
+
+def test_what_looks_like_a_byte_is_text():
+    """Only two hexadecimal digits spell one; a damaged file may hold anything."""
+    held = {
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}],
+        },
+        "model": {"vocab": {"<0x0A>": 0, "<0x\\5>": 1, "<0x5\\>": 2}},
+    }
+    contents, _ = contents_of(held, 3)
+    assert contents == (b"\n", b"<0x\\5>", b"<0x5\\>")

@@ -45,6 +45,12 @@ def unboxed(init, seed=0):
     return jax.tree.map(fill, shapes)
 
 
+def unstack(params, layers):
+    """Parameters of a scanned stack (`layer`, stacked) as those of a loop."""
+    at = lambda i: jax.tree.map(lambda leaf: leaf[i], params["layer"])  # noqa: E731
+    return {f"layer_{i}": at(i) for i in range(layers)}
+
+
 def packed(documents, length, rows=None):
     """Inputs with `documents` (lists of tokens) of each row one after the other."""
     tokens, positions, segments = np.zeros((3, len(documents), length), np.int32)

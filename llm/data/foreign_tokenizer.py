@@ -34,6 +34,7 @@ _MAP = "special_tokens_map.json"
 _TEMPLATE = "chat_template.jinja"
 FILES = (_MAIN, _CONFIG, _MAP, _TEMPLATE)
 _BROKEN = (LookupError, AttributeError, TypeError, ValueError, RecursionError)
+_SPARE = 1 << 16  # ids beyond the tokens of a tokenizer, and the rows of its model
 _SPECIAL = ("pad", "unk", "bos", "eos")
 
 
@@ -181,9 +182,9 @@ def save(
     library = _library(files, directory)
     try:
         about = _about(library, files, rows, fields)
+        made = _made(library, files, about)
     except _BROKEN as error:
         raise _broken(directory, error) from error
-    made = _made(library, files, about)
     about["fingerprint"] = made.fingerprint
     with atomic.folder(directory) as partial:
         (partial / FOLDER).mkdir()
@@ -238,6 +239,8 @@ def _about(library, files, rows, fields) -> dict[str, Any]:
     settings = _settings(files)
     known = library.get_vocab(with_added_tokens=True)
     size = max(rows, max(known.values(), default=-1) + 1)
+    if size > max(rows, len(known)) + _SPARE:  # before so much memory is asked for
+        raise ValueError(f"id {size - 1} of {len(known)} tokens")
     ids = {}
     for name in _SPECIAL:
         text = _content(settings.get(f"{name}_token"))

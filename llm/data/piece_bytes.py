@@ -8,9 +8,12 @@ bytes that no text piece has.
     contents, space_prefix = contents_of(json.loads(text_of_tokenizer_json), size)
 """
 
+import re
 from typing import Any
 
 from llm.data.tokenizer_json import SPACE, steps_of
+
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def contents_of(
@@ -18,7 +21,8 @@ def contents_of(
 ) -> tuple[tuple[bytes, ...] | None, bool]:
     """The bytes of each id, b"" for special ones, and whether decoding strips a space.
 
-    None where the decoder is of another kind, as WordPiece's.
+    None where the decoder is of another kind, as WordPiece's. ValueError for an id that
+    is none.
 
     Args:
       held: a tokenizer.json.
@@ -43,7 +47,7 @@ def contents_of(
         fallback = "ByteFallback" in kinds
 
         def turn(piece):
-            if fallback and len(piece) == 6 and piece[:3] == "<0x" and piece[5] == ">":
+            if fallback and _BYTE.fullmatch(piece):
                 return bytes([int(piece[3:5], 16)])
             for mark in marks:
                 piece = piece.replace(mark, " ")
@@ -51,6 +55,9 @@ def contents_of(
 
     else:
         return None, strips
+    ids = [*vocab.values(), *(t["id"] for t in held.get("added_tokens", []))]
+    if not all(type(i) is int and 0 <= i < size for i in ids):
+        raise ValueError(f"ids of 0 to {size - 1} are wanted")
     found = [b""] * size
     for piece, number in vocab.items():
         found[number] = turn(piece)

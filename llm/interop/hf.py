@@ -34,6 +34,10 @@ _SIZES = (
 )
 _FLOATS = r"\w*(eps|epsilon)|rope_theta"
 _MOST = 2**24
+_SIZE_KNOBS = (
+    "layers", "encoder_layers", "decoder_layers", "width", "heads", "kv_heads",
+    "head_dim", "vocab_size",
+)  # fmt: skip
 _WRONG_FIELDS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -89,17 +93,12 @@ def read(folder: str | os.PathLike) -> Found:
         knobs = dialect.knobs(config | {"tensors": tuple(tensors)})
     except InputError:
         raise
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:
+    except _WRONG_FIELDS as error:
         raise InputError(
             got=f"{path} with {type(error).__name__}: {error}",
             want=f"the fields of {model_type!r}",
         ) from error
+    _check_knobs(knobs, path)
     vocab_size = knobs.pop("vocab_size")
     return Found(name, knobs, vocab_size, tensors, config)
 
@@ -117,6 +116,30 @@ def _check_fields(config: dict[str, Any], path: pathlib.Path) -> None:
         elif re.fullmatch(_FLOATS, field) and type(value) not in (int, float):
             raise InputError(
                 got=f"{path} with {field} {str(value)[:40]!r}", want="a number"
+            )
+
+
+def _check_knobs(knobs: dict[str, Any], path: pathlib.Path) -> None:
+    """Raises InputError for the first knob that no model has.
+
+    Sizes are whole numbers from 1, all other numbers are finite; an epsilon is small,
+    and what scales or turns positions is above 0.
+    """
+    for knob, value in knobs.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        floats = [x for x in numbers if isinstance(x, float)]
+        fits = all(math.isfinite(x) for x in floats)
+        if knob in _SIZE_KNOBS:
+            fits = type(value) is int and value >= 1
+        elif "epsilon" in knob:
+            fits = fits and 0 <= value < 1
+        elif knob.endswith("rope_base") or knob == "rope_scaling":
+            above = [x for x in numbers if isinstance(x, (int, float))]
+            fits = fits and all(x > 0 for x in above)
+        if not fits:
+            raise InputError(
+                got=f"{path} with {knob} {str(value)[:60]}",
+                want="sizes of 1 or more, and finite numbers that make sense",
             )
 
 

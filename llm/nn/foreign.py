@@ -170,6 +170,8 @@ def _scaling(kind, given, config) -> tuple:
         return ("llama3", *map(float, factors), int(context))
     if kind == "yarn" and given.get("truncate", True):
         return _yarn(given, int(context))
+    if kind == "yarn":
+        raise InputError(got="rope_type 'yarn' with truncate=false", want="truncate")
     raise InputError(got=f"rope_type {kind!r}", want="default, linear, llama3 or yarn")
 
 

@@ -120,15 +120,6 @@ def in_turn(pattern: tuple, layers: int) -> jax.Array | None:
     return jnp.array([pattern[i % len(pattern)] for i in range(layers)])
 
 
-def unstack(params: Any, layers: int) -> Any:
-    """Parameters of a scanned stack (`layer`, stacked) as those of a loop."""
-    stacked = params["layer"]
-    return {
-        f"layer_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
-        for i in range(layers)
-    }
-
-
 def restack(params: Any) -> Any:
     """Parameters of a loop (`layer_0`, ...) as those of a scanned stack."""
     ordered = [params[f"layer_{i}"] for i in range(len(params))]

@@ -9,9 +9,12 @@ from ml_collections import ConfigDict
 
 from llm import atomic, importing, interpret, interpret_page, run_directory
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.prompts import check_length
-from llm.nn.contract import has_head, plain_inputs
+from llm.inference import load, sampling
+from llm.inference.generate import generate
+from llm.inference.prompts import check_length, rows_of
+from llm.nn.contract import has_head, plain_inputs, reads_source
+
+_ANSWER = 16  # tokens of an encoder-decoder's answer that are looked at
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -38,6 +41,17 @@ def run(c: ConfigDict, workdir: str) -> None:
         )
     check_length(loaded.model, [ids], 0)
     inputs = plain_inputs(np.array([ids], np.int32))
+    read = []
+    if reads_source(loaded.model):
+        # As in generation: the encoder reads the text, the decoder gives its answer.
+        (begun,), (read,) = rows_of(loaded.model, tokenizer, [ids])
+        (answer,) = generate(
+            *load.for_decoding(loaded), tokenizer, [ids],
+            knobs=sampling.Sampling(temperature=0.0), max_tokens=_ANSWER,
+        )  # fmt: skip
+        ids = [*begun, *tokenizer.encode(answer.text)[:_ANSWER]]
+        inputs = plain_inputs(np.array([ids], np.int32))
+        inputs = inputs._replace(source=plain_inputs(np.array([read], np.int32)))
     look = interpret.look(loaded.model, loaded.params, inputs, top=i.top)
 
     def word(token: int) -> str:
@@ -63,6 +77,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         "model_dir": i.model_dir or workdir,
         "step": loaded.step,
         "prompt": i.prompt,
+        "read": [word(token) for token in read],
         "tokens": [word(token) for token in ids],
         "lens": [
             [

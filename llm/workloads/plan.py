@@ -113,7 +113,10 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     if tokens:
         # The size that would make the most of the same number of FLOPs.
         best = plan.fitted_parameters(6 * parameters * tokens)
-        result["compute_optimal"]["parameters_for_this_compute"] = best
+        result["compute_optimal"] |= {
+            "parameters_for_this_compute": best,
+            "loss_by_parametric_fit": plan.fitted_loss(parameters, tokens),
+        }
     return result
 
 
@@ -207,6 +210,8 @@ def table(p: dict[str, Any]) -> str:
     if "parameters_for_this_compute" in best:
         size = units.count(best["parameters_for_this_compute"])
         rows.append(("best size for this compute", f"{size} parameters"))
+        loss = best["loss_by_parametric_fit"]
+        rows.append(("loss on the fit's own data", f"{loss:.2f} nats a token"))
     lines = []
     for label, value in rows:
         lines.append(f"  {label:<36} {value}" if value is not None else f"\n{label}")

@@ -122,7 +122,9 @@ def run(c: ConfigDict, workdir: str) -> None:
             f"train.seq_len {t.seq_len} and left out"
         )
 
-    checkpoints = Checkpoints(workdir, keep_last=t.keep_last, keep_best=t.keep_best)
+    checkpoints = Checkpoints(
+        workdir, abstract, keep_last=t.keep_last, keep_best=t.keep_best
+    )
     restored = checkpoints.restore(abstract, say=console_line)
     if restored is None:
         given = beginning.weights(source, host)
