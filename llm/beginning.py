@@ -30,6 +30,7 @@ from llm.adapter import Adapter, named_boxes, nested
 from llm.checkpoint import Checkpoints, State, restore_params
 from llm.errors import InputError
 from llm.inference import load
+from llm.precision import dense
 from llm.train import Frozen
 
 
@@ -87,7 +88,8 @@ def parts(init: Callable, adapter: Adapter, mesh: Mesh, rules: str) -> Parts:
 
 def weights(source: str, host: jax.Device) -> dict[str, Any]:
     """The weights of a run directory, {leaf name: value}; {} of none."""
-    return tree.named_leaves(load.load(source, host).params) if source else {}
+    params = dense(load.load(source, host).params) if source else {}
+    return tree.named_leaves(params)
 
 
 def first(

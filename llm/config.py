@@ -224,6 +224,14 @@ def base() -> ConfigDict:
     # How numbers are stored; '' is float32 for hf and f16 for gguf.
     c.convert.dtype = ""
 
+    c.compress = ConfigDict()
+    # As generate.model_dir.
+    c.compress.model_dir = ""
+    # How: a file of llm/compress/ and its knobs.
+    c.compress.method = ConfigDict(registry.spec("compress", "int8"))
+    # A text file or folder that perplexity is measured on; '' is our own source.
+    c.compress.text = ""
+
     c.plan = ConfigDict()
     # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0
     # is the chip's list price (llm/flops.py).

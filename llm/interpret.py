@@ -10,10 +10,10 @@ every layer as if it were the last. Neighbours and analogies are of the embeddin
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llm.nn.contract import Inputs
+from llm.precision import dense
 
 
 class Look(NamedTuple):
@@ -85,4 +85,4 @@ def analogy(
 
 def embedding_of(params: Any) -> np.ndarray:
     """The token embedding, [V, D]."""
-    return np.asarray(jnp.asarray(params["embed"]["embedding"], jnp.float32))
+    return np.asarray(dense(params["embed"]["embedding"]), np.float32)

@@ -10,7 +10,7 @@ float32. On a CPU, bfloat16 products are twice as fast as float32 ones only in t
 bfloat16 x bfloat16 -> float32, row-major and with the contracted axes where they
 belong; elementwise work is faster in float32. That form wants many rows: with few, as
 when one token is decoded, a product waits for its weights to come from memory, and
-`Half` weights are half the bytes.
+`Half` weights are half the bytes (those of `llm/quantized.py` fewer).
 """
 
 import dataclasses
@@ -49,16 +49,53 @@ class Policy:
         return jnp.dtype("float32" if self.platform == "cpu" else self.dtype)
 
 
+class Weight:
+    """What stands for a float32 array where that is multiplied or looked up.
+
+    Not in training. Subclasses are pytrees whose first leaf has the array's shape, so
+    that they pass through Linen's modules and scans as it does; they say what a product
+    with a matrix is, and which columns of the matrix others of theirs are.
+    """
+
+    shape: tuple[int, ...]
+
+    def dense(self) -> jax.Array:
+        """The array, float32."""
+        raise NotImplementedError
+
+    def columns(self, start: Any, count: int) -> "Weight":
+        """Some columns of a matrix; `start` may be traced."""
+        raise NotImplementedError
+
+    def product(self, a_MK: jax.Array) -> jax.Array:
+        """a_MK @ self, float32; self is a matrix."""
+        raise NotImplementedError
+
+    def multiplied(self, a_MK: jax.Array) -> jax.Array:
+        """As `product`, in parts where else all weights would be written out."""
+        K, N = self.shape
+        few = math.prod(a_MK.shape[:-1]) < FEW_ROWS
+        if not few or K * N <= 2 * _CHUNK:
+            return self.product(a_MK)
+        size = max(_CHUNK // K, 1)
+        loops = N // size
+        made = jax.lax.map(
+            lambda i: self.columns(i * size, size).product(a_MK), jnp.arange(loops)
+        )
+        made = jnp.moveaxis(made, 0, -2).reshape(*a_MK.shape[:-1], loops * size)
+        rest = self.columns(loops * size, N - loops * size).product(a_MK)
+        return jnp.concatenate([made, rest], axis=-1)
+
+
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["bits"], meta_fields=["turned"]
 )
 @dataclasses.dataclass(frozen=True)
-class Half:
+class Half(Weight):
     """A float32 parameter rounded to bfloat16, as the bits of it, uint16.
 
-    It stands for the array wherever that is multiplied or looked up, not in training. A
-    CPU turns the bits back into float32 by a shift, in passing, where its conversion of
-    bfloat16 itself is slow: 8 to 11 against 2.7 G weights a second (LOG.md).
+    A CPU turns the bits back into float32 by a shift, in passing, where its conversion
+    of bfloat16 itself is slow: 8 to 11 against 2.7 G weights a second (LOG.md).
 
     Attributes:
       turned: it stands for the matrix whose transpose the bits are; a table of 50,000
@@ -88,17 +125,24 @@ class Half:
         assert not self.turned
         return Half(self.bits.reshape(*shape))
 
+    def dense(self) -> jax.Array:
+        """The array, float32."""
+        return _float32(self.bits.T if self.turned else self.bits)
+
     def take(self, rows: jax.Array) -> jax.Array:
         """Rows of the leading axis, float32; one out of range is the last."""
         assert not self.turned
         return _float32(jnp.take(self.bits, rows, axis=0, mode="clip"))
 
-    def multiplied(self, a_MK: jax.Array) -> jax.Array:
+    def columns(self, start: Any, count: int) -> "Half":
+        """Some columns of a matrix."""
+        axis = 0 if self.turned else 1
+        bits = jax.lax.dynamic_slice_in_dim(self.bits, start, count, axis)
+        return Half(bits, self.turned)
+
+    def product(self, a_MK: jax.Array) -> jax.Array:
         """a_MK @ self, float32; self is a matrix."""
-        few = math.prod(a_MK.shape[:-1]) < _FEW_ROWS
-        if few and self.bits.size > 2 * _CHUNK:
-            return self._in_chunks(a_MK)
-        if few:
+        if math.prod(a_MK.shape[:-1]) < FEW_ROWS:
             own, dtype = _float32(self.bits), jnp.float32
         else:
             dtype = jnp.bfloat16
@@ -109,21 +153,20 @@ class Half:
             preferred_element_type=jnp.float32,
         )  # fmt: skip
 
-    def _in_chunks(self, a_MK: jax.Array) -> jax.Array:
-        """A product some columns at a time; else all weights would be written out."""
-        K, N = self.shape
-        size = max(_CHUNK // K, 1)
-        axis = 0 if self.turned else 1
 
-        def columns(start, count):
-            bits = jax.lax.dynamic_slice_in_dim(self.bits, start, count, axis)
-            return Half(bits, self.turned).multiplied(a_MK)
+def dense(params: Any) -> Any:
+    """Parameters as arrays, whatever stands for them."""
+    is_weight = lambda x: isinstance(x, Weight)  # noqa: E731
+    return jax.tree.map(
+        lambda x: x.dense() if is_weight(x) else x, params, is_leaf=is_weight
+    )
 
-        loops = N // size
-        made = jax.lax.map(lambda i: columns(i * size, size), jnp.arange(loops))
-        made = jnp.moveaxis(made, 0, -2).reshape(*a_MK.shape[:-1], loops * size)
-        rest = columns(loops * size, N - loops * size)
-        return jnp.concatenate([made, rest], axis=-1)
+
+def first_columns(kernel_KN: jax.Array | Weight, count: int) -> jax.Array | Weight:
+    """The first columns of a matrix."""
+    if isinstance(kernel_KN, Weight):
+        return kernel_KN.columns(0, count)
+    return kernel_KN[:, :count]
 
 
 def _float32(bits: jax.Array) -> jax.Array:
@@ -143,14 +186,14 @@ def compiler_options(platform: str) -> dict[str, Any]:
 
 
 FLOAT32 = Policy()
-_FEW_ROWS = 16
+FEW_ROWS = 16
 _CHUNK = 2**20  # weights of a large matrix that are multiplied at once
 _CACHE = 2**20  # bytes of a core's own
 
 
-def matmul(a_MK: jax.Array, b_KN: jax.Array | Half, policy: Policy) -> jax.Array:
+def matmul(a_MK: jax.Array, b_KN: jax.Array | Weight, policy: Policy) -> jax.Array:
     """Matrix product, batched over leading axes: policy operands, float32 result."""
-    if isinstance(b_KN, Half):
+    if isinstance(b_KN, Weight):
         return b_KN.multiplied(a_MK)
     return jnp.matmul(
         a_MK.astype(policy.operands),

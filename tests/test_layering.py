@@ -24,12 +24,15 @@ LAYERS = (
     "network",
     "models",
     "nn",
+    "compress",
+    "compression",
     "optim checkpoint monitor memory data page plots preview adapter",
     "sources stages",
     "sharding losses flops objective task",
     "config document",
     "registry run_directory tensorboard",
     "atomic",
+    "quantized",
     "errors tree units precision host",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}

@@ -10,7 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import adapter as adapters
-from llm import network, run_directory, tree
+from llm import compression, network, run_directory, tree
 from llm.checkpoint import restore_params
 from llm.data import tokenizer as tokenizers
 from llm.objective import Objective
@@ -62,12 +62,35 @@ def joined(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded
             jax.eval_shape(lambda key: adapter.split(key, init(key)), jax.random.key(0))
         ),
     )
+    method = config.get("compressed")
+    if method:
+        trained = _compressed(trained, init, method, here)
     params, step = restore_params(model_dir, trained, which=which)
     if not adapter.whole:
         where = os.path.join(model_dir, OWN)
         own, _ = restore_params(where, frozen, which="last")
         params = adapter.join(params, own)
     return Loaded(model, objective, params, tokenizer, config, step)
+
+
+def boxes(loaded: Loaded) -> Any:
+    """The parameters of the network in their boxes, with axes; abstract."""
+    _, _, init = network.build(
+        loaded.config.model, loaded.config.objective, loaded.model.policy,
+        loaded.tokenizer.vocab_size, loaded.tokenizer,
+    )  # fmt: skip
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def _compressed(abstract, init, method, where) -> Any:
+    """What a compression makes of parameters, abstract."""
+    named = adapters.named_boxes(jax.eval_shape(init, jax.random.key(0)))
+    axes = {name: box.names for name, box in named.items()}
+    method = method.to_dict() if hasattr(method, "to_dict") else method
+    made = jax.eval_shape(lambda p: compression.build(method).apply(p, axes), abstract)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), made
+    )
 
 
 def reference(loaded: Loaded, model_dir: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from llm.data.tokenizer import Tokenizer
 from llm.losses import Head, token_scores
 from llm.nn.contract import Inputs, with_head
-from llm.precision import Policy
+from llm.precision import Policy, first_columns
 from llm.task import Scored
 
 
@@ -102,4 +102,5 @@ def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
 def _without_padding(head: Head, vocab_size: int) -> Head:
     """A head of the tokenizer's vocabulary: what pads it takes no probability."""
     bias_V = None if head.bias_V is None else head.bias_V[:vocab_size]
-    return head._replace(kernel_DV=head.kernel_DV[:, :vocab_size], bias_V=bias_V)
+    kernel_DV = first_columns(head.kernel_DV, vocab_size)
+    return head._replace(kernel_DV=kernel_DV, bias_V=bias_V)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from llm.precision import Half, Policy
+from llm.precision import Policy, Weight
 
 
 def padded_vocab(size: int, multiple: int = 128) -> int:
@@ -32,7 +32,7 @@ class Embed(nn.Module):
         self.embedding = self.param("embedding", init, shape, jnp.float32)
 
     def __call__(self, tokens_BT: jax.Array) -> jax.Array:
-        if isinstance(self.embedding, Half):
+        if isinstance(self.embedding, Weight):
             x_BTD = self.embedding.take(tokens_BT)
         else:
             x_BTD = jnp.take(self.embedding, tokens_BT, axis=0, mode="clip")

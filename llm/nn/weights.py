@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from llm.precision import Half, Policy, matmul, row_major, transposed
+from llm.precision import Policy, Weight, dense, matmul, row_major, transposed
 
 
 @functools.partial(
@@ -32,7 +32,7 @@ class Lora:
       b: of the rank, and the kernel's outputs; a stack of layers has a stack of both.
     """
 
-    kernel: jax.Array | Half
+    kernel: jax.Array | Weight
     a: jax.Array
     b: jax.Array
     scale: float
@@ -50,18 +50,18 @@ class Lora:
         inputs = math.prod(self.a.shape[len(L) : -1])
         a, b = self.a.reshape(*L, inputs, R), self.b.reshape(*L, R, -1)
         update = jnp.matmul(a, b, precision="highest")
-        return self.kernel + self.scale * update.reshape(self.shape)
+        return dense(self.kernel) + self.scale * update.reshape(self.shape)
 
 
 def einsum(
-    spec: str, x: jax.Array, kernel: jax.Array | Half | Lora, policy: Policy
+    spec: str, x: jax.Array, kernel: jax.Array | Weight | Lora, policy: Policy
 ) -> jax.Array:
     """Contracts the last axes of `x` with the first axes of `kernel`.
 
     Args:
       spec: such as `'BTD,DNH->BTNH'`; what is contracted ends `x` and begins `kernel`.
-      kernel: float32 parameters, cast to the policy's operand dtype; or halves; or
-        either with a low-rank update.
+      kernel: float32 parameters, cast to the policy's operand dtype; or what stands for
+        them; or either with a low-rank update.
 
     Returns:
       An array of the policy's activation dtype.
@@ -71,7 +71,7 @@ def einsum(
         y = einsum(spec, x, kernel.kernel, policy)
         low = _product(x, kernel.a, contracted, policy)
         return y + _product(low, kernel.b, 1, policy) * kernel.scale
-    if isinstance(kernel, Half):  # it has no gradient
+    if isinstance(kernel, Weight):  # it has no gradient
         return _forward(x, kernel, contracted, policy)[0]
     return _product(x, kernel, contracted, policy)
 
@@ -96,7 +96,7 @@ def _product(x, kernel, contracted, policy):
 def _forward(x, kernel, contracted, policy):
     kept = x.shape[: x.ndim - contracted]
     made = kernel.shape[contracted:]
-    if not isinstance(kernel, Half):
+    if not isinstance(kernel, Weight):
         x = x.astype(policy.operands)
     y_MN = matmul(_rows(x, len(kept)), _rows(kernel, contracted), policy)
     y = row_major(y_MN, policy)
@@ -118,7 +118,7 @@ def _backward(contracted, policy, saved, dy):
 _product.defvjp(_forward, _backward)
 
 
-def _rows(x: jax.Array | Half, leading: int) -> jax.Array | Half:
+def _rows(x: jax.Array | Weight, leading: int) -> jax.Array | Weight:
     """Collapses to a matrix: `leading` axes to rows, the others to columns."""
     rows = 1
     for size in x.shape[:leading]:

@@ -25,6 +25,7 @@ from llm.inference import load
 from llm.interop import gguf_llama, gguf_tokenizer, hf, hf_tokenizer, peft, safetensors
 from llm.nn import stack
 from llm.nn.weights import Lora
+from llm.precision import dense
 
 # Number formats of each target; the first is the default.
 DTYPES = {"hf": ("float32", "bfloat16", "float16"), "gguf": ("f16", "q8_0", "q4_0"),
@@ -104,7 +105,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
     spec = loaded.config.model.to_dict()
     knobs = {k: tuple(x) if isinstance(x, list) else x for k, x in spec.items()}
     name, vocab_size = knobs.pop("name"), loaded.tokenizer.vocab_size
-    params = _stacked(loaded.params)
+    params = _stacked(dense(loaded.params))
     if "classifier" in params:
         raise InputError(
             got=f"{v.source}, which has a classifier, for {v.to}",

@@ -1,0 +1,37 @@
+"""Weights in four bits, in groups of inputs that share a scale.
+
+A group is small, so that one large weight spoils few others; the range of each is cut
+off where that makes the squared error smallest. The table of tokens, which is the
+output, too, where it is tied, suffers most and stays at eight bits.
+"""
+
+import jax
+
+from llm import quantized, tree
+from llm.compression import OUTPUT, Compression, inputs_of, is_table
+
+TINY = {"group": 8}
+
+
+def make(*, group: int = 32) -> Compression:
+    """Four bits.
+
+    Args:
+      group: inputs that share a scale; 0 is all of a kernel.
+    """
+
+    def apply(params, axes):
+        def smaller(name, x):
+            layers, inputs = inputs_of(name, axes[name])
+            output = axes[name] == OUTPUT
+            kind = {"bits": "int8"} if output else {"bits": "int4", "group": group}
+            if inputs:
+                one = lambda k: quantized.quantize_kernel(k, inputs, **kind)  # noqa: E731
+                return jax.vmap(one)(x) if layers else one(x)
+            if is_table(name, axes[name]):
+                return quantized.quantize_table(x, bits="int8")
+            return x
+
+        return tree.map_named(smaller, params)
+
+    return Compression(apply)

@@ -1,0 +1,142 @@
+"""Makes a smaller model of a run: a run directory like any other, and what it cost.
+
+compress.json holds the size in bits and, before and after, the perplexity on a text and
+the speed of generating. The result is used wherever a run directory is, but not to
+train from.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, compression, importing, registry, run_directory, tree, units
+from llm.adapter import named_boxes
+from llm.checkpoint import Checkpoints, State
+from llm.data import tokenizer as tokenizers
+from llm.errors import InputError
+from llm.inference import load, sampling
+from llm.inference.generate import generate
+from llm.inference.score import rolling_scorer
+
+_NEW = 64  # tokens that are generated to time it
+_PROMPTS = ("The", "def main(", "In the")
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Compresses `c.compress.model_dir` into `workdir`."""
+    check(c)
+    k = c.compress
+    device, host = jax.devices()[0], jax.devices("cpu")[0]
+    texts = _texts(k.text)
+    done = epath.Path(workdir) / "compress.json"
+    if done.exists():
+        raise InputError(
+            got=f"{workdir}, which holds a compressed model", want="a new --workdir"
+        )
+    loaded = load.load(importing.run_of(k.model_dir, workdir, host), device)
+    compression.check_plain(loaded.params)
+    axes = {n: box.names for n, box in named_boxes(load.boxes(loaded)).items()}
+    method = k.method.to_dict()
+    smaller = jax.jit(lambda p: compression.build(method).apply(p, axes))
+    made = loaded._replace(params=smaller(loaded.params))
+    result: dict[str, Any] = {
+        "model_dir": k.model_dir,
+        "method": method,
+        "before": _figures(loaded, texts, c),
+        "after": _figures(made, texts, c),
+        "zeros": _zeros(made.params, axes),
+    }
+    config = loaded.config.to_dict()
+    config |= {"workload": "compress", "compressed": method, "init_from": ""}
+    config["adapter"] = registry.spec("adapters", "full")
+    _write(workdir, made, config, host, result, k.model_dir)
+    for what in ("before", "after"):
+        print(f"{what}: {_line(result[what])}", flush=True)
+    ratio = result["before"]["bits"] / result["after"]["bits"]
+    print(f"{ratio:.2f} times smaller, {result['zeros']:.0%} of its kernels zero")
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for what cannot be compressed, before anything is read."""
+    if not c.compress.model_dir:
+        raise InputError(
+            got="nothing to compress",
+            want="a run directory, a Hugging Face folder or a GGUF file",
+            do="name it: --config=configs/compress.py:model=MODEL",
+        )
+    compression.build(c.compress.method.to_dict())
+
+
+def _texts(path: str) -> list[str]:
+    """Some text to score; of none, what this program says of itself."""
+    where = path or os.fspath(epath.Path(__file__).parent)
+    knobs = {"path": where} if path else {"path": where, "pattern": "*.py"}
+    source = registry.build("sources", {"name": "text", **knobs})
+    texts = [document.text for document in source(lambda reason, name: None)]
+    if not texts:
+        raise InputError(got=f"no text in {path}", want="a text that is not empty")
+    return texts
+
+
+def _figures(loaded: load.Loaded, texts: list[str], c: ConfigDict) -> dict[str, Any]:
+    score = rolling_scorer(
+        loaded.model, loaded.params, loaded.tokenizer,
+        length=loaded.config.train.seq_len, overlap=0.0, batch_size=8,
+        policy=loaded.model.policy,
+    )  # fmt: skip
+    scored = score(texts)
+    tokens = sum(one.tokens for one in scored)
+    nats = sum(one.nats for one in scored)
+    knobs = sampling.Sampling(temperature=1.0)
+    decoding = (*load.for_decoding(loaded), loaded.tokenizer)
+    seconds, made = 0.0, []
+    for _ in range(2):  # the first compiles
+        start = time.perf_counter()
+        made = generate(
+            *decoding, _PROMPTS[:1], knobs=knobs, max_tokens=_NEW, seed=c.seed
+        )
+        seconds = time.perf_counter() - start
+    count = len(loaded.tokenizer.encode(made[0].text)) + (made[0].stop_reason == "end")
+    return {
+        "bits": compression.bits(loaded.params),
+        "perplexity": float(jnp.exp(nats / tokens)),
+        "text_tokens": tokens,
+        "tokens_per_s": count / seconds,
+    }
+
+
+def _zeros(params: Any, axes: compression.Axes) -> float:
+    """The share of the weights of hidden layers' kernels that are zero."""
+    zeros = weights = 0
+    for name, leaf in tree.named_leaves(params).items():
+        name = name.removesuffix("/values")
+        if name not in axes or axes[name] == compression.OUTPUT:
+            continue
+        if compression.inputs_of(name, axes[name])[1]:
+            zeros, weights = zeros + int((leaf == 0).sum()), weights + leaf.size
+    return zeros / max(weights, 1)
+
+
+def _write(workdir, made, config, host, result, source) -> None:
+    root = epath.Path(workdir)
+    origin = epath.Path(importing.run_of(source, workdir, host))
+    tokenizers.copy(origin / "tokenizer", root / "tokenizer")
+    checkpoints = Checkpoints(workdir, made.params)
+    state = State(jnp.int32(made.step), made.params, None, None)
+    checkpoints.save(state, {}, None, donated=False)
+    checkpoints.close()
+    run_directory.claim(workdir, config, device=host.device_kind, devices=1)
+    atomic.write_text(root / "compress.json", json.dumps(result, indent=1) + "\n")
+
+
+def _line(figures: dict[str, Any]) -> str:
+    return (
+        f"{units.size(figures['bits'] / 8)}, perplexity {figures['perplexity']:.3f}, "
+        f"{figures['tokens_per_s']:.1f} tokens/s"
+    )
