@@ -17,7 +17,7 @@ LAYERS = (
     "workloads",
     "beginning",
     "train plan report interpret importing",
-    "interpret_page",
+    "interpret_page lifecycle_page",
     "report_corpus",
     "objectives evals",
     "inference interop adapters",
