@@ -7,9 +7,9 @@ training, evaluation, samples: configs/quickstart.py), `instruct` (it learns to 
 configs/sft.py), `prefer` (and to prefer: configs/dpo.py), `compress` (to eight bits),
 `score` (evaluation of what became of it) and `serve` (a server of it, asked through
 HTTP). lifecycle.html shows all of it. The same command goes on where it was stopped. A
-field of a step is `--config.runs.instruct.train.epochs=2`; `--config.order="('pretrain',
-'instruct')"` takes fewer steps; `:debug` is the smallest form. Needs the extras `hf`
-and `serve`.
+field of a step is `--config.runs.instruct.train.epochs=2`, and
+`--config.order="('pretrain','instruct')"` takes fewer steps; `:debug` is the smallest
+form. Needs the extras `hf` and `serve`.
 """
 
 from ml_collections import ConfigDict

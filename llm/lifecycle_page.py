@@ -55,9 +55,7 @@ def write(path: pathlib.Path, steps: Sequence[Step]) -> str:
         f"<h1>A life cycle</h1><p>{len(done)} of {len(steps)} steps in "
         f"{page.escape(units.duration(whole))}</p>"
     )
-    rows = [
-        (step.name, step.workload, units.duration(step.seconds)) for step in done
-    ]
+    rows = [(step.name, step.workload, units.duration(step.seconds)) for step in done]
     sections = [("Steps", page.panel(page.table(("step", "workload", "time"), rows)))]
     sections += [(step.name.capitalize(), _section(path, step)) for step in done]
     return page.page("A life cycle", header, sections)

@@ -45,9 +45,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         print(f"{title}: {units.duration(seconds[name])}", flush=True)
         text = json.dumps({"seconds": seconds}, indent=1) + "\n"
         atomic.write_text(epath.Path(record), text)
-        steps = [
-            Step(n, c.runs[n].workload, root / n, seconds.get(n)) for n in c.order
-        ]
+        steps = [Step(n, c.runs[n].workload, root / n, seconds.get(n)) for n in c.order]
         page = root / "lifecycle.html"
         atomic.write_text(epath.Path(page), lifecycle_page.write(page, steps))
     print(f"page: {root / 'lifecycle.html'}")
