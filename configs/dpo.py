@@ -36,6 +36,7 @@ def get_config(arg=None):
     if arg.debug:
         c = config.debug(c)
         c.data.source.max_documents = 0 if arg.data else 60
-        c.data.stage.functions.longest = 200
+        if not arg.data:
+            c.data.stage.functions.longest = 200
         c.train.update(seq_len=512)
     return c

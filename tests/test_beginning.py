@@ -1,0 +1,130 @@
+"""Training that begins with a model that there is."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from test_convert import CONFIGS, foreign_folder
+
+from llm import config, tree
+from llm.checkpoint import Checkpoints
+from llm.errors import InputError
+from llm.inference import load
+from llm.workloads import pipeline
+
+CPU = jax.devices("cpu")[0]
+
+
+def run(workdir, name, **fields):
+    arg = ",".join(["debug", *(f"{k}={v}" for k, v in fields.items())])
+    c = config.load(str(CONFIGS / "x"), name, arg)
+    c.generate.update(max_tokens=4)
+    pipeline.run(c.lock(), str(workdir))
+    return load.joined(str(workdir), CPU, which="last")
+
+
+RECORDS = [
+    {"instruction": f"Say {n}.", "output": f"{n}! and some more words"}
+    for n in range(60)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("jinja2")
+    made = tmp_path_factory.mktemp("begin")
+    foreign_folder(made / "hf", eos_token_id=2)
+    (made / "data.json").write_text(json.dumps(RECORDS))
+    return made
+
+
+@pytest.fixture(scope="module")
+def tuned(folder):
+    fields = {"model": folder / "hf", "data": folder / "data.json"}
+    return run(folder / "full", "sft", **fields)
+
+
+def test_weights_tokenizer_and_template_are_those_of_the_model(folder, tuned):
+    begun = load.load(str(folder / "full" / "model"), CPU)
+    assert tuned.config.model == begun.config.model
+    assert tuned.tokenizer.fingerprint == begun.tokenizer.fingerprint
+    assert tuned.tokenizer.chat_template == begun.tokenizer.chat_template
+    moved = tree.named_leaves(
+        jax.tree.map(lambda a, b: np.abs(a - b).max(), tuned.params, begun.params)
+    )
+    # Three steps of AdamW: each weight moved a little, from where it was.
+    assert 0 < max(map(float, moved.values())) < 1e-3
+
+
+def test_a_second_run_does_nothing_again(folder, tuned, capsys):
+    run(folder / "full", "sft", model=folder / "hf", data=folder / "data.json")
+    assert capsys.readouterr().out.count("done before") == 5
+
+
+def test_a_lora_run_needs_no_other(folder, tuned):
+    """Its base lies beside it; joined with zero updates, it is the base."""
+    fields = {"model": folder / "hf", "data": folder / "data.json", "adapter": "lora"}
+    shutil.rmtree(folder / "lora", ignore_errors=True)
+    joined = run(folder / "lora", "sft", **fields)
+    base = load.load(str(folder / "lora" / "model"), CPU)
+    shutil.rmtree(folder / "lora" / "model")
+    merged = load.load(str(folder / "lora"), CPU)
+    held = tree.named_leaves(merged.params)
+    own = tree.named_leaves(base.params)
+    changed = {n for n in own if (np.asarray(own[n]) != np.asarray(held[n])).any()}
+    adapted = {
+        name.removesuffix("/kernel/a") + "/kernel"
+        for name in tree.named_leaves(joined.params)
+        if name.endswith("/a")
+    }
+    assert changed and changed <= adapted
+    leaves = {n for n in tree.named_leaves(joined.params) if n.endswith(("/a", "/b"))}
+    saved = Checkpoints(str(folder / "lora"), ())
+    assert leaves and saved._manager.all_steps()
+
+
+def test_a_reference_is_kept_where_all_is_trained(folder):
+    pairs = [
+        {"prompt": [{"role": "user", "content": f"Say {n}."}], "chosen": f"{n}!",
+         "rejected": "nothing"}
+        for n in range(60)
+    ]  # fmt: skip
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    fields = {"model": folder / "hf", "data": folder / "pairs.json"}
+    loaded = run(folder / "dpo", "dpo", **fields)
+    base = load.load(str(folder / "dpo" / "model"), CPU)
+    kept = load.reference(loaded, str(folder / "dpo"))
+    for name, leaf in tree.named_leaves(base.params).items():
+        np.testing.assert_array_equal(leaf, tree.named_leaves(kept)[name])
+    first = json.loads((folder / "dpo" / "metrics.jsonl").read_text().splitlines()[0])
+    # The model is its reference before the first step: no margin, log 2.
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert first["margin"] == pytest.approx(0, abs=1e-5)
+    report = json.loads((folder / "dpo" / "evaluate.json").read_text())
+    assert report["objective"]["loss"] == pytest.approx(np.log(2), abs=0.1)
+
+
+def test_a_classifier_begins_with_an_encoder(folder, capsys, tmp_path):
+    """What the model lacks begins at random, and is said."""
+    texts = [{"text": f"a text {n}", "label": "ab"[n % 2]} for n in range(60)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    fields = {"model": folder / "hf", "data": tmp_path / "texts.json", "ask": "last"}
+    loaded = run(tmp_path / "run", "classify", **fields)
+    assert "new, at random: classifier/" in capsys.readouterr().out
+    assert loaded.params["classifier"]["kernel"].shape[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "/nowhere"}, "/nowhere"),
+        ({"adapter": "none"}, "adapters 'none'"),
+        ({"data": "/nowhere"}, r"no \.json"),
+    ],
+)
+def test_refused(tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "x", "sft", **fields)
