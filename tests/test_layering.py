@@ -15,9 +15,11 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
+    "serve",
     "train plan report interpret importing",
     "interpret_page",
     "report_corpus",
+    "guards",
     "objectives evals",
     "inference interop",
     "network",
@@ -33,7 +35,7 @@ LAYERS = (
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.
-PLUG_INS = ("workloads", "objectives", "evals", "models", "sources", "stages")
+PLUG_INS = ("workloads", "objectives", "evals", "models", "sources", "stages", "guards")
 # They receive `apply` and `generate`, and do not import who makes them.
 FORBIDDEN = {"objectives": {"models", "inference"}, "evals": {"models", "inference"}}
 

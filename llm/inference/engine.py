@@ -141,6 +141,24 @@ class Engine:
             endless_B, allowed_BW,
         )  # fmt: skip
 
+    def resize(self, state: State, length: int) -> State:
+        """The state with so many slots in each row: what is decoded reads all of them.
+
+        The rows must fit.
+        """
+        return _compiled("resize", self.model.policy.platform)(self, state, length)
+
+    def _resize(self, state, length):
+        B = len(state.positions_B)
+        wanted = jax.eval_shape(lambda: self.model.init_cache(B, length))
+
+        def fit(x, like):
+            x = x[tuple(slice(size) for size in like.shape)]
+            more = zip(like.shape, x.shape, strict=True)
+            return jnp.pad(x, [(0, size - held) for size, held in more])
+
+        return state._replace(cache=jax.tree.map(fit, state.cache, wanted))
+
     def _empty(self, batch, *sizes):
         V = self.model.vocab_size
         return State(
@@ -252,10 +270,14 @@ def _told(logits_BV, token_B, told_B, active_B, K):
     B = len(token_B)
 
     def tell():
-        logprobs_BV = jax.nn.log_softmax(logits_BV)
-        own_B = jnp.take_along_axis(logprobs_BV, token_B[:, None], axis=1)[:, 0]
-        values_BK, ids_BK = jax.lax.top_k(logprobs_BV, K)
-        return own_B, ids_BK, values_BK
+        whole_B1 = jax.nn.logsumexp(logits_BV, axis=1, keepdims=True)
+        own_B1 = jnp.take_along_axis(logits_BV, token_B[:, None], axis=1)
+        values_BK, ids_BK = jax.lax.cond(
+            (active_B & (told_B > 0)).any(),
+            lambda: tuple(jax.lax.top_k(logits_BV, K)),
+            lambda: (jnp.zeros((B, K)), jnp.zeros((B, K), jnp.int32)),
+        )
+        return (own_B1 - whole_B1)[:, 0], ids_BK, values_BK - whole_B1
 
     def tell_nothing():
         return jnp.zeros(B), jnp.zeros((B, K), jnp.int32), jnp.zeros((B, K))
@@ -279,6 +301,8 @@ def _compiled(part: str, platform: str) -> Any:
         return jax.jit(Engine._empty, static_argnums=(0, 1, 2, 3))
     if part == "prefill":
         return jax.jit(Engine._prefill, static_argnums=0)
+    if part == "resize":
+        return jax.jit(Engine._resize, static_argnums=(0, 2))
     if part == "insert":
         return jax.jit(_insert, donate_argnums=0)
     return jax.jit(
