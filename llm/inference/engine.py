@@ -130,10 +130,12 @@ class Engine:
           steps: at most PIECE; no compilation depends on it.
           told_B: how many of the likeliest tokens to tell with each; NONE is nothing.
           endless_B: which rows go on after an end.
-          allowed_BW: a bit for each token that may be chosen, for one step; another
-            program, compiled when it is first asked for.
+          allowed_BW: a bit for each token that may be chosen, of every step; give it
+            with one step at a time.
         """
         B = len(left_B)
+        if allowed_BW is None:
+            allowed_BW = _all_allowed(B, -(-self.model.vocab_size // 32))
         told_B = np.full(B, NONE, np.int32) if told_B is None else told_B
         endless_B = np.zeros(B, bool) if endless_B is None else endless_B
         return _compiled("generate", self.model.policy.platform)(
@@ -141,23 +143,24 @@ class Engine:
             endless_B, allowed_BW,
         )  # fmt: skip
 
-    def resize(self, state: State, length: int) -> State:
-        """The state with so many slots in each row: what is decoded reads all of them.
+    def resize(self, state: State, batch: int, length: int) -> State:
+        """The first rows of a state, or more of them, with so many slots in each.
 
-        The rows must fit.
+        What is decoded works on all rows and reads all their slots.
         """
-        return _compiled("resize", self.model.policy.platform)(self, state, length)
+        return _compiled("resize", self.model.policy.platform)(
+            self, state, batch, length
+        )
 
-    def _resize(self, state, length):
-        B = len(state.positions_B)
-        wanted = jax.eval_shape(lambda: self.model.init_cache(B, length))
+    def _resize(self, state, batch, length):
+        wanted = jax.eval_shape(lambda: self._empty(batch, length))
 
         def fit(x, like):
             x = x[tuple(slice(size) for size in like.shape)]
             more = zip(like.shape, x.shape, strict=True)
             return jnp.pad(x, [(0, size - held) for size, held in more])
 
-        return state._replace(cache=jax.tree.map(fit, state.cache, wanted))
+        return jax.tree.map(fit, state, wanted)
 
     def _empty(self, batch, *sizes):
         V = self.model.vocab_size
@@ -220,19 +223,17 @@ class Engine:
         """The next token of every row."""
         logits_BV, _, positions_B, history_BV = state
 
+        free_B = (allowed_BW == -1).all(axis=1)
+
         def carefully():
             chosen_BV = sampling.penalise(logits_BV, history_BV, rows)
-            if allowed_BW is not None:
-                places_V = jnp.arange(chosen_BV.shape[1])
-                words_BV = allowed_BW[:, places_V // 32]
-                bits_BV = words_BV >> (places_V % 32)[None] & 1
-                chosen_BV = jnp.where(bits_BV == 1, chosen_BV, -jnp.inf)
+            chosen_BV = jax.lax.cond(
+                free_B.all(), lambda: chosen_BV, lambda: _only(chosen_BV, allowed_BW)
+            )
             step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, positions_B)
             return sampling.choose(chosen_BV, step_keys_B, rows)
 
-        if allowed_BW is not None:
-            return carefully()
-        greedy_B = sampling.is_greedy(rows) | ~active_B
+        greedy_B = (sampling.is_greedy(rows) & free_B) | ~active_B
         return jax.lax.cond(greedy_B.all(), lambda: sampling.best(logits_BV), carefully)
 
     def _fed(self, params, state, token_B, active_B):
@@ -263,6 +264,18 @@ def key_data(seed: int, numbers: Sequence[int]) -> jax.Array:
         jnp.asarray(numbers, jnp.uint32)
     )
     return jax.random.key_data(keys_B)
+
+
+@functools.cache
+def _all_allowed(B: int, W: int) -> np.ndarray:
+    return np.full((B, W), -1, np.int32)
+
+
+def _only(logits_BV, allowed_BW):
+    """Logits of the tokens whose bit is set; the others are -inf."""
+    places_V = jnp.arange(logits_BV.shape[1])
+    bits_BV = allowed_BW[:, places_V // 32] >> (places_V % 32)[None] & 1
+    return jnp.where(bits_BV == 1, logits_BV, -jnp.inf)
 
 
 def _told(logits_BV, token_B, told_B, active_B, K):
@@ -302,7 +315,7 @@ def _compiled(part: str, platform: str) -> Any:
     if part == "prefill":
         return jax.jit(Engine._prefill, static_argnums=0)
     if part == "resize":
-        return jax.jit(Engine._resize, static_argnums=(0, 2))
+        return jax.jit(Engine._resize, static_argnums=(0, 2, 3))
     if part == "insert":
         return jax.jit(_insert, donate_argnums=0)
     return jax.jit(

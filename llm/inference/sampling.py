@@ -2,10 +2,10 @@
 
 Knobs are arrays, a value a row, so that one compiled program serves rows that want
 different things; what a row gets depends on nothing but its own. Work that no row asks
-for is not done: greedy rows alone cost a maximum. Where a cut falls is looked for among
-the likeliest tokens first, as sorting a vocabulary takes a CPU many times as long.
+for is not done: greedy rows alone cost a maximum.
 
-`B batch, V vocab, K likeliest tokens, W biased tokens, C blocks of the vocabulary`
+`B batch, V vocab, K weights to draw from, W biased tokens, C blocks of
+the vocabulary`
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ import numpy as np
 from llm.errors import InputError
 
 BIASED = 300  # most tokens of a row that are biased
-_HEAD = 256  # tokens among which the cuts of top-k and top-p are looked for first
 _BLOCK = 128  # tokens that are drawn from at once
 
 
@@ -158,40 +157,41 @@ def restrict(logits_BV: jax.Array, knobs: Rows) -> jax.Array:
 
 def _least(logits_BV: jax.Array, knobs: Rows) -> jax.Array:
     """The least logit, B1, that top-k and top-p leave in a row; -inf where all stay."""
-    head_BK = jax.lax.top_k(logits_BV, min(_HEAD, logits_BV.shape[-1]))[0]
-    least_B1, found_B1 = _cut(head_BK, logits_BV, knobs)
-    # Each row by itself: the same cut, whoever else needs a longer look.
-    return jax.lax.cond(
-        found_B1.all(),
-        lambda: least_B1,
-        lambda: jnp.where(
-            found_B1,
-            least_B1,
-            _cut(jnp.sort(logits_BV, axis=-1, descending=True), logits_BV, knobs)[0],
-        ),
-    )
-
-
-def _cut(ordered_BK, logits_BV, knobs):
-    """The least logit that stays, and whether the K largest logits suffice to tell."""
-    K, V = ordered_BK.shape[1], logits_BV.shape[1]
     k_B1, p_B1 = knobs.top_k_B[:, None], knobs.top_p_B[:, None]
-    place_B1 = jnp.clip(k_B1 - 1, 0, K - 1)
-    least_B1 = jnp.take_along_axis(ordered_BK, place_B1, axis=1)
-    least_B1 = jnp.where(k_B1 > 0, least_B1, -jnp.inf)
-    top_B1 = ordered_BK[:, :1]
+    least_k_B1 = jax.lax.cond(
+        (k_B1 > 0).any(),
+        lambda: _reaching(logits_BV, jnp.ones_like(logits_BV), k_B1),
+        lambda: jnp.full(k_B1.shape, -jnp.inf),
+    )
+    least_k_B1 = jnp.where(k_B1 > 0, least_k_B1, -jnp.inf)
+    top_B1 = logits_BV.max(axis=1, keepdims=True)
+    weights_BV = jnp.where(logits_BV >= least_k_B1, jnp.exp(logits_BV - top_B1), 0.0)
+    whole_B1 = weights_BV.sum(axis=1, keepdims=True)
+    least_p_B1 = _reaching(logits_BV, weights_BV, p_B1 * whole_B1)
+    return jnp.maximum(least_k_B1, jnp.where(p_B1 < 1, least_p_B1, -jnp.inf))
 
-    def weights(x):
-        return jnp.where(x >= least_B1, jnp.exp(x - top_B1), 0.0)
 
-    share_BK = weights(ordered_BK) / weights(logits_BV).sum(axis=1, keepdims=True)
-    reached_BK = jnp.cumsum(share_BK, axis=1)
-    kept_BK = (reached_BK - share_BK < p_B1) & (share_BK > 0)
-    least_p_B1 = jnp.where(kept_BK, ordered_BK, jnp.inf).min(axis=1, keepdims=True)
-    # Where rounding leaves a little more than the whole, nothing is to be cut.
-    least_p_B1 = jnp.where(p_B1 < 1, least_p_B1, -jnp.inf)
-    found_B1 = ((p_B1 >= 1) | (reached_BK[:, -1:] >= p_B1)) & (k_B1 <= K)
-    return jnp.maximum(least_B1, least_p_B1), found_B1 | (K == V)
+def _reaching(logits_BV: jax.Array, weights_BV: jax.Array, wanted_B1) -> jax.Array:
+    """The highest value, B1, at or above which the weights reach what is wanted.
+
+    Bit by bit, from the highest: floats are ordered as their bits are. A CPU does the
+    32 passes in a tenth of the time that it takes to sort a vocabulary.
+    """
+
+    def value(bits_B1):
+        sign = jnp.uint32(1 << 31)
+        bits_B1 = jnp.where(bits_B1 >= sign, bits_B1 ^ sign, ~bits_B1)
+        return jax.lax.bitcast_convert_type(bits_B1, jnp.float32)
+
+    def one(n, bits_B1):
+        more_B1 = bits_B1 | (jnp.uint32(1 << 31) >> n.astype(jnp.uint32))
+        above_BV = jnp.where(logits_BV >= value(more_B1), weights_BV, 0.0)
+        reached_B1 = above_BV.sum(axis=1, keepdims=True)
+        return jnp.where(reached_B1 >= wanted_B1, more_B1, bits_B1)
+
+    none_B1 = jnp.zeros((len(logits_BV), 1), jnp.uint32)
+    found_B1 = value(jax.lax.fori_loop(0, 32, one, none_B1))
+    return jnp.where(jnp.isnan(found_B1), -jnp.inf, found_B1)  # no value does
 
 
 def choose(logits_BV: jax.Array, keys_B: jax.Array, knobs: Rows) -> jax.Array:

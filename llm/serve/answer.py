@@ -109,7 +109,7 @@ class Answer:
             figures = figures[:-1]
         if self.guarded.blocked:
             return self._said(text, [], "content_filter")
-        return self._said(text, figures, "stop" if stopped or ended else "")
+        return self._said(text, figures, "stop" if stopped else "")
 
     def finish(self, reason: str) -> None:
         """The end of it, with its reason."""

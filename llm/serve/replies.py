@@ -1,5 +1,6 @@
 """Answers in the shapes of OpenAI's API: whole ones, and chunks of a stream."""
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -85,6 +86,7 @@ class Completion:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._offsets: dict[int, int] = {}
+        self._bytes: dict[int, Any] = {}
 
     def choice(self, number: int, text: str, reason: str, figures: Any) -> dict:
         """A whole answer; `figures` is None where they are not wanted."""
@@ -109,11 +111,14 @@ class Completion:
         if figures is None:
             return None
         offsets, at = [], self._offsets.get(number, 0)
-        tokens = [piece_of(self._tokenizer, one.id)[0] for one in figures]
-        for token in tokens:
+        text = self._bytes.setdefault(
+            number, codecs.getincrementaldecoder("utf-8")("replace")
+        )
+        for one in figures:
             offsets.append(at)
-            at += len(token)
+            at += len(text.decode(self._tokenizer.decode_bytes([one.id])))
         self._offsets[number] = at
+        tokens = [piece_of(self._tokenizer, one.id)[0] for one in figures]
         return {
             "tokens": tokens,
             "token_logprobs": [
@@ -134,9 +139,14 @@ class Completion:
 
 
 def piece_of(tokenizer: Any, token: int) -> tuple[str, list[int] | None]:
-    """A token as a person reads it, and its bytes."""
-    if token >= tokenizer.vocab_size:
-        return f"[{token}]", None
-    (text,) = tokenizer.pieces([token])
+    """A token as a person reads it, and its bytes; half a character as OpenAI does."""
     pieces = getattr(tokenizer, "piece_bytes", None)
-    return text, list(pieces[token]) if pieces else None
+    if token >= tokenizer.vocab_size or not pieces:
+        known = token < tokenizer.vocab_size
+        return tokenizer.pieces([token])[0] if known else f"[{token}]", None
+    held = pieces[token]
+    try:
+        text = held.decode() or tokenizer.pieces([token])[0]
+    except UnicodeDecodeError:
+        text = "bytes:" + "".join(f"\\x{byte:02x}" for byte in held)
+    return text, list(held)

@@ -254,10 +254,10 @@ class Scheduler:
         for slot, piece in pieces.items():
             job = self._running[slot]
             self._given[job.client] += len(piece.tokens)
-            last = self._slots.done(slot)
-            reason = job.take(piece, last)
-            if reason or last:
-                self._end(slot, reason or "length")
+            over = self._slots.done(slot)
+            reason = job.take(piece, bool(over)) or over
+            if reason:
+                self._end(slot, reason)
 
     def _end(self, slot: int, reason: str) -> None:
         self._free(slot).finish(reason)
