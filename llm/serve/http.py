@@ -152,6 +152,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
     @app.post("/detokenize")
     async def detokenize(body: protocol.DetokenizeRequest):
         check(body.model)
+        service.check_ids(body.tokens, "token id")
         return {"prompt": service.tokenizer.decode(body.tokens)}
 
     @app.post("/v1/embeddings")

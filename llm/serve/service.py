@@ -72,13 +72,17 @@ class Service:
         return self._fitting(prompt_ids(self.tokenizer, messages))
 
     def given_ids(self, ids: Sequence[int]) -> list[int]:
-        """Ids of a client, checked; nothing is put before them."""
-        most = max(ids)
-        if most >= self.tokenizer.vocab_size:
-            raise InputError(
-                got=f"token id {most}", want=f"at most {self.tokenizer.vocab_size - 1}"
-            )
+        """Ids of a client as a prompt, checked; nothing is put before them."""
+        self.check_ids(ids, "token id")
         return self._fitting(list(ids))
+
+    def check_ids(self, ids: Sequence[int], what: str) -> None:
+        """Raises InputError for an id that the tokenizer lacks."""
+        if ids and max(ids) >= self.tokenizer.vocab_size:
+            raise InputError(
+                got=f"{what} {max(ids)}",
+                want=f"at most {self.tokenizer.vocab_size - 1}",
+            )
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if len(ids) > self.context:
@@ -124,12 +128,7 @@ class Asked:
             )
         seed = secrets.randbits(32) if request.seed is None else request.seed
         knobs, grammar = request.sampling(), request.grammar()
-        biased = [token for token, _ in knobs.bias]
-        if biased and max(biased) >= service.tokenizer.vocab_size:
-            raise InputError(
-                got=f"logit_bias of token {max(biased)}",
-                want=f"ids up to {service.tokenizer.vocab_size - 1}",
-            )
+        service.check_ids([token for token, _ in knobs.bias], "logit_bias of token")
         self.answers: list[Answer] = []
         self._jobs: list[Job] = []
         for number in range(self.n * len(prompts)):
