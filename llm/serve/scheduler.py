@@ -211,8 +211,8 @@ class Scheduler:
             job.finish(reason)
 
     def _admit(self) -> None:
-        """Reads prompts for free slots; not too many while others wait for tokens."""
-        budget, busy = _PROMPT_TOKENS, bool(self._running)
+        """Reads prompts for free slots, but not too many before the next tokens."""
+        budget = _PROMPT_TOKENS
         for slot in self._slots.free():
             with self._changed:
                 job = self._next()
@@ -228,7 +228,7 @@ class Scheduler:
             else:
                 self._end(slot, "length")
             budget -= len(job.task.ids)
-            if busy and budget <= 0:
+            if budget <= 0:
                 return
 
     def _next(self) -> Job | None:
