@@ -51,6 +51,9 @@ setup(
         # accelerate: transformers asks for it when it reads GGUF.
         "oracle": [
             "accelerate>=1.10",
+            "httpx>=0.28",
+            "openai>=2",
+            "schemathesis>=4",
             "tensorboard>=2.18",
             "torch==2.13.0",
             "transformers>=5",

@@ -106,3 +106,54 @@ def test_a_list_from_a_file(tmp_path):
 def test_bad_configs(wanted, knobs, said):
     with pytest.raises(InputError, match=said):
         guard.build(wanted, knobs)
+
+
+def test_a_classifier_of_ones_own(tmp_path):
+    """Its shares are those of the trained head at the last token, by hand."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from ml_collections import ConfigDict
+    from test_convert import CODE
+
+    from llm import config, network, registry, run_directory
+    from llm.checkpoint import Checkpoints, State
+    from llm.data import tokenizer
+    from llm.guards import classifier
+    from llm.nn.contract import plain_inputs
+
+    c = config.debug(config.base())
+    c.train.dtype = "float32"
+    labels = {"classes": ("code", "prose")}
+    c.objective = ConfigDict(registry.spec("objectives", "classify", **labels))
+    words_of = tokenizer.train([CODE], tmp_path / "tokenizer", vocab_size=330)
+    from llm.precision import FLOAT32
+
+    of, _, init = network.build(
+        c.model, c.objective, FLOAT32, words_of.vocab_size, words_of
+    )
+    params = nn.meta.unbox(jax.jit(init)(jax.random.key(3)))
+    checkpoints = Checkpoints(str(tmp_path))
+    checkpoints.save(State(jnp.int32(1), params, None, None), {}, None)
+    checkpoints.close()
+    run_directory.claim(str(tmp_path), c.to_dict(), device="cpu", devices=1)
+
+    apply = jax.jit(of.apply)
+    texts = ["def f(x):\n    return x", "a", "import os", "words and words again"]
+    shares = []
+    for text in texts:
+        ids = np.array([[*words_of.start(), *words_of.encode(text)]], np.int32)
+        own = {name: x for name, x in params.items() if name != "classifier"}
+        hidden = apply({"params": own}, plain_inputs(ids)).hidden_BTD[0, -1]
+        logits = hidden @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+        shares.append(float(jax.nn.softmax(logits)[1]))
+    between = (sorted(shares)[1] + sorted(shares)[2]) / 2
+    device = jax.devices()[0]
+    knobs = {"model_dir": str(tmp_path), "label": "prose", "device": device}
+    find, reach, every = classifier.make(threshold=between, **knobs)
+    for text, share in zip(texts, shares, strict=True):
+        assert find(text) == ([(0, len(text))] if share >= between else [])
+    assert (reach, every) == (0, 200) and find("  ") == []
+    with pytest.raises(InputError, match="one of code, prose"):
+        classifier.make(**knobs | {"label": "poetry"})

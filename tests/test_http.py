@@ -473,3 +473,30 @@ def test_first_tokens_come_before_the_last(up):
             if line.startswith("data: {"):
                 times.append(time.monotonic())
     assert len(times) >= 3
+
+
+def test_a_model_that_only_reads(model):
+    """An encoder has embeddings and tokens, and says what it has not."""
+    from llm.serve.guard import Guard as Checks
+    from llm.serve.http import make_app
+    from llm.serve.metrics import Metrics
+    from llm.serve.service import Service
+
+    service = Service(
+        name="reader", tokenizer=TOKENIZER, context=64, guard=Checks(),
+        metrics=Metrics("llm", "reader"), ready=True,
+        embed=lambda texts: (np.ones((len(texts), 3), np.float32), len(texts)),
+    )  # fmt: skip
+    app = make_app(service, keys=(), most_bytes=1000, local=True)
+    from starlette.testclient import TestClient
+
+    with TestClient(app, base_url="http://localhost") as client:
+        got = client.post("/v1/completions", json={"prompt": "x"})
+        assert got.status_code == 400 and "only reads" in got.json()["error"]["message"]
+        made = client.post("/v1/embeddings", json={"input": ["a", "b"]}).json()
+        assert [len(one["embedding"]) for one in made["data"]] == [3, 3]
+        assert client.get("/ready").status_code == 200
+        assert "num_requests_running" in client.get("/metrics").text
+        page = client.get("/")
+        assert 'data-generates="false"' in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]

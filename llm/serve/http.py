@@ -37,22 +37,12 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     Args:
       keys, most_bytes, local: see `border.Border`.
-
-    Raises:
-      InputError: the extra `serve` is not installed.
     """
-    try:
-        from fastapi import FastAPI, HTTPException, Request
-        from fastapi.exceptions import RequestValidationError
-        from fastapi.responses import JSONResponse, Response
-        from starlette.concurrency import run_in_threadpool
-        from starlette.exceptions import HTTPException as Missing
-    except ModuleNotFoundError as error:
-        raise InputError(
-            got=f"no package {error.name}",
-            want="it, to serve",
-            do="pip install 'llm-lifecycle[serve]'",
-        ) from error
+    from fastapi import FastAPI, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse, Response, StreamingResponse
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException as Missing
 
     app = FastAPI(title="llm", docs_url=None, redoc_url=None)
     app.add_middleware(
@@ -202,8 +192,6 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             "model": service.name,
         }
         if body.stream:
-            from fastapi.responses import StreamingResponse
-
             stream = _stream(asked, body, form, head, request)
             kind, headers = "text/event-stream", {"cache-control": "no-store"}
             return StreamingResponse(stream, media_type=kind, headers=headers)

@@ -5,8 +5,6 @@ With `serve.metrics_prefix=vllm`, boards that were made for vLLM show this serve
 
 from typing import Any
 
-from llm.errors import InputError
-
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,14 +18,8 @@ class Metrics:
     """
 
     def __init__(self, prefix: str, model: str, scheduler: Any = None):
-        try:
-            import prometheus_client as prometheus
-        except ModuleNotFoundError as error:
-            raise InputError(
-                got="no package prometheus-client",
-                want="it, to serve",
-                do="pip install 'llm-lifecycle[serve]'",
-            ) from error
+        import prometheus_client as prometheus
+
         self._write = prometheus.generate_latest
         self.registry = prometheus.CollectorRegistry()
         self._model = model

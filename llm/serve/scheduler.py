@@ -16,6 +16,7 @@ cancelled, when its time is over, when the engine fails, and when the server clo
 
 import collections
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -187,7 +188,8 @@ class Scheduler:
             self._slots.reset()
             for job in jobs:
                 job.finish("failed")
-            print(f"llm: {len(jobs)} requests failed: {str(error).splitlines()[0]}")
+            told = str(error).splitlines()[0]
+            print(f"llm: {len(jobs)} requests failed: {told}", file=sys.stderr)
 
     def _drop(self) -> None:
         now = self._clock()

@@ -156,13 +156,14 @@ class Asked:
             )  # fmt: skip
             self.answers.append(answer)
             self._jobs.append(job)
-        for ids, _ in prompts:
-            service.metrics.prompt_tokens.inc(len(ids))
-            service.metrics.prompt_lengths.observe(len(ids))
 
     def submit(self) -> None:
         """Queues it; Refused where there is no room."""
         self._service.scheduler.submit(*self._jobs)
+        metrics = self._service.metrics
+        for ids, _ in self.prompts:
+            metrics.prompt_tokens.inc(len(ids))
+            metrics.prompt_lengths.observe(len(ids))
 
     def leave(self) -> None:
         """Nobody reads on: what is still being made is given up."""

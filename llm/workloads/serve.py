@@ -1,6 +1,7 @@
 """Serves a model over HTTP until it is asked to stop: configs/serve.py."""
 
 import asyncio
+import importlib.util
 import os
 import pathlib
 import socket
@@ -40,17 +41,24 @@ def run(c: ConfigDict, workdir: str) -> None:
     guards = guard.build(s.guard, knobs, host)
     # First, so that a wrong path leaves nothing behind.
     loaded = load.load(importing.run_of(s.model_dir or workdir, workdir, host), device)
-    run_directory.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
     service, slots = make_service(c, workdir, loaded, guards)
     with bound(s.host, s.port) as listening:
+        run_directory.claim(
+            workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+        )
         serve(service, slots, listening, keys, c)
 
 
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be served, before anything is read."""
     s = c.serve
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                got=f"no package {package}",
+                want="it, to serve",
+                do="pip install 'llm-lifecycle[serve]'",
+            )
     least = {
         "slots": 1, "context": 0, "most_waiting": 0, "most_waiting_client": 0,
         "most_bytes": 1, "shutdown_seconds": 0, "request_seconds": 1,
@@ -136,11 +144,11 @@ def serve(
 ) -> None:
     """Answers requests until a signal; then those that are in, for a while."""
     s = c.serve
+    import uvicorn
+
     app = make_app(
         service, keys=keys, most_bytes=s.most_bytes, local=s.host in _LOOPBACK
     )
-    import uvicorn
-
     scheduler = service.scheduler
     host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -169,11 +177,18 @@ def serve(
     )  # fmt: skip
     server = Server(config)
 
+    def say(text):
+        if scheduler.draining:
+            raise _Closed
+        print(f"llm: {text}", flush=True)
+
     def decode():
         try:
-            slots.warm_up(lambda text: print(f"llm: {text}", flush=True))
+            slots.warm_up(say)
             _say_ready(service, address)
             scheduler.run()
+        except _Closed:
+            pass
         finally:  # an engine that fails ends the server, too
             server.should_exit = True
 
@@ -191,6 +206,10 @@ def serve(
         if scheduler.failed:
             print(f"llm: {scheduler.failed}", file=sys.stderr)
             sys.exit(1)
+
+
+class _Closed(Exception):
+    """Nobody waits for what is compiled."""
 
 
 def _say_ready(service: Service, address: str) -> None:
