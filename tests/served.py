@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import threading
 
+import pytest
 import tiny
 
 from llm.inference.constrain import Grammars
@@ -12,11 +13,9 @@ from llm.inference.embed import embedder
 from llm.inference.generate import generate
 from llm.serve.feedback import Feedback
 from llm.serve.guard import Guard
-from llm.serve.http import make_app
 from llm.serve.metrics import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
-from llm.serve.service import Service
 from llm.serve.slots import Slots
 from llm.workloads.serve import bound
 
@@ -80,6 +79,10 @@ def make_service(
     of, params, *, folder="", count=4, context=128, guard=None, log=False, **more
 ):
     """A service that is ready, and its slots; of the thread that asks for it."""
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        pytest.importorskip(package)
+    from llm.serve.service import Service
+
     slots = Slots(of, params, TOKENIZER, count=count, context=context)
     scheduler = Scheduler(slots, **more)
     embed = embedder(of, params, TOKENIZER, max_tokens=context, batch_size=4)
@@ -103,6 +106,8 @@ def make_service(
 def running(service, *, keys=(), most_bytes=100_000):
     """The address of a server that runs meanwhile."""
     import uvicorn
+
+    from llm.serve.http import make_app
 
     app = make_app(service, keys=keys, most_bytes=most_bytes, local=True)
     listening = bound("127.0.0.1", 0)

@@ -51,7 +51,11 @@ def text_of(tokens):
     return TOKENIZER.decode([int(i) for i in tokens if i not in (NONE, EOS)])
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt", "gemma", "moe", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "moe", "lstm"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("gpt", "gemma", "gru")],
+)
 def test_rows_that_come_later_are_as_if_alone(name):
     """A second text is put in while the first goes on; each is as `generate` has it."""
     of, params = made_of(name)

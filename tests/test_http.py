@@ -18,8 +18,6 @@ from llm.serve.guard import Check, Guard
 
 openai = pytest.importorskip("openai")
 httpx = pytest.importorskip("httpx")
-for package in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(package)
 
 GREEDY = Sampling(temperature=0.0)
 

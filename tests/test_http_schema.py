@@ -7,8 +7,6 @@ import pytest
 import served
 
 pytest.importorskip("schemathesis")
-for package in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(package)
 
 
 @pytest.mark.slow

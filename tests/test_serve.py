@@ -19,6 +19,8 @@ from llm.serve.border import read_keys
 from llm.serve.request_log import fallback_share, scrub
 from llm.workloads import serve
 
+for package in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(package)
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -101,8 +103,6 @@ def trained(tmp_path_factory):
 
 
 def start(trained, workdir, *more):
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
-        pytest.importorskip(package)
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "llm.main", "--config=configs/serve.py:debug",
          f"--workdir={workdir}", f"--config.serve.model_dir={trained}", *more],

@@ -11,8 +11,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
 ]
-for package in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(package)
 
 ANSWERS = "document.querySelectorAll('.turn.assistant .said')"
 IDLE = "!document.getElementById('send').hidden"

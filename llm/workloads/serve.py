@@ -21,11 +21,9 @@ from llm.inference.embed import embedder
 from llm.serve import guard
 from llm.serve.border import read_keys
 from llm.serve.feedback import Feedback
-from llm.serve.http import make_app
 from llm.serve.metrics import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
-from llm.serve.service import Service
 from llm.serve.slots import Slots
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -52,7 +50,7 @@ def run(c: ConfigDict, workdir: str) -> None:
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be served, before anything is read."""
     s = c.serve
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
+    for package in ("fastapi", "pydantic", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 got=f"no package {package}",
@@ -83,8 +81,10 @@ def check(c: ConfigDict) -> None:
 
 def make_service(
     c: ConfigDict, workdir: str, loaded: load.Loaded, guards: guard.Guard
-) -> tuple[Service, Slots | None]:
+) -> tuple[Any, Slots | None]:
     """What is served, and its slots; these are None for a model that only reads."""
+    from llm.serve.service import Service
+
     s = c.serve
     model, params = load.for_decoding(loaded)
     given = loaded.config.convert.get("context", 0) or loaded.config.train.seq_len
@@ -136,7 +136,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    service: Service,
+    service: Any,
     slots: Slots | None,
     listening: socket.socket,
     keys: Sequence[str],
@@ -145,6 +145,8 @@ def serve(
     """Answers requests until a signal; then those that are in, for a while."""
     s = c.serve
     import uvicorn
+
+    from llm.serve.http import make_app
 
     app = make_app(
         service, keys=keys, most_bytes=s.most_bytes, local=s.host in _LOOPBACK
@@ -162,9 +164,9 @@ def serve(
                 if scheduler is not None:
                     scheduler.close()
                 return
-            print(f"llm: closing; {s.shutdown_seconds} s for what is being answered")
             scheduler.drain()
             threading.Thread(target=self._drain, daemon=True).start()
+            print(f"llm: closing; {s.shutdown_seconds} s for what is being answered")
 
         def _drain(self):
             scheduler.wait_idle(s.shutdown_seconds)
@@ -189,6 +191,9 @@ def serve(
             scheduler.run()
         except _Closed:
             pass
+        except BaseException as error:
+            scheduler.failed = f"{type(error).__name__}: {error}"
+            raise
         finally:  # an engine that fails ends the server, too
             server.should_exit = True
 
@@ -198,20 +203,21 @@ def serve(
     else:
         worker = threading.Thread(target=decode, name="decode")
         worker.start()
-    with asyncio.Runner() as runner:
-        runner.run(server.serve(sockets=[listening]))
-    if worker is not None:
-        scheduler.close()
-        worker.join()
-        if scheduler.failed:
-            print(f"llm: {scheduler.failed}", file=sys.stderr)
-            sys.exit(1)
+    try:
+        asyncio.run(server.serve(sockets=[listening]))
+    finally:
+        if worker is not None:
+            scheduler.close()
+            worker.join()
+    if scheduler is not None and scheduler.failed:
+        print(f"llm: {scheduler.failed}", file=sys.stderr)
+        sys.exit(1)
 
 
 class _Closed(Exception):
     """Nobody waits for what is compiled."""
 
 
-def _say_ready(service: Service, address: str) -> None:
+def _say_ready(service: Any, address: str) -> None:
     service.ready = True
     print(f"llm: {service.name} at {address} (Ctrl-C ends it)", flush=True)
