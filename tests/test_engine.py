@@ -8,12 +8,14 @@ from test_generate import ALLOWED, BOS, EOS, GREEDY, TOKENIZER, by_full_forwards
 from tiny import V
 
 from llm import registry
+from llm.errors import InputError
 from llm.inference.engine import LIKELIEST, NONE, Engine, key_data
 from llm.inference.generate import forbidden, generate
 from llm.inference.prompt_scores import prompt_scores
 from llm.inference.prompts import inputs_of
 from llm.inference.sampling import Sampling, rows
 from llm.nn.contract import plain_inputs
+from llm.serve.slots import Slots
 
 NEVER_ENDS = ((EOS, -100.0),)
 SAMPLED = Sampling(1.2, top_p=0.9, repetition_penalty=1.3, bias=NEVER_ENDS)
@@ -230,3 +232,9 @@ def test_scores_of_a_prompt(small):
         )
         best = np.argsort(-want[n - 1], kind="stable")[:5]
         assert (np.asarray(got.likeliest_BTK[0, n]) == best).all()
+
+
+def test_an_encoder_decoder_is_not_served():
+    of, params = made_of("t5")
+    with pytest.raises(InputError, match="encoder-decoders are for"):
+        Slots(of, params, TOKENIZER, count=1, context=32)

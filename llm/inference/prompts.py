@@ -55,10 +55,14 @@ def rows_of(
 
 
 def _whole(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    return with_start(tokenizer, tokenizer.encode(prompt))
+
+
+def with_start(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
     """The ids of a prompt; where texts have no start, an empty one follows an end."""
-    start, ids = tokenizer.start(), tokenizer.encode(prompt)
+    start = tokenizer.start()
     # A chat template may write the start itself.
-    ids = ids if ids[: len(start)] == start else [*start, *ids]
+    ids = [*ids] if [*ids[: len(start)]] == start else [*start, *ids]
     ids = ids or list(tokenizer.ends[:1])
     if not ids:
         raise InputError(

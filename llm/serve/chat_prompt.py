@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llm.errors import InputError
+from llm.inference.prompts import with_start
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
@@ -14,15 +15,3 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
             want="a prompt: /v1/completions",
         )
     return with_start(tokenizer, tokenizer.encode(tokenizer.chat(messages)))
-
-
-def with_start(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """The ids of a text after what a text begins with, if they lack it."""
-    start = tokenizer.start()
-    whole = [*ids] if [*ids[: len(start)]] == start else [*start, *ids]
-    whole = whole or list(tokenizer.ends[:1])
-    if not whole:
-        raise InputError(
-            got="an empty prompt", want="text: this model has no token to begin with"
-        )
-    return whole

@@ -7,29 +7,20 @@ slots are free again.
 
 import asyncio
 import base64
-import contextlib
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from llm.errors import InputError
-from llm.serve import border, page, protocol, replies
+from llm.serve import border, page, protocol, replies, streams
+from llm.serve import prompts as prompts_of
 from llm.serve.metrics import CONTENT_TYPE
 from llm.serve.scheduler import Refused
 from llm.serve.service import Asked, Service
-
-_ALIVE = 15.0  # seconds after which a silent stream says that it lives
-_FAILED = {
-    "failed": (500, "the answer could not be made"),
-    "timeout": (504, "the request took longer than this server allows"),
-    "closed": (503, "the server is closing"),
-    "cancelled": (499, "the client went away"),
-}
 
 
 def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: bool):
@@ -168,7 +159,9 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         given = body.prompt
         one = isinstance(given, str) or isinstance(given[0], int)
         read = [given] if one else given
-        prompts = await run_in_threadpool(lambda: [_read(service, p) for p in read])
+        prompts = await run_in_threadpool(
+            lambda: [prompts_of.read(service, p) for p in read]
+        )
         return await answer(body, request, prompts, replies.Completion)
 
     @app.post("/v1/chat/completions")
@@ -176,7 +169,9 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         check(body.model, generates=True)
         if body.top_logprobs and not body.logprobs:
             raise InputError(got="top_logprobs without logprobs", want="logprobs: true")
-        prompt = await run_in_threadpool(_conversation, service, body.messages)
+        prompt = await run_in_threadpool(
+            prompts_of.conversation, service, body.messages
+        )
         return await answer(body, request, [prompt], replies.Chat)
 
     async def answer(body, request, prompts, shape):
@@ -192,27 +187,27 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             "model": service.name,
         }
         if body.stream:
-            stream = _stream(asked, body, form, head, request)
+            stream = streams.stream(asked, body, form, head, request)
             kind, headers = "text/event-stream", {"cache-control": "no-store"}
             return StreamingResponse(stream, media_type=kind, headers=headers)
         return await whole(asked, body, form, head, request)
 
     async def whole(asked, body, form, head, request):
-        choices = [_Gathered() for _ in asked.answers]
+        choices = [streams.Gathered() for _ in asked.answers]
         reasons = []
-        async for event in _events(asked, request):
+        async for event in streams.events(asked, request):
             if event is not None:
                 choices[event.number].add(event)
                 reasons += [event.reason] if event.reason else []
         for reason in reasons:
-            if reason in _FAILED:
-                return refuse(*_FAILED[reason])
+            if reason in streams.FAILED:
+                return refuse(*streams.FAILED[reason])
         if len(reasons) < len(choices):
-            return refuse(*_FAILED["cancelled"])
+            return refuse(*streams.FAILED["cancelled"])
         echo = getattr(body, "echo", None)
         made = []
         for number, one in enumerate(choices):
-            text = _echoed(asked, number, echo) + one.text
+            text = streams.echoed(asked, number, echo) + one.text
             figures = one.figures if asked.told >= 0 else None
             made.append(form.choice(number, text, one.reason, figures))
         return {
@@ -240,121 +235,6 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             return {"written": True, "preference": met}
 
     return app
-
-
-class _Gathered:
-    """The events of one answer, joined."""
-
-    def __init__(self):
-        self.text, self.reason, self.figures = "", "", []
-
-    def add(self, event):
-        self.text += event.text
-        self.reason = event.reason or self.reason
-        self.figures += event.tokens
-
-
-async def _events(asked: Asked, request: Any) -> AsyncIterator[Any]:
-    """Events until all answers are over or the client is gone; None when all is still.
-
-    However this ends, what is left of the answers is given up.
-    """
-    gone = asyncio.ensure_future(_disconnected(request))
-    left = len(asked.answers)
-    following = None
-    try:
-        while left:
-            following = following or asyncio.ensure_future(asked.event())
-            await asyncio.wait(
-                {gone, following}, timeout=_ALIVE, return_when=asyncio.FIRST_COMPLETED
-            )
-            if following.done():
-                event, following = following.result(), None
-                left -= bool(event.reason)
-                yield event
-            elif gone.done():
-                return
-            else:
-                yield None
-    finally:
-        asked.leave()
-        for task in (gone, following):
-            if task is not None:
-                task.cancel()
-
-
-async def _disconnected(request: Any) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _stream(asked, body, form, head, request) -> AsyncIterator[bytes]:
-    """Server-sent events of all answers of a request."""
-    options = body.stream_options
-    counts = bool(options and options.include_usage)
-    head = {**head, "object": form.chunk}
-    echo = getattr(body, "echo", None)
-
-    def chunk(choice):
-        more = {"usage": None} if counts else {}
-        return replies.sse({**head, "choices": [choice], **more})
-
-    for number in range(len(asked.answers)):
-        if begun := form.begin(number):
-            yield chunk(begun)
-        if text := _echoed(asked, number, echo):
-            yield chunk(form.piece(number, text, None, None))
-    async with contextlib.aclosing(_events(asked, request)) as events:
-        async for event in events:
-            if event is None:
-                yield b": waiting\n\n"
-                continue
-            if event.reason in _FAILED:
-                status, message = _FAILED[event.reason]
-                yield replies.sse(border.error_of(status, message))
-                return
-            figures = event.tokens if asked.told >= 0 else None
-            yield chunk(
-                form.piece(event.number, event.text, event.reason or None, figures)
-            )
-    if counts:
-        used = replies.usage(*asked.tokens)
-        yield replies.sse({**head, "choices": [], "usage": used})
-    yield replies.sse("[DONE]")
-
-
-def _echoed(asked: Asked, number: int, echo: bool | None) -> str:
-    return asked.prompts[number // asked.n][1] if echo else ""
-
-
-def _read(service: Service, prompt: str | list[int]) -> tuple[list[int], str]:
-    """(ids, text) of a prompt after the guard."""
-    given = isinstance(prompt, str)
-    ids = service.ids_of(prompt) if given else service.given_ids(prompt)
-    text = prompt if given else service.tokenizer.decode(prompt)
-    checked = _guarded(service, text)
-    return (ids, text) if checked == text else (service.ids_of(checked), checked)
-
-
-def _conversation(service: Service, messages: Sequence[Any]) -> tuple[list[int], str]:
-    """(ids, text for the log) of messages after the guard."""
-    plain = [message.plain() for message in messages]
-    for message in plain:
-        message["content"] = _guarded(service, message["content"])
-    return service.chat_ids(plain), json.dumps(plain, ensure_ascii=False)
-
-
-def _guarded(service: Service, text: str) -> str:
-    """A prompt as the guard lets it pass; InputError where it does not."""
-    checked = service.guard.prompt(text)
-    for check, count in checked.findings.items():
-        service.metrics.found(check, "prompt", count)
-    if checked.blocked:
-        raise InputError(
-            got=f"a prompt that the check {checked.blocked!r} does not let pass",
-            want="another one",
-        )
-    return checked.text
 
 
 def _written(vector_D: np.ndarray, body: protocol.EmbeddingRequest) -> Any:

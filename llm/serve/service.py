@@ -14,8 +14,9 @@ from typing import Any
 from llm.errors import InputError
 from llm.inference.constrain import Grammars
 from llm.inference.engine import NONE
+from llm.inference.prompts import with_start
 from llm.serve.answer import Answer, Event
-from llm.serve.chat_prompt import prompt_ids, with_start
+from llm.serve.chat_prompt import prompt_ids
 from llm.serve.feedback import Feedback
 from llm.serve.guard import Guard
 from llm.serve.metrics import Metrics
