@@ -50,8 +50,8 @@ def measure(workdir, width):
     frame.write_text(FRAME.format(width=width, page=page))
     profile = f"--user-data-dir={workdir / 'profile'}"
     done = subprocess.run(
-        [chromium.PATH, *chromium.FLAGS, profile, "--dump-dom", "--window-size=1400,1000",
-         "--virtual-time-budget=5000", frame.as_uri()],
+        [chromium.PATH, *chromium.FLAGS, profile, "--dump-dom",
+         "--window-size=1400,1000", "--virtual-time-budget=5000", frame.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="measured">(.+?)</pre>', done.stdout, re.DOTALL)
