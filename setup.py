@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
@@ -15,7 +15,8 @@ setup(
     version=VERSION,
     description="The whole life cycle of a language model in JAX and Flax.",
     license="Apache-2.0",
-    packages=find_packages(include=["llm", "llm.*"]),
+    packages=find_namespace_packages(include=["llm", "llm.*"]),
+    package_data={"llm.serve": ["page.html", "page.css", "page.js"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -35,7 +36,13 @@ setup(
         "cuda": ["jax[cuda13]"],
         # These fill as the sources, the server and the metrics that need them come.
         "data": [],
-        "serve": [],
+        "serve": [
+            "fastapi>=0.120",
+            "llguidance>=1.5",
+            "prometheus-client>=0.22",
+            "pydantic>=2.10",
+            "uvicorn>=0.35",
+        ],
         "eval": [],
         "wandb": ["wandb"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
@@ -44,6 +51,9 @@ setup(
         # accelerate: transformers asks for it when it reads GGUF.
         "oracle": [
             "accelerate>=1.10",
+            "httpx>=0.28",
+            "openai>=2",
+            "schemathesis>=4",
             "tensorboard>=2.18",
             "torch==2.13.0",
             "transformers>=5",

@@ -69,25 +69,28 @@ def ours(run, batches, dtype):
     import numpy as np
 
     from llm.inference import load
-    from llm.inference.engine import PIECE, Engine
+    from llm.inference.engine import PIECE, Engine, key_data
     from llm.inference.prompts import inputs_of
-    from llm.inference.sampling import Sampling
+    from llm.inference.sampling import Sampling, rows
     from llm.precision import Policy
 
     loaded = load.load(run, jax.devices()[0])
     own = loaded.model.clone(policy=Policy(dtype, "cpu"))
     model, params = load.for_decoding(loaded._replace(model=own))
-    engine = Engine(model, Sampling(temperature=0.0))
+    engine = Engine(model)
 
     def prefill(batch):
-        inputs = inputs_of(prompts(batch))
-        return jax.block_until_ready(engine.prefill(params, inputs, NEW))
+        prefix = engine.prefill(params, inputs_of(prompts(batch)))
+        empty = engine.empty(batch, PROMPT + NEW)
+        return jax.block_until_ready(engine.insert(empty, prefix, np.arange(batch)))
 
     def decode(state):
-        keys_B = jax.random.split(jax.random.key(0), len(state.logits_BV))
-        for _ in range(NEW // PIECE):
-            state, tokens_BT = engine.decode(params, state, keys_B)
-            np.asarray(tokens_BT)
+        B = len(state.logits_BV)
+        how, keys_B = rows([Sampling(temperature=0.0)] * B), key_data(0, range(B))
+        for done in range(0, NEW, PIECE):
+            left_B = np.full(B, NEW - done, np.int32)
+            state, made = engine.generate(params, state, how, keys_B, left_B)
+            np.asarray(made.tokens_BT)
 
     return parts_of(prefill, decode, batches)
 

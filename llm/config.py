@@ -186,6 +186,42 @@ def base() -> ConfigDict:
     # Texts that end a sample.
     c.generate.stop = ()
 
+    c.serve = ConfigDict()
+    # As generate.model_dir, and what the model is called; '' is the name of its folder.
+    c.serve.model_dir = ""
+    c.serve.name = ""
+    # Where to listen; port 0 is any that is free. Other hosts want api_keys_file.
+    c.serve.host = "127.0.0.1"
+    c.serve.port = 8000
+    # A file with a key a line, one of which a request must bear; '' asks for none.
+    c.serve.api_keys_file = ""
+    # Requests that are answered at once, and most tokens of a prompt and its answer; 0
+    # is as many as the model was made for.
+    c.serve.slots = 16
+    c.serve.context = 2048
+    # Requests that may wait, of all clients and of one, and the longest body in bytes.
+    c.serve.most_waiting = 256
+    c.serve.most_waiting_client = 128
+    c.serve.most_bytes = 4_000_000
+    # Seconds after which a request is given up, and that are left to answer what was
+    # asked when the server is told to end.
+    c.serve.request_seconds = 600
+    c.serve.shutdown_seconds = 30
+    # Whether to log a line an answer, and whether with its texts, scrubbed.
+    c.serve.log_requests = True
+    c.serve.log_prompts = False
+    # What the names of metrics begin with; vllm shows this server on boards for that.
+    c.serve.metrics_prefix = "llm"
+    # Whether people may rate answers, which are then written to the workdir.
+    c.serve.feedback = False
+    # Checks of prompts and answers: pairs of a file of llm/guards/ and what to do:
+    # block, redact or log ...
+    c.serve.guard = ()
+    # ... and their knobs.
+    c.serve.check = ConfigDict(
+        {name: _knobs("guards", name) for name in registry.choices("guards")}
+    )
+
     c.embed = ConfigDict()
     # As generate.model_dir.
     c.embed.model_dir = ""
@@ -255,6 +291,7 @@ def debug(c: ConfigDict) -> ConfigDict:
     c.evaluate.batch_size = 8
     c.evaluate.task.syntax.update(registry.module("evals", "syntax").TINY)
     c.generate.update(max_tokens=16)
+    c.serve.update(slots=2, context=128, port=0)
     c.mesh = (("data", -1),)
     return c
 

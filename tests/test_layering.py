@@ -15,10 +15,12 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
+    "serve",
     "beginning",
     "train plan report interpret importing",
     "interpret_page lifecycle_page",
     "report_corpus",
+    "guards",
     "objectives evals",
     "inference interop adapters",
     "network",
@@ -45,6 +47,8 @@ PLUG_INS = (
     "sources",
     "stages",
     "adapters",
+    "compress",
+    "guards",
 )
 # They receive `apply` and `generate`, and do not import who makes them.
 FORBIDDEN = {"objectives": {"models", "inference"}, "evals": {"models", "inference"}}

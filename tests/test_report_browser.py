@@ -4,32 +4,17 @@ import copy
 import html
 import json
 import re
-import shutil
 import subprocess
 
+import chromium
 import example_run
 import pytest
 
 from llm import report
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+    pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
 ]
 
 # A browser window has a least width, a frame has none: the page is measured in one.
@@ -65,8 +50,8 @@ def measure(workdir, width):
     frame.write_text(FRAME.format(width=width, page=page))
     profile = f"--user-data-dir={workdir / 'profile'}"
     done = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, "--dump-dom", "--window-size=1400,1000",
-         "--virtual-time-budget=5000", frame.as_uri()],
+        [chromium.PATH, *chromium.FLAGS, profile, "--dump-dom",
+         "--window-size=1400,1000", "--virtual-time-budget=5000", frame.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="measured">(.+?)</pre>', done.stdout, re.DOTALL)

@@ -13,14 +13,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llm.data.tokenizer import Tokenizer
 from llm.inference import sampling
 from llm.inference.beam import beam_search
-from llm.inference.engine import PIECE, Engine
+from llm.inference.engine import NONE, PIECE, Engine, key_data
 from llm.inference.prompts import Prompt, check_length, inputs_of, rows_of
 from llm.task import Generated
 
@@ -42,11 +40,13 @@ def generate(
     Args:
       stop: regular expression; the text is cut where it first matches. '' never stops.
     """
-    engine = Engine(model, knobs, _forbidden(model, tokenizer))
+    engine = Engine(model, forbidden(model, tokenizer), tokenizer.ends)
     done: list[Generated] = []
     for first in range(0, len(prompts), batch_size):
         part = prompts[first : first + batch_size]
-        done += _batch(engine, params, tokenizer, part, max_tokens, stop, seed, first)
+        done += _batch(
+            engine, params, tokenizer, part, knobs, max_tokens, stop, seed, first
+        )
     return done
 
 
@@ -80,7 +80,7 @@ def search(
             max_tokens=max_tokens,
             ends=tokenizer.ends,
             length_penalty=length_penalty,
-            forbidden=_forbidden(model, tokenizer),
+            forbidden=forbidden(model, tokenizer),
             sources=sources,
         )
         for per_prompt in found:
@@ -88,33 +88,41 @@ def search(
     return done
 
 
-def _forbidden(model: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
+def forbidden(model: Any, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids that no text holds, and those that pad the vocabulary."""
     padding = range(tokenizer.vocab_size, model.vocab_size)
     return tuple(sorted({*tokenizer.never, *padding} - set(tokenizer.ends)))
 
 
-def _batch(engine, params, tokenizer, prompts, max_tokens, stop, seed, first):
+def _batch(engine, params, tokenizer, prompts, knobs, max_tokens, stop, seed, first):
     rows, sources = rows_of(engine.model, tokenizer, prompts)
     check_length(engine.model, rows, max_tokens)
     B = len(rows)
     inputs = inputs_of(rows, sources, multiple=PIECE)  # few shapes, few compilations
     pieces = -(-max_tokens // PIECE)
-    state = engine.prefill(params, inputs, pieces * PIECE)
-    numbers = jnp.arange(first, first + B)
-    keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(numbers)
+    sizes = [B, inputs.tokens_BT.shape[1] + pieces * PIECE]
+    if inputs.source is not None:
+        sizes.append(inputs.source.tokens_BT.shape[1])
+    prefix = engine.prefill(params, inputs)
+    state = engine.insert(engine.empty(*sizes), prefix, np.arange(B))
+    keys_B, how = key_data(seed, range(first, first + B)), sampling.rows([knobs] * B)
     made: list[list[int]] = [[] for _ in rows]
     ended: list[Generated | None] = [None] * B
     for _ in range(pieces):
-        state, tokens_BT = engine.decode(params, state, keys_B)
-        for row, new in enumerate(np.asarray(tokens_BT)):
+        left_B = [
+            0 if end else max_tokens - len(row)
+            for end, row in zip(ended, made, strict=True)
+        ]
+        left_B = np.array(left_B, np.int32)
+        state, found = engine.generate(params, state, how, keys_B, left_B)
+        for row, new in enumerate(np.asarray(found.tokens_BT)):
             if ended[row] is None:
-                made[row] += new.tolist()
-                ended[row] = _ended(made[row][:max_tokens], tokenizer, stop)
+                made[row] += new[new != NONE].tolist()
+                ended[row] = _ended(made[row], tokenizer, stop)
         if all(ended):
             break
     return [
-        end or _finished(row[:max_tokens], tokenizer, stop)
+        end or _finished(row, tokenizer, stop)
         for row, end in zip(made, ended, strict=True)
     ]
 

@@ -56,12 +56,21 @@ def rows_of(
 
 
 def _whole(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
-    """The ids of a prompt; where texts have no start, an empty one follows an end."""
     if isinstance(prompt, str):
-        ids = [*tokenizer.start(), *tokenizer.encode(prompt)]
-    else:
-        ids = list(prompt)
-    ids = ids or list(tokenizer.ends[:1])
+        return with_start(tokenizer, tokenizer.encode(prompt))
+    return _begun(tokenizer, prompt)
+
+
+def with_start(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    """The ids of a prompt; where texts have no start, an empty one follows an end."""
+    start = tokenizer.start()
+    # A chat template may write the start itself.
+    ids = [*ids] if [*ids[: len(start)]] == start else [*start, *ids]
+    return _begun(tokenizer, ids)
+
+
+def _begun(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    ids = [*ids] or list(tokenizer.ends[:1])
     if not ids:
         raise InputError(
             got="an empty prompt", want="text: this model has no token to begin with"

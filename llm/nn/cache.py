@@ -12,7 +12,7 @@ and values lie as the products of attention want them (of a key, the same number
 slots side by side): else each new token would copy the whole past.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,25 @@ def empty(layers: int, shape_BSKH: tuple[int, ...], dtype) -> KeyValues:
     keys_LBKHS = jnp.zeros((layers, B, K, H, S), dtype)
     values_LBKSH = jnp.zeros((layers, B, K, S, H), dtype)
     return KeyValues(keys_LBKHS, values_LBKSH)
+
+
+def place(cache: Any, new: Any, rows_P: jax.Array) -> Any:
+    """Puts what a model made of whole prompts in rows of a cache of any model.
+
+    Slots after a prompt keep what they held: nobody attends to them before they are
+    written. A row that is out of range is none.
+    """
+
+    def put(held, piece):
+        sizes = zip(
+            held.shape[BATCH_AXIS + 1 :], piece.shape[BATCH_AXIS + 1 :], strict=True
+        )
+        first = tuple(slice(min(size, there)) for there, size in sizes)
+        piece = piece[(slice(None),) * (BATCH_AXIS + 1) + first]
+        at = held.at[(slice(None), rows_P, *first)]
+        return at.set(piece.astype(held.dtype), mode="drop")
+
+    return jax.tree.map(put, cache, new)
 
 
 def begins(cache: KeyValues | None) -> bool:

@@ -1,0 +1,239 @@
+"""What a request may ask, with its limits: the fields of OpenAI's API, and vLLM's more.
+
+A field that we do not carry out is refused, unless leaving it out changes no answer.
+Numbers that are not finite are refused everywhere.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from llm.inference.sampling import BIASED, Sampling
+
+MOST_CHOICES = 128  # of one request
+_MOST_TOKENS = 1 << 20
+_SEED = 1 << 63
+Text = Annotated[str, Field(max_length=4 << 20)]
+Id = Annotated[int, Field(ge=0, lt=1 << 31)]
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class StreamOptions(_Strict):
+    """What a stream tells besides the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class JsonSchema(_Strict):
+    """A schema, as OpenAI wraps it."""
+
+    name: str = ""
+    description: str | None = None
+    schema_: dict[str, Any] | bool = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    """The form of an answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StructuredOutputs(_Strict):
+    """The form of an answer, as vLLM has it; one of these."""
+
+    json_: dict[str, Any] | bool | None = Field(None, alias="json")
+    regex: Annotated[str, Field(max_length=10_000)] | None = None
+    choice: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1)]],
+            Field(min_length=1, max_length=1000),
+        ]
+        | None
+    ) = None
+
+
+class _Sampled(_Strict):
+    """What completions and chat have in common."""
+
+    model: Annotated[str, Field(max_length=1000)] = ""
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Bias],
+            Field(max_length=BIASED),
+        ]
+        | None
+    ) = None
+    max_tokens: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = False
+    structured_outputs: StructuredOutputs | None = None
+    response_format: ResponseFormat | None = None
+    # Heard, and of no effect on an answer.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    def sampling(self) -> Sampling:
+        """How to choose tokens."""
+
+        def given(value, default):
+            return default if value is None else value
+
+        pairs = (self.logit_bias or {}).items()
+        return Sampling(
+            temperature=given(self.temperature, 1.0),
+            top_k=max(self.top_k, 0),
+            top_p=given(self.top_p, 1.0),
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=given(self.presence_penalty, 0.0),
+            frequency_penalty=given(self.frequency_penalty, 0.0),
+            bias=tuple((int(token), amount) for token, amount in pairs),
+        )
+
+    def stops(self) -> list[str]:
+        """The texts that end an answer."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    def grammar(self) -> tuple[str, Any] | None:
+        """(kind, what) of the form that is wanted, as `Grammars.matcher` takes it."""
+        form, more = self.response_format, self.structured_outputs
+        if form and form.type == "json_object":
+            return "json_object", None
+        if form and form.type == "json_schema":
+            held = form.json_schema
+            return "json_schema", {} if held is None else held.schema_
+        for kind, what in (
+            ("json_schema", more and more.json_),
+            ("regex", more and more.regex),
+            ("choice", more and more.choice),
+        ):
+            if what is not None:
+                return kind, what
+        return None
+
+
+class CompletionRequest(_Sampled):
+    """POST /v1/completions."""
+
+    prompt: (
+        Text
+        | Annotated[list[Id], Field(min_length=1)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES)]
+        | Annotated[
+            list[Annotated[list[Id], Field(min_length=1)]],
+            Field(min_length=1, max_length=MOST_CHOICES),
+        ]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = None
+
+
+class TextPart(_Strict):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Strict):
+    """One of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(max_length=1000)]
+    name: Annotated[str, Field(max_length=200)] | None = None
+
+    def plain(self) -> dict[str, str]:
+        """As chat templates take it."""
+        parts = self.content
+        text = parts if isinstance(parts, str) else "".join(p.text for p in parts)
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": text}
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=1000)]
+
+
+class ChatRequest(_Sampled):
+    """POST /v1/chat/completions."""
+
+    messages: Messages
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+
+
+class EmbeddingRequest(_Strict):
+    """POST /v1/embeddings."""
+
+    input: (
+        Annotated[str, Field(min_length=1, max_length=4 << 20)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=4 << 20)]],
+            Field(min_length=1, max_length=2048),
+        ]
+    )
+    model: Annotated[str, Field(max_length=1000)] = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
+
+
+class TokenizeRequest(_Strict):
+    """POST /tokenize: of a prompt, or of messages."""
+
+    prompt: Text | None = None
+    messages: Messages | None = None
+    model: Annotated[str, Field(max_length=1000)] = ""
+
+
+class DetokenizeRequest(_Strict):
+    """POST /detokenize."""
+
+    tokens: Annotated[list[Id], Field(max_length=1 << 20)]
+    model: Annotated[str, Field(max_length=1000)] = ""
+
+
+class Preference(_Strict):
+    """POST /feedback/preference: which of two answers is better."""
+
+    prompt: Text | None = None
+    messages: Messages | None = None
+    chosen: Text
+    rejected: Text
+
+
+class Rating(_Strict):
+    """POST /feedback/rating: a thumb up or down."""
+
+    prompt: Text | None = None
+    messages: Messages | None = None
+    answer: Text
+    good: bool

@@ -1,0 +1,76 @@
+"""Texts in pieces: joined they are the whole, and nothing shows too early."""
+
+import random
+
+import pytest
+import served
+
+from llm.serve.writer import Writer
+
+TEXT = "naïve 日本語 👩‍👩‍👧 end. STOP here STO and STOP"
+
+
+def pieces(ids, seed):
+    rng, at = random.Random(seed), 0
+    while at < len(ids):
+        size = rng.randrange(0, 5)
+        yield ids[at : at + size]
+        at += size
+
+
+def written(ids, stops, seed):
+    writer, shown = Writer(served.TOKENIZER, stops), []
+    for piece in pieces(ids, seed):
+        shown.append(writer.write(piece))
+        if writer.stopped:
+            break
+    else:
+        shown.append(writer.write([], last=True))
+    return writer, shown
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_join_to_the_whole(seed):
+    _, shown = written(list(TEXT.encode()), (), seed)
+    assert "".join(shown) == TEXT and "\ufffd" not in "".join(shown)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "stops", [["STOP"], ["STOP here", "end"], ["zzz", "日本"], ["👧 e"], ["OP", "STOP"]]
+)
+def test_a_stop_is_never_begun(stops, seed):
+    """Cut where the whole text first has a stop; no part of it was shown before."""
+    writer, shown = written(list(TEXT.encode()), stops, seed)
+    at = min(TEXT.find(stop) for stop in stops if stop in TEXT)
+    assert "".join(shown) == TEXT[:at] == writer.text
+    assert TEXT[at:].startswith(writer.stopped)
+
+
+def test_what_may_be_a_stop_waits_and_is_then_shown():
+    writer = Writer(served.TOKENIZER, ["STOP"])
+    assert writer.write(b"a ST") == "a "
+    assert writer.write(b"O") == ""
+    assert writer.write(b"N STO") == "STON "
+    assert writer.write([], last=True) == "STO"
+
+
+@pytest.mark.parametrize(
+    "broken", [b"\xe6\x97", b"a\xff\xfeb", b"\xf0\x9f\x91", b"\xc3(", b"\x80\x80"]
+)
+def test_broken_bytes_read_as_the_whole_does(broken):
+    for seed in range(4):
+        _, shown = written(list(broken), (), seed)
+        assert "".join(shown) == broken.decode(errors="replace")
+
+
+def test_a_tokenizer_that_only_knows_whole_texts():
+    class Words:
+        piece_bytes = None
+        ends = ()
+
+        def decode_bytes(self, ids):
+            return " ".join(f"w{i}" for i in ids).encode()
+
+    writer = Writer(Words())
+    assert [writer.write([1, 2]), writer.write([3])] == ["w1 w2", " w3"]
