@@ -118,9 +118,8 @@ def address(process):
     raise AssertionError(process.stderr.read())
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_what_is_asked_end(trained, tmp_path, number):
     """A stream that runs is finished; then exit code 0, and no word of complaint."""
     httpx = pytest.importorskip("httpx")

@@ -224,7 +224,7 @@ function choose(given, texts, targets, parent) {
 }
 function thumbs(given, text, target) {
   const row = button_row(target);
-  for (const [label, title, good] of [["👍", "A good answer", true], ["👎", "A bad one", false]]) {
+  for (const [label, title, good] of [["Good", "A good answer", true], ["Bad", "A bad one", false]]) {
     const made = add_button(row, label, async () => {
       const body = { messages: given, answer: text, good };
       for await (const told of events("/feedback/rating", body))
@@ -232,7 +232,6 @@ function thumbs(given, text, target) {
       for (const x of row.children) x.setAttribute("aria-pressed", x === made);
     });
     made.title = title;
-    made.setAttribute("aria-label", title);
   }
 }
 function button_row(target) {
