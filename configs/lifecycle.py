@@ -42,6 +42,8 @@ def get_config(arg=None):
     serve.generate.update(
         chat=True, prompts=config.QUESTION, max_tokens=64, temperature=0.0
     )
+    if arg.debug:
+        serve.generate.max_tokens = 16
     if not arg.debug:
         c.runs.pretrain.train.update(steps=1200, validate_every=300)
         c.runs.instruct.train.update(epochs=1.0, seq_len=512)

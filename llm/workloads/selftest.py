@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -128,5 +129,11 @@ def _fetch(url: str, body: Any = None) -> bytes:
     request = urllib.request.Request(
         url, data, {"Content-Type": "application/json"} if data else {}
     )
-    with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as reply:
-        return reply.read()
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as reply:
+            return reply.read()
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")
+        raise InputError(
+            got=f"{error.code} from {url}: {said[:300]}", want="an answer"
+        ) from error
