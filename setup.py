@@ -23,6 +23,7 @@ setup(
         "etils[epath]>=1.9",
         "flax>=0.12",
         "grain>=0.2.10",
+        "jinja2>=3.1",
         "jax>=0.10",
         "ml-collections>=1.0",
         "numpy>=2.0",
@@ -47,12 +48,13 @@ setup(
         "wandb": ["wandb"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.
-        "hf": ["gguf>=0.17", "jinja2>=3.1", "tokenizers>=0.21"],
+        "hf": ["gguf>=0.17", "tokenizers>=0.21"],
         # accelerate: transformers asks for it when it reads GGUF.
         "oracle": [
             "accelerate>=1.10",
             "httpx>=0.28",
             "openai>=2",
+            "peft>=0.17",
             "schemathesis>=4",
             "tensorboard>=2.18",
             "torch==2.13.0",

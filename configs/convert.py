@@ -22,7 +22,7 @@ the model that it was made for:
     python -m llm.main --config=configs/convert.py:source=runs/lora,to=peft \\
         --workdir=runs/lora_peft
     python -m llm.main \\
-        --config=configs/convert.py:source=runs/lora_peft,base=runs/sft \\
+        --config=configs/convert.py:source=runs/lora_peft,base=runs/quickstart \\
         --workdir=runs/adapted
 
 `dtype` is float32, bfloat16 or float16 for hf, and f16, q8_0 or q4_0 for gguf. The

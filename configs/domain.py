@@ -1,6 +1,6 @@
 """Continued pretraining: a model learns a domain, and what it forgets is measured.
 
-    python -m llm.main --config=configs/domain.py:model=runs/quickstart,text=FOLDER \
+    python -m llm.main --config=configs/domain.py:model=runs/quickstart,text=PATH \
         --workdir=runs/domain
 
 `model` is what to begin with, as in `configs/sft.py`; `text` a folder of text files, or

@@ -34,7 +34,6 @@ RECORDS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     pytest.importorskip("tokenizers")
-    pytest.importorskip("jinja2")
     made = tmp_path_factory.mktemp("begin")
     foreign_folder(made / "hf", eos_token_id=2)
     (made / "data.json").write_text(json.dumps(RECORDS))

@@ -10,8 +10,6 @@ from test_tokenizer import CODE
 from llm.data import chat, chat_template, foreign_tokenizer, tokenizer
 from llm.errors import InputError
 
-pytest.importorskip("jinja2")
-
 TALK = [
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "hi  there "},

@@ -67,7 +67,6 @@ QUESTIONS = {
 
 
 def test_smollm_answers(smollm):
-    pytest.importorskip("jinja2")
     chats = [
         chat.prompt_ids(smollm.tokenizer, [{"role": "user", "content": question}])
         for question in QUESTIONS

@@ -45,7 +45,6 @@ def test_texts_are_taken_as_they_are(ours):
 
 @pytest.mark.parametrize("answer", ["yes", [{"role": "assistant", "content": "yes"}]])
 def test_of_a_preference_only_the_last_answer_is_one(ours, answer):
-    pytest.importorskip("jinja2")
     record = {"prompt": TALK, "chosen": answer, "rejected": "no"}
     ids, parts = records.encode(record, ours)
     prompt = chat.prompt_ids(ours, TALK)

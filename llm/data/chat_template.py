@@ -139,16 +139,9 @@ def _unmarked(marked: str) -> tuple[str, list[range]]:
 
 
 def _compiled(template: str) -> Any:
-    try:
-        from jinja2 import TemplateError, nodes
-        from jinja2.ext import Extension
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ModuleNotFoundError as error:
-        raise InputError(
-            got="no package jinja2",
-            want="it, for chat templates",
-            do="pip install 'llm-lifecycle[hf]'",
-        ) from error
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """Puts marks around what stands in `{% generation %}`."""
