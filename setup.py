@@ -44,7 +44,7 @@ setup(
             "pydantic>=2.10",
             "uvicorn>=0.35",
         ],
-        "eval": [],
+        "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5", "scipy"],
         "wandb": ["wandb"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.

@@ -48,4 +48,4 @@ def get_config(arg=None):
         c.runs.pretrain.train.update(steps=1200, validate_every=300)
         c.runs.instruct.train.update(epochs=1.0, seq_len=512)
         c.runs.prefer.train.update(epochs=0.0, steps=60, validate_every=30)
-    return c
+    return config.debug(c) if arg.debug else c

@@ -157,10 +157,42 @@ def base() -> ConfigDict:
     # are scored with little context; and windows scored, or texts generated, at once.
     c.evaluate.overlap = 0.5
     c.evaluate.batch_size = 32
-    # Knobs of the tasks.
+    # Longest row of tokens that is scored; 0 is as many as the model was trained with.
+    c.evaluate.max_tokens = 0
+    # Knobs of the tasks. One may be there by another name: `name` then says its file.
     c.evaluate.task = ConfigDict(
-        {name: _knobs("evals", name) for name in c.evaluate.tasks}
+        {name: _knobs("evals", name) for name in registry.choices("evals")}
     )
+
+    c.predict = ConfigDict()
+    # As generate.model_dir; a classifier of texts.
+    c.predict.model_dir = ""
+    # The texts: a file with one a line, or the texts themselves; and texts at once.
+    c.predict.path = ""
+    c.predict.texts = ()
+    c.predict.batch_size = 32
+
+    c.compare = ConfigDict()
+    # The workdirs of two evaluations.
+    c.compare.runs = ()
+
+    c.monitor = ConfigDict()
+    # The request log of a server; one to compare with, '' is the same log before; and
+    # how many hours at the end of the log are compared, 0 is all of it.
+    c.monitor.log = ""
+    c.monitor.reference = ""
+    c.monitor.hours = 0.0
+
+    c.harness = ConfigDict()
+    # As generate.model_dir.
+    c.harness.model_dir = ""
+    # A folder with tasks of lm-evaluation-harness as YAML files, and which to run.
+    c.harness.folder = ""
+    c.harness.tasks = ()
+    # Solved examples before a question; items of a task, 0 is all; and rows at once.
+    c.harness.shots = 0
+    c.harness.limit = 0
+    c.harness.batch_size = 32
 
     c.generate = ConfigDict()
     # A trained run directory, or a Hugging Face folder or GGUF file, which is imported
@@ -289,7 +321,8 @@ def debug(c: ConfigDict) -> ConfigDict:
     c.train.update(log_every=1, validate_every=0, validation_sequences=8)
     c.train.update(checkpoint_every=2, accumulate=min(c.train.accumulate, 2))
     c.evaluate.batch_size = 8
-    c.evaluate.task.syntax.update(registry.module("evals", "syntax").TINY)
+    for label, knobs in c.evaluate.task.items():
+        knobs.update(registry.module("evals", knobs.get("name", label)).TINY)
     c.generate.update(max_tokens=16)
     c.serve.update(slots=2, context=128, port=0)
     c.mesh = (("data", -1),)

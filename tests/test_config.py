@@ -95,6 +95,7 @@ def test_every_config_has_a_debug_form(path):
     assert sorted(full.model) == sorted(c.model)
     given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
     uses_a_run = full.workload in (
-        "evaluate", "generate", "interpret", "convert", "embed", "serve",
+        "evaluate", "generate", "interpret", "convert", "embed", "serve", "predict",
+        "harness", "compare", "monitor", "compress", "lifecycle",
     )  # fmt: skip
     assert sum(given) == 1 or uses_a_run

@@ -8,6 +8,7 @@ of models with other tokenizers and cleaning compare.
 import math
 from typing import Any
 
+from llm.metrics import ratio
 from llm.task import Context, Rolling, Task
 
 TINY: dict[str, Any] = {}
@@ -18,7 +19,14 @@ def make(*, context: Context) -> Task:
 
     def measure(document, answers):
         (scored,) = answers
-        return {**scored._asdict(), "bytes": document.raw_bytes}
+        bits = scored.nats / math.log(2)
+        values = {
+            "bits_per_byte": (bits, float(document.raw_bytes)),
+            "nats_per_token": (scored.nats, float(scored.tokens)),
+            "token_accuracy": (float(scored.correct), float(scored.tokens)),
+        }
+        figures = {**scored._asdict(), "bytes": document.raw_bytes}
+        return {"id": document.id, **figures, "values": values}
 
     return Task(
         examples=context.documents,
@@ -33,6 +41,14 @@ def summarise(figures: list[dict[str, Any]]) -> dict[str, Any]:
     nats, tokens, correct, size = (
         sum(f[key] for f in figures) for key in ("nats", "tokens", "correct", "bytes")
     )
+    by_token = ratio([(f["nats"], f["tokens"]) for f in figures])
+    intervals = {
+        "bits_per_byte": ratio(
+            [(f["nats"] / math.log(2), f["bytes"]) for f in figures]
+        ),
+        "perplexity": by_token.mapped(lambda x: math.exp(min(x, 700.0))),
+        "token_accuracy": ratio([(f["correct"], f["tokens"]) for f in figures]),
+    }
     return {
         "bits_per_byte": nats / math.log(2) / size,
         "perplexity": math.exp(min(nats / tokens, 700.0)),
@@ -40,4 +56,5 @@ def summarise(figures: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens": tokens,
         "bytes": size,
         "documents": len(figures),
+        "interval": {name: [f.low, f.high] for name, f in intervals.items()},
     }

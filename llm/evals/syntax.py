@@ -10,12 +10,14 @@ of course stand in the training text by chance).
 """
 
 import ast
+import hashlib
 import textwrap
 import warnings
 from typing import Any
 
 import numpy as np
 
+from llm.metrics import ratio
 from llm.task import Context, Generate, Generated, Task
 
 TINY = {"samples": 2, "max_tokens": 8}
@@ -43,13 +45,16 @@ def make(
     def measure(function, answers):
         head, body = function
         (answer,) = answers
+        wrong = fault(head, answer)
         real = Generated(
             body, "stop" if context.count_tokens(body) <= max_tokens else "length"
         )
         return {
+            "id": hashlib.sha256((head + body).encode()).hexdigest()[:12],
             "prompt": head,
             "completion": answer.text,
-            "reason": fault(head, answer),
+            "reason": wrong,
+            "values": {"parses": (float(not wrong), 1.0)},
             "corpus_reason": fault(head, real),
         }
 
@@ -130,11 +135,14 @@ def _says_nothing(statement: ast.stmt) -> bool:
 def totals(figures: list[dict[str, Any]]) -> dict[str, Any]:
     """Rates over samples, and some samples to look at."""
     count = max(len(figures), 1)
+    valid = [(float(not f["reason"]), 1.0) for f in figures]
+    interval = {"syntax_interval": list(ratio(valid)[1:3])} if figures else {}
     return {
         "syntax_valid_rate": sum(not f["reason"] for f in figures) / count,
         "syntax_corpus_rate": sum(not f["corpus_reason"] for f in figures) / count,
         "syntax_distinct_rate": len({f["completion"] for f in figures}) / count,
         "syntax_samples": len(figures),
+        **interval,
         "syntax_examples": [
             {
                 "prompt": f["prompt"],

@@ -66,7 +66,7 @@ def rolling_scorer(
             tokens_BT, positions_BT, jnp.ones_like(tokens_BT), jnp.arange(B)
         )
         _, head = apply(params, inputs)
-        head = _without_padding(head, tokenizer.vocab_size)
+        head = without_padding(head, tokenizer.vocab_size)
         nll_BT, hit_BT = token_scores(head, targets_BT, policy=policy)
         return (nll_BT * counts_BT).sum(1), (hit_BT & counts_BT).sum(1)
 
@@ -99,7 +99,7 @@ def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     return [*(tokenizer.start() or end), *ids, *end]
 
 
-def _without_padding(head: Head, vocab_size: int) -> Head:
+def without_padding(head: Head, vocab_size: int) -> Head:
     """A head of the tokenizer's vocabulary: what pads it takes no probability."""
     bias_V = None if head.bias_V is None else head.bias_V[:vocab_size]
     kernel_DV = first_columns(head.kernel_DV, vocab_size)

@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, importing, run_directory
+from llm.data.texts import texts_given
 from llm.errors import InputError
 from llm.inference import load
 from llm.inference.embed import POOLINGS, embedder
@@ -74,38 +75,7 @@ def check(c: ConfigDict) -> list[str]:
             f"{e.pairs}",
             want="a batch of 1 or more, and none below 0",
         )
-    if bool(e.path) == bool(e.texts):
-        raise InputError(
-            got="embed.path and embed.texts" if e.path else "no texts",
-            want="embed.path, a file with a text a line, or embed.texts",
-        )
-    texts = _lines(e.path) if e.path else list(e.texts)
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError(got=f"embed.texts {e.texts}", want="texts, such as ('a', 'b')")
-    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
-    if empty or not texts:
-        where = f"text {empty[0]}" if empty else "no text at all"
-        raise InputError(
-            got=f"{where} in {e.path or 'embed.texts'}"
-            + (" without a word" if empty else ""),
-            want="one or more texts, none of them empty",
-            do="remove empty lines: a row of embeddings.npy is a line",
-        )
-    return texts
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        text = epath.Path(path).read_text()
-    except OSError as error:
-        raise InputError(
-            got=f"{path} ({error.strerror or error})", want="a file with a text a line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            got=f"{path}, which is not UTF-8", want="a file with a text a line"
-        ) from error
-    return text.removesuffix("\n").split("\n") if text else []
+    return texts_given(e.path, e.texts, "embed")
 
 
 def most_alike(vectors_ND: np.ndarray, count: int) -> list[tuple[int, int, float]]:

@@ -1,5 +1,12 @@
-"""Scores a trained run on its held-out split, and on any other text: evaluate.json."""
+"""Scores a trained run on its held-out split, on any other text, and on tasks.
 
+Writes evaluate.json, the figures, and evaluate_items.jsonl, what each item came to: by
+these two models are compared item by item. The figures of `perplexity` and `syntax`
+stand at the top, those of other tasks under their names, each with what they depend on:
+files, shots, templates, and how texts begin.
+"""
+
+import hashlib
 import json
 from typing import Any
 
@@ -14,11 +21,14 @@ from llm.data import corpus, loader, tokens
 from llm.data.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
-from llm.inference import load, sampling
-from llm.inference.generate import generate
-from llm.inference.score import rolling_scorer
+from llm.inference import load
+from llm.inference.answer import answerer
+from llm.inference.classify import classes_of
 from llm.nn.contract import with_head
-from llm.task import Context, Generate, Rolling, Task
+from llm.task import Context, Task
+
+_AT_THE_TOP = ("perplexity", "syntax")  # of the results
+_NEED_CORPUS = _AT_THE_TOP
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -33,17 +43,15 @@ def run(c: ConfigDict, workdir: str) -> None:
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
     corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
-    if e.tasks and not (epath.Path(corpus_dir) / "corpus").exists():
+    of_corpus = [label for label in e.tasks if _kind(c, label) in _NEED_CORPUS]
+    if of_corpus and not (epath.Path(corpus_dir) / "corpus").exists():
         raise InputError(
-            got=f"no corpus in {corpus_dir}, for {', '.join(e.tasks)}",
+            got=f"no corpus in {corpus_dir}, for {', '.join(of_corpus)}",
             want="the run that prepared one, as data.corpus_dir",
             do="to score eval_text alone, add --config.evaluate.tasks='()'",
         )
-    run_directory.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
     documents = (
-        corpus.read(epath.Path(corpus_dir) / "corpus", e.split) if e.tasks else []
+        corpus.read(epath.Path(corpus_dir) / "corpus", e.split) if of_corpus else []
     )
     context = Context(
         documents=documents,
@@ -51,12 +59,20 @@ def run(c: ConfigDict, workdir: str) -> None:
             d.text for d in corpus.read(epath.Path(corpus_dir) / "corpus", "train")
         ],
         count_tokens=lambda text: len(loaded.tokenizer.encode(text)),
+        classes=classes_of(loaded),
+        task=lambda label: _task(c, label, context),
     )
-    outside = context
+    # Before anything is written: what is wrong with a file of items shows here.
+    tasks = {label: _task(c, label, context) for label in e.tasks}
     if c.eval_text:
         outside = context._replace(documents=_outside(c.eval_text, loaded.config))
+        tasks["eval_text"] = registry.build("evals", "perplexity", context=outside)
+    run_directory.claim(
+        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
+    )
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
-    result |= _figures(loaded, c, context, outside)
+    figures, items = _figures(loaded, c, tasks)
+    result |= figures | {"model": _about(loaded, model_dir)}
     if e.before:
         begun = loaded.config.get("init_from")
         if not begun:
@@ -67,39 +83,91 @@ def run(c: ConfigDict, workdir: str) -> None:
             )
         print("before:", flush=True)
         source = importing.run_of(begun, model_dir, host)
-        result["before"] = _figures(load.load(source, device), c, context, outside)
+        result["before"], _ = _figures(load.load(source, device), c, tasks)
     if e.objective:
         result["objective"] = _objective(loaded, model_dir, c)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in result["objective"].items())
         print(f"{loaded.config.objective.name}: {shown}", flush=True)
-    atomic.write_text(
-        epath.Path(workdir) / "evaluate.json", json.dumps(result, indent=1) + "\n"
-    )
+    root = epath.Path(workdir)
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+    atomic.write_text(root / "evaluate_items.jsonl", "".join(lines))
+    atomic.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
 
 
 def _figures(
-    loaded: load.Loaded, c: ConfigDict, context: Context, outside: Context
-) -> dict[str, Any]:
-    """What the tasks say of a model, and of the text outside the corpus."""
-    answer, result = _answerer(loaded, c), {}
-    for name in c.evaluate.tasks:
-        knobs = {"name": name, **c.evaluate.task.get(name, {})}
-        task = registry.build("evals", knobs, context=context)
-        result |= perform(task, answer)
-        print(_line(name, result), flush=True)
-    if c.eval_text:
-        task = registry.build("evals", "perplexity", context=outside)
-        result["eval_text"] = {"path": c.eval_text, **perform(task, answer)}
-        print(_line(c.eval_text, result["eval_text"]), flush=True)
-    return result
+    loaded: load.Loaded, c: ConfigDict, tasks: dict[str, Task]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the tasks say of a model, and what each of their items came to."""
+    e, result, items = c.evaluate, {}, []
+    answer = answerer(
+        loaded,
+        seed=c.seed,
+        overlap=e.overlap,
+        batch_size=e.batch_size,
+        max_tokens=e.max_tokens,
+    )
+    for label, task in tasks.items():
+        made, figures = perform(task, lambda asked, what=label: answer(asked, what))
+        if label == "eval_text":
+            result[label] = {"path": c.eval_text, **made}
+        elif label in _AT_THE_TOP:
+            result |= made
+        else:
+            result[label] = {**made, "about": task.about}
+        print(_line(c.eval_text if label == "eval_text" else label, made), flush=True)
+        for number, figure in enumerate(figures):
+            items.append({"task": label, "id": str(number), **figure})
+    return result, items
+
+
+def perform(task: Task, answer: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Asks all that a task wants to know, at once: its figures, and those of items."""
+    asked = [task.requests(example) for example in task.examples]
+    answers = iter(answer([request for requests in asked for request in requests]))
+    figures = [
+        task.measure(example, [next(answers) for _ in requests])
+        for example, requests in zip(task.examples, asked, strict=True)
+    ]
+    return task.summarise(figures), figures
+
+
+def _task(c: ConfigDict, label: str, context: Context) -> Task:
+    return registry.build("evals", _spec(c, label), context=context)
+
+
+def _spec(c: ConfigDict, label: str) -> dict[str, Any]:
+    """A task of the config: its name, which is its label unless it says another."""
+    return {"name": label, **c.evaluate.task.get(label, {})}
+
+
+def _kind(c: ConfigDict, label: str) -> str:
+    return _spec(c, label)["name"]
+
+
+def _about(loaded: load.Loaded, model_dir: str) -> dict[str, Any]:
+    """What of a model moves its figures, beside its weights."""
+    tokenizer = loaded.tokenizer
+    template = tokenizer.chat_template
+    return {
+        "model_dir": model_dir,
+        "name": loaded.config.model.name,
+        "starts_texts_with": tokenizer.start(),
+        "tokenizer": tokenizer.fingerprint,
+        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest()
+        if template
+        else "",
+        "dtype": loaded.config.train.dtype,
+    }
 
 
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be evaluated, before anything is read."""
     e = c.evaluate
-    for name in e.tasks:
+    for label in e.tasks:
+        knobs = _spec(c, label)
+        name = knobs.pop("name")
         known = registry.defaults(registry.module("evals", name).make)
-        registry.check_knobs(f"evals {name!r}", dict(e.task.get(name, {})), known)
+        registry.check_knobs(f"evals {name!r}", knobs, known)
     if e.split not in SPLITS:
         raise InputError(
             got=f"evaluate.split {e.split!r}", want=f"one of {', '.join(SPLITS)}"
@@ -108,8 +176,11 @@ def check(c: ConfigDict) -> None:
         raise InputError(
             got=f"evaluate.overlap {e.overlap}", want="at least 0 and below 1"
         )
-    if e.batch_size < 1:
-        raise InputError(got=f"evaluate.batch_size {e.batch_size}", want="1 or more")
+    if e.batch_size < 1 or e.max_tokens < 0:
+        raise InputError(
+            got=f"evaluate.batch_size {e.batch_size} and max_tokens {e.max_tokens}",
+            want="a batch of 1 or more, and no fewer tokens than 0",
+        )
     if c.eval_text:
         _read(c.eval_text)
     if not e.model_dir:
@@ -119,70 +190,14 @@ def check(c: ConfigDict) -> None:
 def _check_kind(model: str, c: ConfigDict) -> None:
     """Raises InputError where a model gives texts no likelihood that is asked for."""
     kind = registry.module("models", model).KIND
-    asked = [*c.evaluate.tasks, *["eval_text"] * bool(c.eval_text)]
+    asked = [label for label in c.evaluate.tasks if _kind(c, label) in _AT_THE_TOP]
+    asked += ["eval_text"] * bool(c.eval_text)
     if asked and kind != "causal":
         raise InputError(
             got=f"{', '.join(asked)} of a {model}, which is {kind}",
             want="a causal model, or the figures of its own objective",
             do="evaluate.tasks=() and evaluate.objective=True",
         )
-
-
-def perform(task: Task, answer: Any) -> dict[str, Any]:
-    """Asks everything a task wants to know, at once, and summarises the answers."""
-    asked = [task.requests(example) for example in task.examples]
-    answers = iter(answer([request for requests in asked for request in requests]))
-    figures = [
-        task.measure(example, [next(answers) for _ in requests])
-        for example, requests in zip(task.examples, asked, strict=True)
-    ]
-    return task.summarise(figures)
-
-
-def _answerer(loaded: load.Loaded, c: ConfigDict):
-    """A function from requests to answers, each kind in batches."""
-    e = c.evaluate
-    score = rolling_scorer(
-        loaded.model,
-        loaded.params,
-        loaded.tokenizer,
-        length=loaded.config.train.seq_len,
-        overlap=e.overlap,
-        batch_size=e.batch_size,
-        policy=loaded.model.policy,
-    )
-    decoding: tuple[Any, ...] = ()  # made when it is first asked for
-
-    def answer(requests: list[Any]) -> list[Any]:
-        nonlocal decoding
-        answers: list[Any] = [None] * len(requests)
-        by_kind: dict[Any, list[int]] = {}
-        for number, request in enumerate(requests):
-            # Generations of one form share a batch.
-            form = request[1:] if isinstance(request, Generate) else ()
-            by_kind.setdefault((type(request), form), []).append(number)
-        for (kind, form), numbers in by_kind.items():
-            texts = [requests[n][0] for n in numbers]
-            if kind is Rolling:
-                made = score(texts)
-            else:
-                stop, max_tokens, temperature = form
-                decoding = decoding or load.for_decoding(loaded)
-                made = generate(
-                    *decoding,
-                    loaded.tokenizer,
-                    texts,
-                    knobs=sampling.Sampling(temperature=temperature),
-                    max_tokens=max_tokens,
-                    stop=stop,
-                    seed=c.seed,
-                    batch_size=e.batch_size,
-                )
-            for number, one in zip(numbers, made, strict=True):
-                answers[number] = one
-        return answers
-
-    return answer
 
 
 def _objective(loaded: load.Loaded, model_dir: str, c: ConfigDict) -> dict[str, float]:
@@ -229,7 +244,7 @@ def _read(path: str) -> list[Document]:
     return list(source(lambda reason, name: None))  # only empty files are left out
 
 
-def _line(name: str, result: dict[str, Any]) -> str:
+def _line(label: str, made: dict[str, Any]) -> str:
     shown = {
         "bits_per_byte": "{:.4f} bits per byte",
         "perplexity": "perplexity {:.2f}",
@@ -238,9 +253,11 @@ def _line(name: str, result: dict[str, Any]) -> str:
         "syntax_corpus_rate": "corpus {:.0%}",
         "syntax_distinct_rate": "distinct {:.0%}",
     }
-    mine = {k: v for k, v in result.items() if k in shown}
-    if name == "perplexity" or "/" in name:
-        mine = {k: v for k, v in mine.items() if not k.startswith("syntax")}
-    if name == "syntax":
-        mine = {k: v for k, v in mine.items() if k.startswith("syntax")}
-    return f"{name}: " + ", ".join(shown[k].format(v) for k, v in mine.items())
+    known = [text.format(made[name]) for name, text in shown.items() if name in made]
+    if known:
+        return f"{label}: " + ", ".join(known)
+    parts = [
+        f"{name} {made[name]:.4g} ({low:.4g} to {high:.4g})"
+        for name, (low, high) in made["interval"].items()
+    ]
+    return f"{label}: {', '.join(parts)}; {made['n']} items"

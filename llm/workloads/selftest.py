@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic
+from llm import atomic, registry
 from llm.errors import InputError
 
 _READY = re.compile(r" at (http://\S+)")
@@ -27,17 +27,15 @@ _START_SECONDS, _ANSWER_SECONDS, _END_SECONDS = 600, 300, 60
 _SERVER = """
 import json, sys
 from ml_collections import ConfigDict
-from llm.workloads import serve
+from llm import registry
 c = ConfigDict(json.load(open(sys.argv[1])))
-serve.run(c.lock(), sys.argv[2])
+registry.build("workloads", "serve")(c.lock(), sys.argv[2])
 """
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Asks the server of `c.serve.model_dir` and writes what it says."""
-    from llm.workloads import serve  # what it needs is said before anything is made
-
-    serve.check(c)
+    check(c)
     root = epath.Path(workdir)
     atomic.write_text(root / "serve_config.json", json.dumps(c.to_dict()))
     command = [sys.executable, "-c", _SERVER, os.fspath(root / "serve_config.json")]
@@ -67,9 +65,7 @@ def run(c: ConfigDict, workdir: str) -> None:
 
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be served."""
-    from llm.workloads import serve
-
-    serve.check(c)
+    registry.module("workloads", "serve").check(c)
 
 
 def _address(process: subprocess.Popen, log: epath.Path) -> str:

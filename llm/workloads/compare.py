@@ -1,0 +1,38 @@
+"""Two evaluated runs beside each other: compare.json and compare.html."""
+
+import json
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, comparing, run_directory
+from llm.errors import InputError
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Compares the evaluations of `c.compare.runs`."""
+    runs = tuple(c.compare.runs)
+    if len(runs) != 2 or not all(isinstance(r, str) for r in runs):
+        raise InputError(
+            got=f"compare.runs {runs}",
+            want="two workdirs of evaluations: ('runs/a', 'runs/b')",
+        )
+    made = comparing.compare(*runs)
+    devices = jax.devices()
+    run_directory.claim(
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+    )
+    for name, task in made["tasks"].items():
+        for figure, both in task["figures"].items():
+            gap = both["difference"]
+            low, high = gap["interval"]
+            print(
+                f"{name}, {figure}: {both['one']['value']:.4g} and "
+                f"{both['other']['value']:.4g}, {gap['value']:+.4g} "
+                f"({low:+.4g} to {high:+.4g}): {comparing.verdict(figure, both)}"
+            )
+    root = epath.Path(workdir)
+    atomic.write_text(root / "compare.json", json.dumps(made, indent=1) + "\n")
+    atomic.write_text(root / "compare.html", comparing.html(made))
+    print(f"page: {root / 'compare.html'}")

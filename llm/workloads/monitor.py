@@ -1,0 +1,62 @@
+"""Compares a window of a server's traffic with a reference: monitor.json and a page.
+
+Exit code 0: nothing drifted; 3: something did.
+"""
+
+import json
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, drift, run_directory, traffic
+from llm.errors import InputError, Stopped
+
+DRIFTED = 3  # exit code
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Compares the logs of `c.monitor`."""
+    m = c.monitor
+    if not m.log or m.hours < 0:
+        raise InputError(
+            got=f"monitor.log {m.log!r} and hours {m.hours}",
+            want="the log of a server, and hours of 0 or more",
+        )
+    if not m.reference and not m.hours:
+        raise InputError(
+            got="no monitor.reference",
+            want="another log, or monitor.hours: the last of them are compared with "
+            "what came before",
+        )
+    window = traffic.read(m.log)
+    reference = traffic.read(m.reference) if m.reference else window
+    if m.hours:
+        start = window[-1].time - 3600 * m.hours
+        if not m.reference:
+            reference = [r for r in reference if r.time < start]
+        window = [r for r in window if r.time >= start]
+    findings, missing = drift.compare(reference, window)
+    devices = jax.devices()
+    run_directory.claim(
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+    )
+    drifted = [f.name for f in findings if f.level == "drift"]
+    made = {
+        "drift": drifted,
+        "reference_records": len(reference),
+        "window_records": len(window),
+        "findings": [f._asdict() for f in findings],
+        "not_compared": missing,
+    }
+    for f in findings:
+        print(f"{f.name}: PSI {f.psi:.3f} of {f.threshold:.3f}, {f.level}")
+    if missing:
+        print(f"not in both logs: {', '.join(missing)}")
+    root = epath.Path(workdir)
+    atomic.write_text(root / "monitor.json", json.dumps(made, indent=1) + "\n")
+    atomic.write_text(root / "monitor.html", drift.html(made))
+    if drifted:
+        raise Stopped(
+            f"drift: {', '.join(drifted)}; see {root / 'monitor.html'}", DRIFTED
+        )
