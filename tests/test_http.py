@@ -12,6 +12,7 @@ import served
 import tiny
 from served import BOS, TOKENIZER
 
+from llm import traffic
 from llm.inference.prompts import inputs_of
 from llm.inference.sampling import Sampling
 from llm.serve.guard import Check, Guard
@@ -371,7 +372,9 @@ def test_metrics_and_log(up, client):
     last = lines[-1]
     assert (last["prompt_tokens"], last["completion_tokens"]) == (8, 3)
     assert last["finish_reason"] == "length" and last["mean_logprob"] < 0
-    assert not {"prompt", "answer"} & set(last)
+    assert not {"prompt", "completion"} & set(last)
+    read = traffic.read(str(folder / "requests.jsonl"))
+    assert [r.prompt_tokens for r in read] == [line["prompt_tokens"] for line in lines]
 
 
 def test_feedback_is_what_preference_training_reads(up):

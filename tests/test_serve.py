@@ -16,7 +16,7 @@ from test_convert import make_run
 from llm import config
 from llm.errors import InputError
 from llm.serve.border import read_keys
-from llm.serve.request_log import fallback_share, scrub
+from llm.serve.request_log import scrub
 from llm.workloads import serve
 
 for package in ("fastapi", "uvicorn", "prometheus_client"):
@@ -87,14 +87,6 @@ def test_a_port_in_use_is_one_line():
 )
 def test_what_tells_of_a_person_is_taken_out(text, want):
     assert scrub(text) == (text if want is None else want)
-
-
-def test_tokens_that_are_parts_of_characters():
-    class Some:
-        piece_bytes = (b"ab", b"\xe6", b"\x97\xa5", "é".encode(), b"")
-
-    assert fallback_share(Some, [0, 1, 2, 3]) == 0.5
-    assert fallback_share(Some, []) == 0
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """A line of JSON for every answer: what was asked of the server, and how it went.
 
+The fields are those of `llm/traffic.py`, and some more.
+
 Figures alone, unless `serve.log_prompts`; then the texts too, with what looks like an
 address, a number of a person or a card, or a key taken out. No name of a client is
 kept: `client` is a hash that changes with every start.
@@ -11,7 +13,6 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -41,22 +42,6 @@ def scrub(text: str) -> str:
     return text
 
 
-def fallback_share(tokenizer: Any, ids: Sequence[int]) -> float:
-    """The share of tokens that are a part of a character only."""
-    pieces = getattr(tokenizer, "piece_bytes", None)
-    if not pieces or not ids:
-        return 0.0
-    return sum(not _whole(pieces[i]) for i in ids) / len(ids)
-
-
-def _whole(piece: bytes) -> bool:
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 class RequestLog:
     """Appends lines to requests.jsonl of a folder.
 
@@ -74,7 +59,7 @@ class RequestLog:
         hashed = hashlib.sha256(_SALT + client.encode()).hexdigest()[:12]
         line = {"time": round(time.time(), 3), "client": hashed, **figures}
         if self._prompts:
-            line |= {"prompt": scrub(prompt), "answer": scrub(answer)}
+            line |= {"prompt": scrub(prompt), "completion": scrub(answer)}
         text = json.dumps(line, ensure_ascii=False) + "\n"
         with self._lock, self._path.open("a") as file:
             file.write(text)

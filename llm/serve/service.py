@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from llm import traffic
 from llm.data.chat import prompt_ids
 from llm.errors import InputError
 from llm.inference.constrain import Grammars
@@ -21,7 +22,7 @@ from llm.serve.feedback import Feedback
 from llm.serve.guard import Guard
 from llm.serve.metrics import Metrics
 from llm.serve.protocol import MOST_CHOICES, ChatRequest, CompletionRequest
-from llm.serve.request_log import RequestLog, fallback_share
+from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Job, Scheduler
 from llm.serve.slots import Task
 
@@ -232,19 +233,20 @@ class Asked:
     def _log(self, answer, reason, now) -> None:
         count = len(answer.ids)
         waited = answer.first - self._start if answer.first else None
+        text = self.prompts[answer.number // self.n][1]
         self._service.log.write(
             client=self.client,
-            prompt=self.prompts[answer.number // self.n][1],
+            prompt=text,
             answer=answer.text,
             endpoint=self.endpoint,
             prompt_tokens=len(answer.prompt),
             completion_tokens=count,
             finish_reason=reason,
             mean_logprob=answer.logprobs / count if count else None,
-            fallback_share=fallback_share(
-                self._service.tokenizer, [*answer.prompt, *answer.ids]
+            fallback_share=traffic.fallback_share(
+                self._service.tokenizer, answer.prompt
             ),
-            language=None,
+            language=traffic.language(text) or None,
             latency=round(now - self._start, 4),
             first_token=waited and round(waited, 4),
             guard=answer.guarded.findings,
