@@ -16,6 +16,7 @@ _FIGURES = {
     "prepare_data.json": [("documents", "documents", "{:,}")],
     "train.json": [
         ("parameters", "parameters", "{:,}"),
+        ("trained_parameters", "of them trained", "{:,}"),
         ("tokens", "tokens seen", "{:,}"),
         ("validation_loss", "validation loss", "{:.3f}"),
         ("tokens_per_s", "tokens/s", "{:,.0f}"),
@@ -70,9 +71,9 @@ def _section(path: pathlib.Path, step: Step) -> str:
             for key, label, form in wanted
             if isinstance(held.get(key), (int, float))
         ]
-        parts.append(page.facts(items))
-        parts.append(page.facts(_objective(held)))
-        parts += [page.facts([(label, text)]) for label, text in _asked(held)]
+        items += _objective(held)
+        for group in (items, *([one] for one in _asked(held))):
+            parts.append(f'<div style="margin-bottom:14px">{page.facts(group)}</div>')
     parts.append(_compressed(_read(step.folder / "compress.json")))
     links = [
         f'<a href="{page.escape(str((step.folder / name).relative_to(path.parent)))}">'

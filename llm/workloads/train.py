@@ -177,7 +177,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             console=console,
         )
     checkpoints.close()
-    _write_result(workdir, state, loop, knobs, groups, abstract)
+    _write_result(workdir, state, loop, knobs, groups, made)
 
 
 def check(c: ConfigDict) -> None:
@@ -401,7 +401,7 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     )
 
 
-def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
+def _write_result(workdir, state, loop, knobs, groups, made) -> None:
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
@@ -413,7 +413,8 @@ def _write_result(workdir, state, loop, knobs, groups, abstract) -> None:
         "steps": at,
         "tokens": done,
         "epochs": done / knobs.tokens_per_epoch,
-        "parameters": tree.count(abstract.params),
+        "parameters": tree.count(made.whole),
+        "trained_parameters": tree.count(state.params),
         "seconds": loop["seconds"],
         "validation_loss": loop.get("validation_loss"),
         "best_validation_loss": loop.get("best_validation_loss"),
