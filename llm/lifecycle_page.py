@@ -71,9 +71,11 @@ def _section(path: pathlib.Path, step: Step) -> str:
             for key, label, form in wanted
             if isinstance(held.get(key), (int, float))
         ]
-        items += _objective(held)
-        for group in (items, *([one] for one in _asked(held))):
-            parts.append(f'<div style="margin-bottom:14px">{page.facts(group)}</div>')
+        facts = page.facts([*items, *_objective(held)])
+        parts.append(f'<div style="margin-bottom:14px">{facts}</div>')
+        for one in held.get("answers", []):
+            told = page.badge("through HTTP", "plain")
+            parts.append(page.sample(one["what"] + "\n\n", one["answer"], told))
     parts.append(_compressed(_read(step.folder / "compress.json")))
     links = [
         f'<a href="{page.escape(str((step.folder / name).relative_to(path.parent)))}">'
@@ -89,10 +91,6 @@ def _objective(held: dict[str, Any]) -> list[tuple[str, str]]:
         (f"{name.replace('_', ' ')}, held out", f"{value:.3f}")
         for name, value in held.get("objective", {}).items()
     ]
-
-
-def _asked(held: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(one["what"], one["answer"]) for one in held.get("answers", [])]
 
 
 def _compressed(held: dict[str, Any]) -> str:
