@@ -8,9 +8,10 @@ import subprocess
 
 import chromium
 import example_run
+import numpy as np
 import pytest
 
-from llm import report
+from llm import interpret_page, lifecycle_page, report
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,6 +38,7 @@ window.onload = () => {{
       .map(x => box(x).height).filter(x => x > 0)),
     sections: [...page.querySelectorAll("section")].filter(x => box(x).height > 40)
       .map(x => x.querySelector("h2").textContent),
+    pictures: [...page.querySelectorAll("img")].map(x => x.naturalWidth),
     links: [...page.querySelectorAll("nav a")]
       .every(x => page.querySelector(x.getAttribute("href"))),
   }});
@@ -44,8 +46,8 @@ window.onload = () => {{
 </script>"""
 
 
-def measure(workdir, width):
-    page = html.escape(report.write(workdir).read_text())
+def measure(workdir, width, text=None):
+    page = html.escape(text or report.write(workdir).read_text())
     frame = workdir / "frame.html"
     frame.write_text(FRAME.format(width=width, page=page))
     profile = f"--user-data-dir={workdir / 'profile'}"
@@ -98,3 +100,33 @@ def test_long_words_do_not_widen_a_phone(tmp_path):
     found = measure(workdir, 390)
     assert found["wide"] == []
     assert found["scroll"] <= 390
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_look_inside(tmp_path, width):
+    tokens = ["def", " f", "\x00", "\n"]
+    result = {
+        "model_dir": "run", "step": 1, "read": [], "tokens": tokens,
+        "lens": [[[[token, 0.9]] for token in tokens]] * 3,
+        "neighbours": [{"word": "a", "near": [["b", 0.5]]}], "analogies": [],
+    }  # fmt: skip
+    shares = np.tril(np.ones((2, 3, 4, 4)))
+    text = interpret_page.write(result, {"attention": shares})
+    found = measure(tmp_path, width, text)
+    assert found["sections"] == ["Logit lens", "Attention", "Near words"]
+    assert found["pictures"] == [4] * 6 and found["scroll"] <= width
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_life(tmp_path, width):
+    run = example_run.write(tmp_path / "one")
+    told = {"answers": [{"what": "x" * 99, "answer": "def f():\n    pass"}]}
+    (run / "selftest.json").write_text(json.dumps(told))
+    steps = [
+        lifecycle_page.Step("one", "pipeline", run, 3.0),
+        lifecycle_page.Step("two", "serve", tmp_path / "two", None),
+    ]
+    text = lifecycle_page.write(tmp_path / "lifecycle.html", steps)
+    found = measure(tmp_path, width, text)
+    assert found["sections"] == ["Steps", "One"] and found["links"]
+    assert found["wide"] == [] and found["scroll"] <= width
