@@ -186,8 +186,10 @@ def restore_params(
 
 def digest(arrays: Any) -> str:
     """A checksum of all arrays: the same on every mesh, other for another bit."""
-    sums = [_sum_of_words(leaf) for leaf in jax.tree.leaves(arrays)]
-    total = sum((2 * number + 1) * int(x) for number, x in enumerate(sums, start=1))
+    # One after the other: of many programs that wait for each other's devices, those of
+    # one process may each hold what the next needs.
+    sums = [int(_sum_of_words(leaf)) for leaf in jax.tree.leaves(arrays)]
+    total = sum((2 * number + 1) * x for number, x in enumerate(sums, start=1))
     return f"{total % 2**32:08x}"
 
 

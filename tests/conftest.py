@@ -3,6 +3,8 @@
 Child processes do not inherit this: they see the devices of the machine.
 """
 
+import gc
+
 import jax
 import pytest
 
@@ -18,3 +20,15 @@ def devices():
     found = jax.devices()
     assert len(found) == 8 and found[0].platform == "cpu"
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a file of tests compiled is dropped at its end.
+
+    Each program is some mappings of memory, of which a process may have 65,530; beyond
+    them, the compiler ends with a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
