@@ -35,6 +35,7 @@ def make(source="stdlib", **knobs) -> ConfigDict:
                 "validation_fraction": 0.1,
                 "test_fraction": 0.1,
             },
-            "tokenizer": {"vocab_size": 512, "kind": "bpe"},
+            "tokenizer": {"vocab_size": 512, "kind": "bpe", "chat_template": ""},
+            "init_from": "",
         }
     )
