@@ -50,6 +50,7 @@ def test_everything_is_there(workdir):
         "config.json", "corpus", "tokenizer", "tokens", "checkpoints", "metrics.jsonl",
         "tensorboard", "report.html", "samples.txt", "prepare_data.json",
         "train_tokenizer.json", "train.json", "evaluate.json", "generate.json",
+        "evaluate_items.jsonl",
     }  # fmt: skip
 
 
