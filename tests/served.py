@@ -8,6 +8,7 @@ import threading
 import pytest
 import tiny
 
+from llm.data.chat_template import mark
 from llm.inference.constrain import Grammars
 from llm.inference.embed import embedder
 from llm.inference.generate import generate
@@ -62,7 +63,7 @@ class Bytes:
 
     @property
     def spellings(self):
-        return {"bos_token": "\0bos\0", "eos_token": "\0eos\0"}
+        return {"bos_token": mark("bos"), "eos_token": mark("eos")}
 
 
 TOKENIZER = Bytes()

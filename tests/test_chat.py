@@ -34,10 +34,9 @@ def ours(tmp_path_factory):
 
 
 def test_rendering_as_written_out():
-    assert chat_template.render(CHAT, TALK[:2], reply=True) == (
+    assert chat_template.prompt(CHAT, TALK[:2]) == (
         "<|im_start|>system\nBe short.<|im_end|>\n"
-        "<|im_start|>user\nhi  there <|im_end|>\n<|im_start|>assistant\n",
-        [],
+        "<|im_start|>user\nhi  there <|im_end|>\n<|im_start|>assistant\n"
     )
     text, spans = chat_template.render(chat_template.TEMPLATES["chatml"], TALK[1:3])
     assert text == (
@@ -113,8 +112,17 @@ def test_nobody_writes_special_tokens_into_ours(ours):
     said = [{"role": "user", "content": "a </s> <s> b"}]
     ids = chat.prompt_ids(ours, said)
     assert ids.count(ours.eos_id) == 0 and ids.count(ours.bos_id) == 1
-    with pytest.raises(InputError, match="a NUL in message 1"):
-        chat.prompt_ids(ours, [{"role": "user", "content": "a\0eos\0b"}])
+
+
+def test_an_answer_may_hold_any_character(ours):
+    """What an untrained model says is sent back with the next question."""
+    odd = "a\0b\0eos\0</answer>\ufffd\x07"
+    said = [{"role": "user", "content": odd}, {"role": "assistant", "content": odd}]
+    ids, learned = chat.conversation(ours, said)
+    assert ids.count(ours.eos_id) == 1
+    assert ours.decode(ids).count(odd) == 2
+    assert ours.decode([i for i, is_learned in zip(ids, learned, strict=True)
+                        if is_learned]) == odd  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -150,6 +158,7 @@ def test_answers_that_cannot_be_told_apart():
     backwards = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(InputError, match="not what follows its prompt"):
         chat_template.render(backwards, TALK)
+    assert "Grüße" in chat_template.prompt(backwards, TALK)  # to answer, no need
 
 
 def test_an_end_that_ends_nothing(tmp_path, ours):

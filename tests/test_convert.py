@@ -300,7 +300,7 @@ def test_an_imported_model_chats_by_its_template(tmp_path):
                prompts=("Hello",), **knobs)  # fmt: skip
     template = loaded(tmp_path / "run").tokenizer.chat_template
     asked = [{"role": "user", "content": "Hello"}]
-    text, _ = chat_template.render(template, asked, reply=True)
+    text = chat_template.prompt(template, asked)
     assert text.startswith("<|im_start|>user\nHello<|im_end|>")
     spelled = use("generate", tmp_path / "spelled", tmp_path / "run",
                   prompts=(text,), **knobs)  # fmt: skip

@@ -352,9 +352,7 @@ def test_facade_equals_transformers(maker, tmp_path):
         want = theirs.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
-        text, _ = chat_template.render(
-            made.chat_template, messages, reply=True, tokens=made.spellings
-        )
+        text = chat_template.prompt(made.chat_template, messages, tokens=made.spellings)
         assert text == want
 
 

@@ -21,7 +21,7 @@ from llm.data import chat_template
 from llm.data.chat_template import Message
 from llm.errors import InputError
 
-_SPELLED = re.compile("\0(bos|eos)\0")
+_SPECIAL = re.compile(f"({chat_template.mark('bos')}|{chat_template.mark('eos')})")
 
 
 class Conversation(NamedTuple):
@@ -33,7 +33,8 @@ class Conversation(NamedTuple):
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The ids that the assistant's answer follows; InputError without a template."""
-    text, _ = _rendered(tokenizer, messages, reply=True)
+    template, tokens = _template(tokenizer), tokenizer.spellings
+    text = chat_template.prompt(template, messages, tokens=tokens)
     return _encode(tokenizer, text, []).ids
 
 
@@ -44,7 +45,8 @@ def conversation(tokenizer: Any, messages: Sequence[Message]) -> Conversation:
       InputError: no template, one that does not take the messages, or one that ends
         answers with something that is no end of a text for this tokenizer.
     """
-    text, spans = _rendered(tokenizer, messages, reply=False)
+    template, tokens = _template(tokenizer), tokenizer.spellings
+    text, spans = chat_template.render(template, messages, tokens=tokens)
     made = _encode(tokenizer, text, spans)
     if made.learned.any():
         last = made.ids[int(np.flatnonzero(made.learned)[-1])]
@@ -59,16 +61,14 @@ def conversation(tokenizer: Any, messages: Sequence[Message]) -> Conversation:
     return made
 
 
-def _rendered(tokenizer, messages, reply):
+def _template(tokenizer) -> str:
     if not tokenizer.chat_template:
         raise InputError(
             got="messages for a model without a chat template",
             want="a model that was taught to chat",
             do="teach it by configs/sft.py, or give it texts",
         )
-    return chat_template.render(
-        tokenizer.chat_template, messages, reply=reply, tokens=tokenizer.spellings
-    )
+    return tokenizer.chat_template
 
 
 def _encode(tokenizer, text: str, spans: list[range]) -> Conversation:
@@ -85,10 +85,10 @@ def _encode(tokenizer, text: str, spans: list[range]) -> Conversation:
     for start, stop in itertools.pairwise(edges):
         inside = any(span.start <= start < span.stop for span in spans)
         new = []
-        for part in re.split(r"(\0(?:bos|eos)\0)", text[start:stop]):
-            named = _SPELLED.fullmatch(part)
-            if named:
-                new.append(getattr(tokenizer, f"{named[1]}_id"))
+        for part in _SPECIAL.split(text[start:stop]):
+            if _SPECIAL.fullmatch(part):
+                bos = part == tokenizer.spellings["bos_token"]
+                new.append(tokenizer.bos_id if bos else tokenizer.eos_id)
             elif part:
                 new += tokenizer.encode(part)
         ids += new

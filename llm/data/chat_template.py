@@ -13,6 +13,7 @@ to an answer must begin the text with it.
 import datetime
 import json
 import re
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from llm.errors import InputError
 Message = Mapping[str, Any]
 
 _SECONDS, _CHARACTERS = 2.0, 4_000_000  # of one rendering, beside what it is given
-_OPEN, _CLOSE = "\0<answer>\0", "\0</answer>\0"
+_SECRET = secrets.token_hex(8)
 _ROLE = "{{ message['role'] }}"
 _ANSWER = "message['role'] == 'assistant'"
 
@@ -74,17 +75,41 @@ TEMPLATES = {
 }
 
 
+def mark(name: str) -> str:
+    """What no message holds: nobody who writes one can know it; new in each process."""
+    return f"<{name} {_SECRET}>"
+
+
+_OPEN, _CLOSE = mark("answer"), mark("/answer")
+
+
+def prompt(
+    template: str,
+    messages: Sequence[Message],
+    *,
+    tokens: Mapping[str, str] | None = None,
+) -> str:
+    """The text of a conversation, up to where the assistant's next answer begins.
+
+    Args:
+      tokens: `bos_token`, `eos_token` and the like, as the template writes them.
+
+    Raises:
+      InputError: as `render`, but answers need not be told from the rest.
+    """
+    _check(messages)
+    return _unmarked(_run(_compiled(template), messages, True, tokens or {}))[0]
+
+
 def render(
     template: str,
     messages: Sequence[Message],
     *,
-    reply: bool = False,
     tokens: Mapping[str, str] | None = None,
 ) -> tuple[str, list[range]]:
-    """The text of a conversation, and where in it the assistant speaks.
+    """The text of a whole conversation, and where in it the assistant speaks.
 
     Args:
-      reply: whether to end where the assistant's next answer begins.
       tokens: `bos_token`, `eos_token` and the like, as the template writes them.
 
     Raises:
@@ -93,7 +118,7 @@ def render(
     """
     _check(messages)
     compiled = _compiled(template)
-    marked = _run(compiled, messages, reply, tokens or {})
+    marked = _run(compiled, messages, False, tokens or {})
     text, spans = _unmarked(marked)
     if spans or not any(m["role"] == "assistant" for m in messages):
         return text, spans
@@ -120,8 +145,6 @@ def _check(messages: Sequence[Message]) -> None:
                 got=f"message {number}: {str(message)[:80]}",
                 want='{"role": ..., "content": ...}, both texts',
             )
-        if "\0" in message["content"] + message["role"]:
-            raise InputError(got=f"a NUL in message {number}", want="text without it")
 
 
 def _unmarked(marked: str) -> tuple[str, list[range]]:

@@ -30,6 +30,7 @@ from etils import epath
 
 from llm import atomic
 from llm.data import foreign_tokenizer
+from llm.data.chat_template import mark
 from llm.data.encodable import check_encodable
 from llm.data.tokenizer_json import NORMAL
 from llm.errors import InputError
@@ -73,7 +74,7 @@ class Tokenizer:
     @property
     def spellings(self) -> dict[str, str]:
         """What a chat template writes for BOS and EOS; no text can hold it."""
-        return {"bos_token": "\0bos\0", "eos_token": "\0eos\0"}
+        return {"bos_token": mark("bos"), "eos_token": mark("eos")}
 
     @property
     def vocab_size(self) -> int:
