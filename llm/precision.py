@@ -32,11 +32,13 @@ class Policy:
       dtype: compute dtype of products, `float32` or `bfloat16`.
       platform: `cpu`, `gpu` or `tpu`, of the devices that the program is compiled for.
       devices: how many of them.
+      chip: what jax calls one, such as `TPU v5 lite`; '' where it does not matter.
     """
 
     dtype: str = "float32"
     platform: str = "cpu"
     devices: int = 1
+    chip: str = ""
 
     @property
     def operands(self) -> Any:

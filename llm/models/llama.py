@@ -142,8 +142,8 @@ class Attention(nn.Module):
         positions_BT = inputs.positions_BT
         frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
         gain = rope_gain(self.rope_scaling)
-        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
-        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
+        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain, self.policy)
+        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain, self.policy)
         context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
         o_BTNH = attention(q_BTNH, context, window=window, policy=self.policy)
         noted = {}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from llm.nn.context import Context
 from llm.nn.scores import attended, attention_weights
+from llm.nn.splash import fits_splash, splash_attention
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
@@ -46,6 +47,16 @@ def attention(
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     scale = H**-0.5 if scale is None else scale
+    if choice(policy, T, H, _static(window)) == "splash" and (
+        context.ordered or not causal
+    ):
+        q_BTNH, k_BSKH, v_BSKH = (
+            x.astype(policy.operands) for x in (q_BTNH * scale, k_BSKH, v_BSKH)
+        )
+        return splash_attention(
+            q_BTNH, k_BSKH, v_BSKH, context.reach.segments_BT,
+            causal=causal, window=window or 0, chip=policy.chip,
+        ).astype(policy.activations)  # fmt: skip
     q_BTKGH = (q_BTNH * scale).reshape(B, T, K, N // K, H)
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
@@ -55,6 +66,17 @@ def attention(
     o_BKGTH = _core(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy)
     o_BTNH = o_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
     return o_BTNH.astype(policy.activations)
+
+
+def choice(policy: Policy, rows: int, head_dim: int, static: bool = True) -> str:
+    """What carries out attention of rows with themselves: splash, cudnn or xla."""
+    if policy.platform == "tpu" and static and fits_splash(rows, head_dim):
+        return "splash"
+    return "xla"
+
+
+def _static(window: int | jax.Array | None) -> bool:
+    return window is None or isinstance(window, int)
 
 
 def kernel(policy: Policy) -> str:

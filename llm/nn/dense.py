@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from llm.nn.weights import einsum
 from llm.precision import Policy
@@ -38,7 +39,8 @@ class Dense(nn.Module):
             nn.initializers.normal(self.scale * fan_in**-0.5), tuple(self.axes)
         )
         value = self.param("kernel", init, tuple(self.shape), jnp.float32)
-        y = einsum(self.spec, x, value, self.policy)
+        # The name is for what is kept of a layer (llm/nn/stack.py).
+        y = checkpoint_name(einsum(self.spec, x, value, self.policy), self.name or "")
         if not self.bias:
             return y
         zeros = nn.with_logical_partitioning(

@@ -22,6 +22,10 @@ REMAT = {
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+import os
+_N = os.environ.get("REMAT_NAMES", "heads,context,out,gate,up").split(",")
+REMAT["products"] = jax.checkpoint_policies.save_only_these_names(*_N)
+
 
 
 def check_stack(layers: int, how: str, remat: str) -> None:
