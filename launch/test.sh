@@ -32,7 +32,7 @@ if [ -n "$all" ]; then
   install_oracle
   install_browser
   # The last -m wins: everything but what belongs to the nightly run.
-  rest=(-m "not slow" ${rest[@]+"${rest[@]}"})
+  rest=(-m "not slow and not aot" ${rest[@]+"${rest[@]}"})
 fi
 # Two processes, each of which takes whole files: most of the time is compilation.
 exec "$PYTHON" -m pytest -n 2 --dist loadfile ${rest[@]+"${rest[@]}"}

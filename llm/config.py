@@ -308,6 +308,15 @@ def base() -> ConfigDict:
     c.plan.price = 0.0
     # Share of peak FLOP/s to expect.
     c.plan.mfu = 0.4
+    # A pod to compile the step for, such as v5e:16x16 or 2xv5e:16x16, instead of
+    # accelerator and chips; and sequences of a device at once, 0 is train.batch_size.
+    c.plan.topology = ""
+    c.plan.rows = 0
+    # Whether to look for the best rows, model.remat and mesh: every one of these names,
+    # and every one of these meshes.
+    c.plan.search = False
+    c.plan.search_remat = ("selective", "minimal", "full")
+    c.plan.search_mesh = ((("fsdp", -1),), (("fsdp", -1), ("tensor", 2)))
     return c
 
 

@@ -223,6 +223,11 @@ class Chip(NamedTuple):
     source: str  # of peak, memory and bandwidth; then whose price
     # jax shows each TensorCore of a TPU v2, v3 and 7x as a device of its own.
     devices: int = 1
+    # Of a TPU's matrix units, Hz: the peak over what they do in a cycle.
+    clock: float = 0.0
+    # Bytes/s of all links to other chips of its slice together, both ways
+    # (jax-ml.github.io/scaling-book, "How to think about TPUs").
+    ici_bandwidth: float = 0.0
 
 
 CHIPS = {
@@ -236,23 +241,24 @@ CHIPS = {
     ),
     "v4": Chip(
         r"tpu v4", 275e12, 32 * _GiB, 1228e9, 3.22,
-        f"{_CLOUD_TPU}/v4; Google Cloud",
+        f"{_CLOUD_TPU}/v4; Google Cloud", clock=1.05e9, ici_bandwidth=270e9,
     ),
     "v5e": Chip(
         r"tpu v5( lite|e)", 197e12, 16 * _GiB, 819e9, 1.20,
-        f"{_CLOUD_TPU}/v5e; Google Cloud",
+        f"{_CLOUD_TPU}/v5e; Google Cloud", clock=1.5e9, ici_bandwidth=180e9,
     ),
     "v5p": Chip(
         r"tpu v5p?", 459e12, 95 * _GiB, 2765e9, 4.20,
-        f"{_CLOUD_TPU}/v5p; Google Cloud",
+        f"{_CLOUD_TPU}/v5p; Google Cloud", clock=1.75e9, ici_bandwidth=540e9,
     ),
     "v6e": Chip(
         r"tpu v6( lite|e)", 918e12, 32 * _GiB, 1640e9, 2.70,
-        f"{_CLOUD_TPU}/v6e; Google Cloud",
+        f"{_CLOUD_TPU}/v6e; Google Cloud", clock=1.75e9, ici_bandwidth=360e9,
     ),
     "tpu7x": Chip(
         r"tpu ?v?7x", 2307e12, 192 * _GiB, 7380e9, None,
-        f"{_CLOUD_TPU}/tpu7x", devices=2,
+        f"{_CLOUD_TPU}/tpu7x", devices=2, clock=2.2e9,
+        ici_bandwidth=540e9,
     ),
     "a100-40gb": Chip(
         r"nvidia a100-(sxm4|pcie)-40gb", 312e12, 40 * _GiB, 1555e9, 1.29,

@@ -14,7 +14,6 @@ conditional costs as its dearer branch. A collective that is spread over several
 """
 
 import collections
-import json
 import math
 import re
 from typing import NamedTuple
@@ -107,9 +106,7 @@ def read(text: str) -> Program:
         Collective(kind, groups, size, count)
         for (kind, groups), (size, count) in sorted(found.collectives.items())
     ]
-    kernels = [
-        Kernel(name, *sums) for name, sums in sorted(found.kernels.items())
-    ]
+    kernels = [Kernel(name, *sums) for name, sums in sorted(found.kernels.items())]
     return Program(found.cycles, found.products, collectives, kernels)
 
 
@@ -272,7 +269,9 @@ def _declared(text: str) -> int:
 
 def _attention_flops(name: str, arrays) -> float:
     """Of splash attention's kernels: two products forward, five backward, causal."""
-    rows = [dims for dtype, dims in arrays if dtype in ("bf16", "f32") and len(dims) == 4]
+    rows = [
+        dims for dtype, dims in arrays if dtype in ("bf16", "f32") and len(dims) == 4
+    ]
     if not name.startswith("splash_") or len(rows) < 2:
         return 0.0
     (B, N, T, H), S = rows[0], rows[1][2]
@@ -345,16 +344,3 @@ def _stride(body, index: int | None) -> int:
         return 1
     values = [_constant(body, name) for name in step.operands]
     return next((v for v in values if v), 1)
-
-
-def describe(program: Program) -> str:
-    """The sums as JSON, for a look."""
-    return json.dumps(
-        {
-            "cycles": program.cycles,
-            "products": program.products,
-            "collectives": [c._asdict() for c in program.collectives],
-            "kernels": [k._asdict() for k in program.kernels],
-        },
-        indent=1,
-    )

@@ -27,6 +27,7 @@ from jax.sharding import AbstractMesh
 
 from llm import memory, sharding, units
 from llm.flops import Chip
+from llm.topology import StandIn
 
 TOKENS_PER_PARAMETER = 20
 _E, _A, _B, _ALPHA, _BETA = 1.8172, 482.01, 2085.43, 0.3478, 0.3658
@@ -54,19 +55,13 @@ class Cost(NamedTuple):
     dollars: float
 
 
-class _StandIn:
-    """Takes the place of a device while a mesh is made."""
-
-    platform = "cpu"
-
-
 def planned_mesh(axes: Sequence[tuple[str, int]], devices: int) -> AbstractMesh:
     """The mesh that so many devices would form; none of them is here.
 
     Raises:
       InputError: the axes do not multiply to the number of devices.
     """
-    mesh = sharding.make_mesh(axes, [_StandIn() for _ in range(devices)])
+    mesh = sharding.make_mesh(axes, [StandIn() for _ in range(devices)])
     return AbstractMesh(mesh.devices.shape, mesh.axis_names, axis_types=mesh.axis_types)
 
 

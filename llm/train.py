@@ -206,6 +206,21 @@ def build_step(
     return step
 
 
+def jit_step(step: Callable, abstract: State, options: dict | None = None) -> Callable:
+    """`build_step`'s update as it is compiled: state donated, and laid out as it was.
+
+    Args:
+      options: of the compiler, as `llm/compiler.py` has them.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=options or None,
+    )
+
+
 def _in_turn(x: jax.Array, parts: int) -> jax.Array:
     """[B, ...] as [parts, B / parts, ...]: row r goes to part r % parts."""
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)

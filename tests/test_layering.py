@@ -15,6 +15,7 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 LAYERS = (
     "main",
     "workloads",
+    "aot",
     "serve",
     "beginning",
     "train plan report interpret importing harness comparing drift",
@@ -30,11 +31,12 @@ LAYERS = (
     "compression",
     "optim checkpoint monitor memory data page plots preview adapter progress",
     "sources stages",
+    "compiler topology",
     "sharding losses flops objective task metrics traffic",
     "config document",
     "registry run_directory tensorboard",
     "atomic",
-    "quantized",
+    "hlo quantized",
     "errors tree units precision host",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}

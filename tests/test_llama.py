@@ -245,7 +245,10 @@ def test_tied_head_is_the_embedding():
     "knobs, message",
     [
         ({"how": "scam"}, "model.how 'scam'; want one of scan, unroll, loop"),
-        ({"remat": "some"}, "model.remat 'some'; want one of none, minimal, full"),
+        (
+            {"remat": "some"},
+            "model.remat 'some'; want one of none, minimal, selective, full",
+        ),
         ({"heads": 5}, "5 heads on 2 kv_heads"),
         ({"head_dim": 7}, "head_dim 7"),
     ],

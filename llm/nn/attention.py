@@ -11,13 +11,15 @@ scores of a long causal row are then never made.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from llm.nn.context import Context
 from llm.nn.scores import attended, attention_weights
-from llm.nn.splash import fits_splash, splash_attention
+from llm.nn.splash import fits, splash_attention
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
 _MASKED = -1e30
@@ -47,16 +49,16 @@ def attention(
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     scale = H**-0.5 if scale is None else scale
-    if choice(policy, T, H, _static(window)) == "splash" and (
-        context.ordered or not causal
-    ):
-        q_BTNH, k_BSKH, v_BSKH = (
-            x.astype(policy.operands) for x in (q_BTNH * scale, k_BSKH, v_BSKH)
-        )
+    past = causal and not context.ordered
+    if choice(policy, T, H, window=window, past=past) == "splash":
+        q_BTNH = q_BTNH * scale
         return splash_attention(
-            q_BTNH, k_BSKH, v_BSKH, context.reach.segments_BT,
-            causal=causal, window=window or 0, chip=policy.chip,
-        ).astype(policy.activations)  # fmt: skip
+            *(x.astype(policy.operands) for x in (q_BTNH, k_BSKH, v_BSKH)),
+            context.reach.segments_BT,
+            causal=causal,
+            window=window or 0,
+            chip=policy.chip,
+        ).astype(policy.activations)
     q_BTKGH = (q_BTNH * scale).reshape(B, T, K, N // K, H)
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
@@ -68,19 +70,33 @@ def attention(
     return o_BTNH.astype(policy.activations)
 
 
-def choice(policy: Policy, rows: int, head_dim: int, static: bool = True) -> str:
-    """What carries out attention of rows with themselves: splash, cudnn or xla."""
-    if policy.platform == "tpu" and static and fits_splash(rows, head_dim):
+def choice(
+    policy: Policy, rows: int, head_dim: int, *, window: Any = None, past: bool = False
+) -> str:
+    """What carries out attention of rows of so many tokens: splash or xla.
+
+    Args:
+      window: an array is one that only the running program knows.
+      past: keys lie in a cache, or some may be seen from before them.
+    """
+    static = window is None or isinstance(window, int)
+    if policy.platform == "tpu" and static and not past and fits(rows, head_dim):
         return "splash"
     return "xla"
 
 
-def _static(window: int | jax.Array | None) -> bool:
-    return window is None or isinstance(window, int)
+def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> str:
+    """What carries attention out on a backend, for the log.
 
-
-def kernel(policy: Policy) -> str:
-    """What carries attention out on a backend, for the log."""
+    Args:
+      windows: of a scanned stack of layers.
+    """
+    window = jnp.zeros(()) if windows else None
+    if choice(policy, rows, head_dim, window=window) == "splash":
+        return "splash (Pallas)"
+    if policy.platform == "tpu":
+        why = "windows that differ a layer" if windows else f"rows of {rows}"
+        return f"XLA products over the batch, as splash does not take {why}"
     if policy.platform == "cpu" and policy.devices == 1:
         return f"XLA products, an example at a time, {_PIECE} queries a piece"
     return "XLA products over the batch"

@@ -4,8 +4,10 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from llm.nn.dense import Dense
+from llm.nn.weights import einsum
 from llm.precision import Policy
 
 ACTIVATIONS = {
@@ -30,8 +32,6 @@ class Gated(nn.Module):
         into = {"shape": (D, F), "axes": ("embed", "mlp"), "policy": self.policy}
         gate_BTF = Dense("BTD,DF->BTF", name="gate", **into)(x_BTD)
         up_BTF = Dense("BTD,DF->BTF", name="up", **into)(x_BTD)
-        hidden_BTF = ACTIVATIONS[self.activation](gate_BTF) * up_BTF
-        hidden_BTF = nn.with_logical_constraint(hidden_BTF, ("batch", "length", "mlp"))
         return Dense(
             "BTF,FD->BTD",
             shape=(F, D),
@@ -39,7 +39,56 @@ class Gated(nn.Module):
             policy=self.policy,
             scale=self.residual_scale,
             name="down",
-        )(hidden_BTF)
+        )((gate_BTF, up_BTF), product=self._down)
+
+    def _down(self, spec, gated, kernel_FD, policy):
+        """The last product, of what the gate lets through."""
+        activation = ACTIVATIONS[self.activation]
+        if policy.platform == "tpu" and isinstance(kernel_FD, jax.Array):
+            return _gated_product(*gated, kernel_FD, activation, policy)
+        gate_BTF, up_BTF = gated
+        hidden_BTF = nn.with_logical_constraint(
+            activation(gate_BTF) * up_BTF, ("batch", "length", "mlp")
+        )
+        return einsum(spec, hidden_BTF, kernel_FD, policy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _gated_product(gate_BTF, up_BTF, kernel_FD, activation, policy):
+    """activation(gate) * up @ kernel, whose gradient makes the hidden layer once.
+
+    On a TPU, elementwise work goes into the products that read it, which read it
+    several times: where the hidden layer is recomputed, it is rather written out
+    together with the two gradients.
+    """
+    return _gated_forward(gate_BTF, up_BTF, kernel_FD, activation, policy)[0]
+
+
+def _gated_forward(gate_BTF, up_BTF, kernel_FD, activation, policy):
+    hidden_BTF = nn.with_logical_constraint(
+        activation(gate_BTF) * up_BTF, ("batch", "length", "mlp")
+    )
+    y_BTD = einsum("BTF,FD->BTD", hidden_BTF, kernel_FD, policy)
+    return y_BTD, (gate_BTF, up_BTF, kernel_FD)
+
+
+def _gated_backward(activation, policy, saved, dy_BTD):
+    gate_BTF, up_BTF, kernel_FD = saved
+    dtype = policy.operands
+    dhidden_BTF = jnp.einsum(
+        "BTD,FD->BTF", dy_BTD.astype(dtype), kernel_FD.astype(dtype)
+    )
+    hidden_BTF, back = jax.vjp(lambda g, u: activation(g) * u, gate_BTF, up_BTF)
+    made = (hidden_BTF, *back(dhidden_BTF))
+    hidden_BTF, dgate_BTF, dup_BTF = jax.lax.optimization_barrier(made)
+    dkernel_FD = jnp.einsum(
+        "BTF,BTD->FD", hidden_BTF.astype(dtype), dy_BTD.astype(dtype),
+        preferred_element_type=kernel_FD.dtype,
+    )  # fmt: skip
+    return dgate_BTF, dup_BTF, dkernel_FD
+
+
+_gated_product.defvjp(_gated_forward, _gated_backward)
 
 
 class MLP(nn.Module):

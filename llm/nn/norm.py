@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 
 class RMSNorm(nn.Module):
@@ -17,7 +18,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", ones, (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normal = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        normal = wide * _kept(jax.lax.rsqrt(mean_square + self.epsilon))
         return (normal * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
@@ -33,7 +34,7 @@ class OffsetRMSNorm(nn.Module):
         scale = self.param("scale", zeros, (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normal = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        normal = wide * _kept(jax.lax.rsqrt(mean_square + self.epsilon))
         whole = 1 + scale.reshape((1,) * (x.ndim - 1) + (-1,))
         return (normal * whole).astype(x.dtype)
 
@@ -58,3 +59,8 @@ class LayerNorm(nn.Module):
         variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normal = wide * jax.lax.rsqrt(variance + self.epsilon)
         return (normal * scale + bias).astype(x.dtype)
+
+
+def _kept(size: jax.Array) -> jax.Array:
+    """One number a token, for which a pass over the tokens need not be repeated."""
+    return checkpoint_name(size, "norm")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
+from llm.precision import FLOAT32, Policy
 
 SCALINGS = {"linear": 2, "llama3": 5, "yarn": 6}  # how long each is
 
@@ -76,11 +77,14 @@ def _yarn(plain_H, base, factor, fast, slow, context):
 
 
 def rope(
-    x_BTNH: jax.Array, positions_BT: jax.Array, frequency_H: jax.Array, gain=1.0,
-    policy=None,
+    x_BTNH: jax.Array,
+    positions_BT: jax.Array,
+    frequency_H: jax.Array,
+    gain: float = 1.0,
+    policy: Policy = FLOAT32,
 ) -> jax.Array:
     """Rotates the pairs (i, i + H/2) of every head by position * frequency."""
-    if policy is not None and policy.platform == "tpu":
+    if policy.platform == "tpu":
         return _rope_by_product(x_BTNH, positions_BT, frequency_H, gain)
     angle_BTH = positions_BT.astype(jnp.float32)[..., None] * frequency_H[None, None]
     cos_BT1H = gain * jnp.cos(angle_BTH)[:, :, None, :]
@@ -101,7 +105,8 @@ def _rope_by_product(x_BTNH, positions_BT, frequency_H, gain):
     """
     half = len(frequency_H)
     twice_H = jnp.concatenate([frequency_H, frequency_H])
-    angle_BT1H = (positions_BT.astype(jnp.float32)[..., None] * twice_H)[:, :, None]
+    angle_BTH = positions_BT.astype(jnp.float32)[..., None] * twice_H[None, None]
+    angle_BT1H = angle_BTH[:, :, None]
     one, none = np.eye(half), np.zeros((half, half))
     swap_HH = jnp.asarray(np.block([[none, one], [-one, none]]), x_BTNH.dtype)
     swapped_BTNH = jnp.einsum("BTNH,HI->BTNI", x_BTNH, swap_HH)

@@ -1,8 +1,7 @@
-"""Fused attention kernels: splash on a TPU (Pallas), cuDNN's on an NVIDIA GPU.
+"""Splash attention, the fused Pallas kernel of a TPU: scores never leave the chip.
 
-Neither ever writes the scores to memory. `llm/nn/attention.py` says where which one
-runs; here is how. A kernel sees one device's rows and heads, so it runs under
-`shard_map` on whatever mesh the program is laid out on.
+`llm/nn/attention.py` says where it runs. A kernel sees one device's rows and heads, so
+it runs under `shard_map` on whatever mesh the program is laid out on.
 
 What the backward pass needs of the forward one, the output and the log-normaliser, has
 the name `context` for the rematerialisation policies of `llm/nn/stack.py`.
@@ -15,7 +14,6 @@ import re
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
@@ -26,7 +24,7 @@ BLOCKS = {r"tpu v6.*|tpu ?v?7x.*": (2048, 2048), r".*": (1024, 1024)}
 COMPUTED = 512  # keys of a block that are multiplied at once
 
 
-def fits_splash(rows: int, head_dim: int) -> bool:
+def fits(rows: int, head_dim: int) -> bool:
     """Whether the kernel takes rows of this length and heads of this width."""
     return rows % LANES == 0 and head_dim % 64 == 0
 
@@ -53,9 +51,8 @@ def splash_attention(
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-    B, T, N, H = q_BTNH.shape
-    K = k_BTKH.shape[2]
-    batch, heads = _cut(B, N, K)
+    B, T, N, _ = q_BTNH.shape
+    batch, heads = _cut(B, N, k_BTKH.shape[2])
 
     def local(q_BNTH, k_BKTH, v_BKTH, segments_BT):
         own = q_BNTH.shape[1]
@@ -72,7 +69,8 @@ def splash_attention(
         def example(q_NTH, k_KTH, v_KTH, segments_T):
             ids = splash.SegmentIds(q=segments_T, kv=segments_T)
             q_NTH, k_KTH, v_KTH = (
-                checkpoint_name(x, "heads") for x in (q_NTH, k_KTH, v_KTH)
+                checkpoint_name(x, f"attention_{name}")
+                for x, name in ((q_NTH, "q"), (k_KTH, "k"), (v_KTH, "v"))
             )
             return attend(q_NTH, k_KTH, v_KTH, segment_ids=ids)
 
@@ -88,19 +86,6 @@ def splash_attention(
             check_vma=False,
         )
     return local(*given).swapaxes(1, 2)
-
-
-def cudnn_attention(q_BTNH, k_BTKH, v_BTKH, *, causal: bool, window: int = 0):
-    """cuDNN's flash attention; rows hold one text each. Queries carry the scale."""
-    return jax.nn.dot_product_attention(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        scale=1.0,
-        is_causal=causal,
-        local_window_size=(window - 1, 0 if causal else window - 1) if window else None,
-        implementation="cudnn",
-    )
 
 
 def _cut(B: int, N: int, K: int):

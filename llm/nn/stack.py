@@ -15,27 +15,55 @@ import jax.numpy as jnp
 from llm.errors import InputError
 
 HOW = ("scan", "unroll", "loop")
-# What the backward pass keeps of a layer; the rest it computes again.
+# What the backward pass keeps of a layer; the rest it computes again. Beside these, any
+# tensors by name (`TENSORS`), those with @host in the memory of the host:
+# "context,gate,up@host".
 REMAT = {
     "none": None,
     # The results of products with weights; all else is computed again.
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # What is dear to compute again for its size. On a TPU, where it was chosen, it is
+    # faster and smaller than `minimal` (LOG.md).
+    "selective": ("attention_q", "context", "gate", "up", "norm"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-import os
-_N = os.environ.get("REMAT_NAMES", "heads,context,out,gate,up").split(",")
-REMAT["products"] = jax.checkpoint_policies.save_only_these_names(*_N)
+# Results of products with weights, by the names of these; what the fused attention
+# kernel takes, and what it makes; sizes that norms divide by.
+TENSORS = (
+    "query", "key", "value", "out", "gate", "up", "down",
+    "attention_q", "attention_k", "attention_v", "context", "norm",
+)  # fmt: skip
 
+
+def remat_policy(remat: str) -> Any:
+    """What `jax.checkpoint` takes for a name of `REMAT` or names of tensors."""
+    known = REMAT.get(remat, tuple(remat.split(",")))
+    if not isinstance(known, tuple):
+        return known
+    kept = [name for name in known if not name.endswith("@host")]
+    sent = [name.removesuffix("@host") for name in known if name.endswith("@host")]
+    if not sent:
+        return jax.checkpoint_policies.save_only_these_names(*kept)
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=kept, names_which_can_be_offloaded=sent,
+        offload_src="device", offload_dst="pinned_host",
+    )  # fmt: skip
 
 
 def check_stack(layers: int, how: str, remat: str) -> None:
     """Raises InputError for a stack that cannot be built."""
     if layers < 1:
         raise InputError(got=f"model.layers {layers}", want="1 or more")
-    for field, value, known in (("how", how, HOW), ("remat", remat, tuple(REMAT))):
-        if value not in known:
+    if how not in HOW:
+        raise InputError(got=f"model.how {how!r}", want=f"one of {', '.join(HOW)}")
+    if remat in REMAT:
+        return
+    for name in remat.split(","):
+        if name.removesuffix("@host") not in TENSORS:
             raise InputError(
-                got=f"model.{field} {value!r}", want=f"one of {', '.join(known)}"
+                got=f"model.remat {remat!r}",
+                want=f"one of {', '.join(REMAT)}, or tensors such as context,up@host, "
+                f"of {', '.join(TENSORS)}",
             )
 
 
@@ -95,8 +123,9 @@ class Stack(nn.Module):
             x, new, noted = block(x, cache, each, *shared)
             return x, (new, noted)
 
-        if REMAT[self.remat] is not None:
-            step = nn.remat(step, policy=REMAT[self.remat], prevent_cse=False)
+        policy = remat_policy(self.remat)
+        if policy is not None:
+            step = nn.remat(step, policy=policy, prevent_cse=False)
         if self.how == "loop":
             made = []
             for i in range(self.layers):

@@ -13,7 +13,19 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, flops, network, optim, plan, registry, sharding, tree, units
+from llm import (
+    aot,
+    atomic,
+    flops,
+    network,
+    optim,
+    plan,
+    registry,
+    sharding,
+    topology,
+    tree,
+    units,
+)
 from llm import objective as objectives
 from llm import train as training
 from llm.errors import InputError
@@ -23,10 +35,57 @@ from llm.precision import Policy
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Writes plan.json into `workdir` and prints it as a table."""
+    if c.plan.topology:
+        pod = topology.find(c.plan.topology)
+        tries = _tries(c, pod) if c.plan.search else []
+        c = _on(c, pod, aot.best(tries))
     result = make_plan(c, corpus_dir=c.data.corpus_dir or workdir)
+    if c.plan.topology:
+        found = aot.best(tries) or aot.compiled(c, pod)
+        result |= _compiled(result, found, tries)
     print(table(result))
     path = epath.Path(workdir) / "plan.json"
     atomic.write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def _on(c: ConfigDict, pod: topology.Pod, best: dict[str, Any] | None) -> ConfigDict:
+    """The config on a pod, with what a search found best."""
+    c = ConfigDict(c.to_dict())
+    c.plan.update(accelerator=pod.accelerator, chips=pod.chips)
+    if best:
+        c.mesh, c.model.remat = tuple(map(tuple, best["mesh"])), best["remat"]
+        c.plan.rows = best["rows_per_device"]
+    elif pod.slices > 1 and "data" not in dict(c.mesh):
+        c.mesh = (("data", pod.slices), *c.mesh)
+    return aot.placed(c, pod, c.plan.rows)
+
+
+def _tries(c: ConfigDict, pod: topology.Pod) -> list[dict[str, Any]]:
+    """All plans of a search, each printed as soon as it is known."""
+    found = []
+    for x in aot.search(
+        c, pod, remats=c.plan.search_remat, meshes=c.plan.search_mesh
+    ):  # fmt: skip
+        found.append(x)
+        mesh = " x ".join(f"{name} {size}" for name, size in x["mesh"])
+        speed = x.get("tokens_per_s")
+        result = f"{units.count(speed)} tok/s" if speed else "does not fit"
+        rows = x["rows_per_device"]
+        print(f"{mesh}, remat {x['remat']}, {rows} rows: {result}", flush=True)
+    return found
+
+
+def _compiled(result: dict[str, Any], found: dict[str, Any], tries: list):
+    """What the compiler adds to a plan, hours and money by its step time included."""
+    added = {"compiled": found, "fits": found["fits"], "tries": tries}
+    if found.get("step_s") and result["tokens"]:
+        a = result["accelerator"]
+        hours = result["tokens"] / found["tokens_per_s"] / 3600
+        added["compiled_cost"] = {
+            "hours": hours,
+            "dollars": hours * a["chips"] * a["dollars_per_chip_hour"],
+        }
+    return added
 
 
 def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
@@ -212,10 +271,57 @@ def table(p: dict[str, Any]) -> str:
         rows.append(("best size for this compute", f"{size} parameters"))
         loss = best["loss_by_parametric_fit"]
         rows.append(("loss on the fit's own data", f"{loss:.2f} nats a token"))
+    if "compiled" in p:
+        rows += _compiled_rows(p)
     lines = []
     for label, value in rows:
         lines.append(f"  {label:<36} {value}" if value is not None else f"\n{label}")
     return "\n".join(lines).lstrip("\n")
+
+
+def _compiled_rows(p: dict[str, Any]):
+    """What the compiler says, for `table`."""
+    x, size, count = p["compiled"], units.size, units.count
+    yield f"Compiled for {x['topology']}, {x['rows_per_device']} rows a device", None
+    yield "attention", x["attention"]
+    yield "remat", x["remat"]
+    yield "compiler options", " ".join(x["compiler_options"]) or "none"
+    if "peak_bytes" in x:
+        yield "arguments", size(x["argument_bytes"])
+        yield "temporaries", size(x["temporary_bytes"])
+        yield "peak", size(x["peak_bytes"])
+    if x["fits"]:
+        left = f"{size(x['spare_bytes'])} of {size(x['hbm_bytes'])} to spare"
+        yield "memory", f"fits, with {left}"
+    else:
+        by = size(-x["spare_bytes"]) if x["spare_bytes"] else "some"
+        yield "memory", f"does not fit: {by} more than {size(x['hbm_bytes'])}"
+    if not x.get("cycles"):
+        yield "cycles", x.get("why", "unknown")
+        return
+    yield (
+        "cycles of a step",
+        f"{count(x['total_cycles'])}, {count(x['cycles'])} less attention",
+    )
+    yield "  around products", count(x["product_cycles"])
+    yield "  of products at peak", count(x["ideal_cycles"])
+    for s in x["collectives"]:
+        yield (
+            f"{s['kind']} along {s['axis']}",
+            f"{size(s['bytes'])}, {1e3 * s['seconds']:.1f} ms",
+        )
+    yield (
+        "step",
+        (f"{1e3 * x['step_s']:.0f} ms, {1e3 * x['serial_s']:.0f} if nothing overlaps"),
+    )
+    yield "speed", f"{count(x['tokens_per_s'])} tok/s, {x['mfu']:.1%} MFU"
+    if "compiled_cost" in p:
+        cost, a = p["compiled_cost"], p["accelerator"]
+        yield (
+            "this config",
+            f"{count(p['tokens'])} tokens, {units.duration(cost['hours'] * 3600)}, "
+            f"${cost['dollars']:,.2f} at ${a['dollars_per_chip_hour']:.2f} a chip-hour",
+        )
 
 
 def _decode_rows(p: dict[str, Any]):

@@ -19,6 +19,7 @@ from llm import adapter as adapters
 from llm import (
     atomic,
     beginning,
+    compiler,
     flops,
     network,
     optim,
@@ -51,7 +52,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
-    policy = Policy(t.dtype, devices[0].platform, len(devices))
+    kind = devices[0].device_kind
+    policy = Policy(t.dtype, devices[0].platform, len(devices), kind)
+    options = compiler.options(policy)
     console_line = functools.partial(print, flush=True)
 
     tokenizer, train_split, validation_split = _open_data(workdir)
@@ -116,6 +119,8 @@ def run(c: ConfigDict, workdir: str) -> None:
                      abstract.params)  # fmt: skip
     for line in _opening(c, made, abstract, mesh, knobs, groups, policy):
         console_line(line)
+    if options:
+        console_line(f"compiler options: {compiler.shown(options)}")
     if data.layout.left_out:
         console_line(
             f"{data.layout.left_out} of {len(train_split.ids)} records are longer than "
@@ -144,11 +149,10 @@ def run(c: ConfigDict, workdir: str) -> None:
         jax.make_array_from_process_local_data, sharding.batch_sharding(mesh)
     )
     on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    step = jax.jit(
+    step = training.jit_step(
         training.build_step(apply, objective, tx, knobs, policy, adapter.join),
-        donate_argnums=0,
-        out_shardings=(shardings, None),
+        abstract,
+        options,
     )
     validate = jax.jit(training.build_validate(apply, objective, policy, adapter.join))
     peak = _peak_rate(c)
@@ -376,11 +380,14 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     trained, whole = tree.count(abstract.params), tree.count(made.whole)
     which = f", {units.count(trained)} of them trained" if made.own != () else ""
     devices = mesh.devices.size
+    m = c.model
+    head_dim = m.get("head_dim") or m.width // m.get("heads", 1)
+    attention = kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()))
     kind = mesh.devices.flat[0].device_kind
     yield (
         f"{c.model.name}: {units.count(whole)} parameters{which}, "
         f"{policy.dtype} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
-        f"rules {c.rules}, attention: {kernel(policy)}"
+        f"rules {c.rules}, attention: {attention}"
     )
     for group in groups:
         names = group["names"]

@@ -1,0 +1,58 @@
+"""Pods by name; and the real step compiled for one, where libtpu is installed."""
+
+import pytest
+
+from llm import aot, compiler, topology
+from llm.errors import InputError
+from llm.precision import Policy
+
+needs_libtpu = pytest.mark.skipif(
+    not topology.available(), reason="libtpu is not installed: pip install .[tpu]"
+)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:4", "v5x:4x4", "v5p:4x4", "x v5e:4x4"])
+def test_unknown_names(name):
+    with pytest.raises(InputError, match="want a slice such as v4:2x2x2"):
+        topology.find(name)
+
+
+def test_no_options_but_on_a_tpu():
+    assert compiler.options(Policy("bfloat16", "cpu")) == {}
+    assert compiler.options(Policy("bfloat16", "gpu", 8, "NVIDIA H100")) == {}
+
+
+def test_the_fastest_that_fits_is_best():
+    tries = [
+        {"fits": False},
+        {"fits": True, "tokens_per_s": 5.0, "remat": "full"},
+        {"fits": True, "tokens_per_s": 9.0, "remat": "selective"},
+        {"fits": True, "cycles": None},
+    ]
+    assert aot.best(tries)["remat"] == "selective"
+    assert aot.best(tries[:1]) is None
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    "name, chips, devices, mesh",
+    [
+        ("v4:2x2x2", 8, 8, {"fsdp": 8}),
+        ("v5e:16x16", 256, 256, {"fsdp": 256}),
+        ("v5p:4x4x4", 64, 64, {"fsdp": 64}),
+        ("v6e:16x16", 256, 256, {"fsdp": 256}),
+        ("tpu7x:2x2x1", 4, 8, {"fsdp": 8}),
+        ("2xv5e:4x4", 32, 32, {"data": 2, "fsdp": 16}),
+    ],
+)
+def test_pods(name, chips, devices, mesh):
+    pod = topology.find(name)
+    assert (pod.chips, len(pod.devices)) == (chips, devices)
+    assert dict(pod.mesh((("fsdp", -1),)).shape) == mesh
+
+
+@needs_libtpu
+def test_options_that_the_compiler_does_not_know_are_left_out():
+    device = topology.find("v5e:2x2").devices[0]
+    wanted = {"xla_tpu_no_such_thing": "true", "xla_enable_async_all_gather": "true"}
+    assert list(compiler.probed(wanted, device)) == ["xla_enable_async_all_gather"]
