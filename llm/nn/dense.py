@@ -1,6 +1,5 @@
 """A kernel with named axes, multiplied by the one einsum; a bias where asked for."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,8 +41,6 @@ class Dense(nn.Module):
             nn.initializers.normal(self.scale * fan_in**-0.5), tuple(self.axes)
         )
         value = self.param("kernel", init, tuple(self.shape), jnp.float32)
-        if self.policy.platform == "tpu" and isinstance(value, jax.Array):
-            value = _gathered(value, tuple(self.axes), contracted, self.policy)
         # The name is for what is kept of a layer (llm/nn/stack.py).
         y = checkpoint_name(product(self.spec, x, value, self.policy), str(self.name))
         if not self.bias:
@@ -55,26 +52,3 @@ class Dense(nn.Module):
         return y + bias.astype(y.dtype).reshape(
             (1,) * (y.ndim - bias.ndim) + bias.shape
         )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gathered(kernel, axes, contracted, policy):
-    """A kernel rounded for its product and then, as a matrix, whole on every device.
-
-    Left to itself, the partitioner gathers kernels of heads by adding zeros up, at
-    twice the traffic. The gradient is that of the kernel as it was, float32.
-    """
-    own = ["" if axis == "embed" else axis for axis in axes]
-    rows, columns = own[:contracted], own[contracted:]
-    matrix = kernel.astype(policy.operands).reshape(
-        math.prod(kernel.shape[:contracted]), -1
-    )
-    matrix = nn.with_logical_constraint(matrix, (rows[0] or None, columns[0] or None))
-    matrix = jax.lax.optimization_barrier(matrix)  # else it is unfolded before
-    return matrix.reshape(kernel.shape).astype(kernel.dtype)
-
-
-_gathered.defvjp(
-    lambda kernel, *static: (_gathered(kernel, *static), None),
-    lambda axes, contracted, policy, _, gradient: (gradient,),
-)
