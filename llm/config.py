@@ -149,7 +149,8 @@ def base() -> ConfigDict:
     # Whether to score the split by the objective that the model was trained with, as a
     # validation does: for models that are not asked for the likelihood of a text.
     c.evaluate.objective = False
-    # Whether to score the model that the run began with, too, by the same tasks.
+    # Whether to score the model that the run began with, too, by the same tasks and
+    # the same objective.
     c.evaluate.before = False
     # Split of the corpus that is scored.
     c.evaluate.split = "test"
