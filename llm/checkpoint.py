@@ -9,6 +9,7 @@ Restoring takes the newest checkpoint; one that cannot be read is said, moved to
 them where they are: starting over would write over a run.
 """
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ class Checkpoints:
         held = {k: v for k, v in state._asdict().items() if v is not None}
         del held["step"]
         digests = {name: digest(value) for name, value in held.items()}
-        record = {**loop, "step": step, "digests": digests}
+        # A copy: it is written while the loop goes on and adds to its lists.
+        record = copy.deepcopy({**loop, "step": step, "digests": digests})
         if donated:
             held = jax.tree.map(_own, held)
         items = {k: ocp.args.StandardSave(v) for k, v in held.items()}
