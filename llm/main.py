@@ -21,7 +21,7 @@ from llm.errors import InputError, Stopped, report_input_error
 
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells much
+    logging.set_verbosity(logging.FATAL)  # orbax tells much, and what it raises, twice
     signal.signal(signal.SIGTERM, _stop)
     try:
         c, workdir = config.from_flags(argv)
