@@ -69,8 +69,8 @@ class MetricWriter:
 
     def _open(self, resume_step: int) -> None:
         # A new run may log step 0 again (a validation before training).
-        found = read(self.workdir) if resume_step else []
-        kept = [r for r in found if r["step"] <= resume_step]
+        found = read(self.workdir)
+        kept = [r for r in found if resume_step and r["step"] <= resume_step]
         seconds = [max((r.get("seconds", 0) for r in rs), default=0)
                    for rs in (found, kept)]  # fmt: skip
         self.dropped_seconds = seconds[0] - seconds[1]

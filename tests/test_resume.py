@@ -3,6 +3,7 @@
 Every run is a process of its own; all share a compilation cache.
 """
 
+import gzip
 import json
 import random
 import resource
@@ -312,3 +313,34 @@ def test_a_loss_that_is_not_finite(place, server):
     assert max(kept) == at - 1
     assert f"last good checkpoint: step {at - 1}" in said[0]
     assert all(np.isfinite(r["loss"]) for r in records(workdir))
+
+
+def test_steps_are_traced_and_time_is_accounted_for(place, server):
+    workdir = fresh(place, "traced")
+    code, _, err = server.run(*words(place, workdir, "--config.profile_steps=(3,4)"))
+    assert code == 0, err
+    assert "profile of steps 3 to 4" in err
+    (trace,) = (workdir / "profile").rglob("*.trace.json.gz")
+    with gzip.open(trace) as file:
+        names = {event.get("name", "") for event in json.load(file)["traceEvents"]}
+    assert "PjitFunction(step)" in names and any("fusion" in n for n in names)
+    told = json.loads((workdir / "train.json").read_text())
+    assert 0 < told["goodput"] < 1 and told["lost_seconds"] == 0
+    last = records(workdir)[-1]
+    assert last["goodput"] == pytest.approx(told["goodput"])
+
+
+def test_what_was_lost_counts(place, server):
+    """Of a run that was killed before its first checkpoint, all."""
+    workdir = fresh(place, "lost")
+    none = ("--config.train.checkpoint_every=0", "--config.train.validate_every=0")
+    run = server.start(*words(place, workdir, *none))
+    forks.until(lambda: any(r["step"] >= 10 for r in records(workdir)))
+    run.kill()
+    run.wait()
+    gone = max(r["seconds"] for r in records(workdir))
+    code, _, err = server.run(*words(place, workdir, *none))
+    assert code == 0, err
+    told = json.loads((workdir / "train.json").read_text())
+    assert told["lost_seconds"] == pytest.approx(gone)
+    assert told["goodput"] < told["seconds"] / (told["seconds"] + gone)
