@@ -7,7 +7,7 @@
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
 (one line says what we got, what we wanted and what to do); 75 preempted and saved, run
-the same command again to resume; 130 interrupted and saved.
+the same command again to resume; 76 a step that hung, likewise; 130 interrupted and saved.
 """
 
 import signal
@@ -21,7 +21,7 @@ from llm.errors import InputError, Stopped, report_input_error
 
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells much
+    logging.set_verbosity(logging.FATAL)  # orbax tells much, and what it raises, twice
     signal.signal(signal.SIGTERM, _stop)
     try:
         c, workdir = config.from_flags(argv)

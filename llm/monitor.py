@@ -46,6 +46,9 @@ class MetricWriter:
       wandb: also log to Weights & Biases.
       run_config: the resolved config, for W&B.
 
+    Attributes:
+      dropped_seconds: of training, whose lines went: they are done again.
+
     Raises:
       InputError: wandb is asked for and not installed, or the disk cannot be written.
     """
@@ -58,22 +61,31 @@ class MetricWriter:
         wandb: bool = False,
         run_config: Mapping[str, Any] | None = None,
     ):
-        workdir = pathlib.Path(workdir)
+        self.workdir = workdir = pathlib.Path(workdir)
         # The only part that can be missing comes first: nothing is touched without it.
         self._wandb = _start_wandb(workdir, run_config) if wandb else None
         self._path = workdir / METRICS
+        self._open(resume_step)
+
+    def _open(self, resume_step: int) -> None:
         # A new run may log step 0 again (a validation before training).
-        kept = (
-            [r for r in read(workdir) if r["step"] <= resume_step]
-            if resume_step
-            else []
-        )
+        found = read(self.workdir)
+        kept = [r for r in found if resume_step and r["step"] <= resume_step]
+        seconds = [max((r.get("seconds", 0) for r in rs), default=0)
+                   for rs in (found, kept)]  # fmt: skip
+        self.dropped_seconds = seconds[0] - seconds[1]
         atomic.write_text(self._path, "".join(map(_line, kept)))
         self._last = kept[-1]["step"] if kept else -1
         with atomic.writing(self._path):
             self._file = self._path.open("ab", buffering=0)
         first_step = resume_step + 1 if resume_step else 0
-        self._events = EventWriter(workdir / "tensorboard", first_step)
+        self._events = EventWriter(self.workdir / "tensorboard", first_step)
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after a step, to which the run went back."""
+        self._file.close()
+        self._events.close()
+        self._open(step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one step; `record["step"]` is above every step before it.
@@ -179,6 +191,7 @@ class Lap(NamedTuple):
     steps_per_s: float
     eta_s: float  # for the steps that remain, pauses at their past rate included
     seconds: float  # since the timer was made, pauses included
+    productive: float  # since the lap before, pauses left out
 
 
 class StepTimer:
@@ -212,7 +225,7 @@ class StepTimer:
         paused = (self._paused - self._paused_before) / max(step - self._first[0], 1)
         eta = max(self._total - step, 0) * ((self._step_s or 0.0) + paused)
         self._last, self._mark, self._window_paused = (step, tokens), now, 0.0
-        return Lap(new / seconds, steps / seconds, eta, now - self._start)
+        return Lap(new / seconds, steps / seconds, eta, now - self._start, seconds)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

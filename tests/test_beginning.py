@@ -138,6 +138,7 @@ def test_a_classifier_begins_with_an_encoder(folder, capsys, tmp_path):
     loaded = run(tmp_path / "run", "classify", **fields)
     assert "new, at random: classifier/" in capsys.readouterr().out
     assert loaded.params["classifier"]["kernel"].shape[-1] == 2
+    assert loaded.config.model.dropout == 0.1  # of configs/classify.py
 
 
 @pytest.mark.parametrize(

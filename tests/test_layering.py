@@ -28,7 +28,8 @@ LAYERS = (
     "nn",
     "compress",
     "compression",
-    "optim checkpoint monitor memory data page plots preview adapter progress",
+    "optim checkpoint monitor memory data page plots preview adapter progress spikes "
+    "watchdog profiling",
     "sources stages",
     "sharding losses flops objective task metrics traffic",
     "config document",

@@ -239,6 +239,7 @@ class Log:
     """Stands for the writer, the console and the checkpoints, and keeps a diary."""
 
     keeps_best = False
+    dropped_seconds, workdir = 0.0, "."
 
     def __init__(self, keeps_best=False):
         self.records, self.saved, self.said, self.losses = [], [], [], {}
@@ -281,8 +282,9 @@ def play(loss_at=lambda at: 1.0, validation_at=None, first=0, loop=None, log=Non
         **{"steps": 10, "tokens_per_step": 5, "log_every": 2} | knobs
     )
 
-    def step(state, batch):
+    def step(state, batch, bounds):
         at = int(state.step) + 1
+        assert (bounds is None) == (knobs.spike == "off")
         assert batch == at - 1  # the batch of a step is that of its index
         asked.append(at)
         if before:

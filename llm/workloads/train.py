@@ -26,6 +26,7 @@ from llm import (
     registry,
     run_directory,
     sharding,
+    spikes,
     tree,
     units,
 )
@@ -107,6 +108,9 @@ def run(c: ConfigDict, workdir: str) -> None:
         validate_every=t.validate_every,
         checkpoint_every=t.checkpoint_every,
         patience=t.patience,
+        spike=t.spike,
+        watchdog=t.watchdog,
+        profile=tuple(c.profile_steps) or (0, 0),
         overfit_gap=t.overfit_gap,
         flops_per_token=_flops_per_token(c, model, made, objective),
         peak_flops=flops.peak_flops(devices) or 0.0,
@@ -165,7 +169,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         state, loop = training.fit(
             state,
             loop,
-            step=lambda state, batch: step(state, batch, frozen),
+            step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
             validate=lambda params, batch: validate(params, batch, frozen),
             batches=lambda start: map(on_devices, data.iterate(start)),
             validation=lambda: map(on_devices, held_out),
@@ -193,6 +197,15 @@ def check(c: ConfigDict) -> None:
     _check_batch(t, mesh)
     if t.dtype not in ("float32", "bfloat16"):
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
+    if t.spike not in spikes.POLICIES:
+        raise InputError(
+            got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"
+        )
+    steps = c.profile_steps
+    if len(steps) not in (0, 2) or (steps and not 0 < steps[0] <= steps[1]):
+        raise InputError(
+            got=f"profile_steps {tuple(steps)}", want="two steps, such as (10, 13)"
+        )
     length(t, rows_per_epoch=1)
     policy = Policy(t.dtype, devices[0].platform, len(devices))
     model, objective, init = network.build(
@@ -305,6 +318,7 @@ def _check_numbers(c: ConfigDict) -> None:
             "train.validation_sequences": t.validation_sequences,
             "train.keep_best": t.keep_best,
             "train.patience": t.patience,
+            "train.watchdog": t.watchdog,
             "optimizer.clip_norm": o.clip_norm,
             "optimizer.learning_rate": o.learning_rate,
             "optimizer.muon_learning_rate": o.muon_learning_rate,
@@ -416,6 +430,8 @@ def _write_result(workdir, state, loop, knobs, groups, made) -> None:
         "parameters": tree.count(made.whole),
         "trained_parameters": tree.count(state.params),
         "seconds": loop["seconds"],
+        "lost_seconds": loop["lost"],
+        "goodput": loop["productive"] / max(loop["seconds"] + loop["lost"], 1e-9),
         "validation_loss": loop.get("validation_loss"),
         "best_validation_loss": loop.get("best_validation_loss"),
         "best_step": loop.get("best_step"),
