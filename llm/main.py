@@ -7,7 +7,8 @@
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
 (one line says what we got, what we wanted and what to do); 75 preempted and saved, run
-the same command again to resume; 76 a step that hung, likewise; 130 interrupted and saved.
+the same command again to resume; 76 a step that hung, likewise; 130 interrupted and
+saved.
 """
 
 import signal
