@@ -44,7 +44,7 @@ def test_meshes(devices, axes, shape):
         ((("data", -2),), "on 8 devices"),
         ((("data", -2), ("tensor", -4)), "on 8 devices"),
         ((("data", 2), ("data", 4)), "different axes"),
-        ((("model", 8),), "mesh axis 'model'; want data, fsdp, expert or tensor"),
+        ((("model", 8),), "mesh axis 'model'; want one of stage, data, fsdp, expert"),
         ((), "on 8 devices"),
         (("data",), "want pairs"),
         ((("data", "all"),), "want pairs"),
@@ -58,7 +58,7 @@ def test_meshes_that_do_not_fit(devices, axes, message):
 
 def test_unknown_rules(devices):
     mesh = sharding.make_mesh((("data", -1),), devices)
-    with pytest.raises(InputError, match="one of replicated, fsdp, tensor"):
+    with pytest.raises(InputError, match="one of replicated, fsdp, hybrid, tensor"):
         sharding.rules_for("zero3", mesh)
 
 

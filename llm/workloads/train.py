@@ -60,7 +60,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     apply, adapter = with_head(model), adapters.build(c.adapter)
 
-    hosts = (jax.process_index(), jax.process_count())
+    hosts = sharding.row_part(mesh)
     data = loader.batches(
         train_split,
         seq_len=t.seq_len,
@@ -140,10 +140,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         frozen = beginning.restore(workdir, made, objective.reference)
         console_line(f"resuming after step {int(state.step)}")
 
-    place = functools.partial(
-        jax.make_array_from_process_local_data, sharding.batch_sharding(mesh)
-    )
-    on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
+    on_devices = functools.partial(sharding.placed, mesh=mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step = jax.jit(
         training.build_step(apply, objective, tx, knobs, policy, adapter.join),
