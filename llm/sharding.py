@@ -5,7 +5,7 @@ mesh axes; XLA inserts the communication. The vocabulary:
 
     parameters   layers experts embed mlp heads kv_heads head_dim vocab norm
     activations  batch length stream (the length, where blocks hand over to blocks)
-                 expert_batch (examples, in rows that lie with their experts) stages
+                 expert_batch (examples, in rows that lie with their experts)
                  and, of the above, experts mlp heads kv_heads vocab
 
     >>> make_mesh((("data", -1), ("tensor", 2)), jax.devices())  # 8 devices: 4 x 2
@@ -31,7 +31,7 @@ MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("data", "fsdp", "expert")
 _ACROSS = ("data", "stage", "fsdp")  # which axis crosses slices, the first that can
 _BATCH = ("batch", BATCH_AXES)
-_PLACES = (("length", "context"), ("layers", "stage"), ("stages", "stage"))
+_PLACES = (("length", "context"), ("layers", "stage"))
 _WHOLE = (_BATCH, *_PLACES, ("stream", "context"))
 _EXPERT = (("experts", "expert"), ("expert_batch", ("data", "fsdp")))
 _TENSOR = (

@@ -99,11 +99,10 @@ def _on_the_ring(body, given: tuple, out: str) -> Any:
     def spec(x):  # all have their rows and lengths first, and then the heads
         return P(*(axes[a] for a in "BTK"[: x.ndim])) if x.ndim > 1 else P()
 
-    manual = {AXIS, "tensor", *sharding.BATCH_AXES} & set(sharding.mesh_axes())
     specs = tuple(P(*(axes.get(a) for a in names)) for names in out.split())
     cut = jax.tree.map(spec, given)
     return jax.shard_map(
-        body, in_specs=cut, out_specs=specs, axis_names=manual, check_vma=False
+        body, in_specs=cut, out_specs=specs, check_vma=False
     )(*given)
 
 
