@@ -148,7 +148,7 @@ def _over_devices(function, out, *rows):
 
 
 def _cuts(B: int, T: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Mesh axes over which rows and lengths are cut; of lengths none, if in one piece."""
+    """Mesh axes that rows and lengths are cut over; none where those stay whole."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
     if sizes.get("context", 1) * sizes.get("stage", 1) == 1:
         return (), ()

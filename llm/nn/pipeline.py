@@ -95,9 +95,7 @@ def pipelined(
         return ([x, *held[1:]], sums), x
 
     # Until its first micro-batch comes, a stage works on a copy of it.
-    held = [
-        _cut(jnp.broadcast_to(part[:1], (S, *part.shape[1:]))) for part in parts
-    ]
+    held = [_cut(jnp.broadcast_to(part[:1], (S, *part.shape[1:]))) for part in parts]
     noted = jax.eval_shape(every, given, held)[1]
     sums = jax.tree.map(lambda n: jnp.zeros(n.shape, n.dtype), noted)
     (_, sums), made = jax.lax.scan(tick, (held, sums), jnp.arange(M + S - 1))

@@ -89,26 +89,22 @@ def _on_the_ring(body, given: tuple, out: str) -> Any:
     """
     q_BTKGH = given[0]
     batch = sharding.batch_axes(q_BTKGH.shape[0])
-    heads = "tensor" if q_BTKGH.shape[2] % sharding.ways("tensor") == 0 else None
+    cut_heads = "tensor" in sharding.mesh_axes()
+    cut_heads &= q_BTKGH.shape[2] % sharding.ways("tensor") == 0
+    heads = "tensor" if cut_heads else None
     axes = {"B": batch or None, "T": AXIS, "S": AXIS, "K": heads}
-    axes = {
-        a: at if at in sharding.mesh_axes() or a == "B" else None
-        for a, at in axes.items()
-    }
 
     def spec(x):  # all have their rows and lengths first, and then the heads
         return P(*(axes[a] for a in "BTK"[: x.ndim])) if x.ndim > 1 else P()
 
     specs = tuple(P(*(axes.get(a) for a in names)) for names in out.split())
     cut = jax.tree.map(spec, given)
-    return jax.shard_map(
-        body, in_specs=cut, out_specs=specs, check_vma=False
-    )(*given)
+    return jax.shard_map(body, in_specs=cut, out_specs=specs, check_vma=False)(*given)
 
 
 def _pass(q_BTKGH, k_BSKH, v_BSKH, reach: Reach, window, *, causal):
     """Output and log-normaliser of the queries of this device."""
-    B, T, K, G, H = q_BTKGH.shape
+    B, T, K, G = q_BTKGH.shape[:4]
 
     def meet(sums, passing):
         k_BSKH, v_BSKH, keys = passing

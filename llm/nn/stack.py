@@ -121,7 +121,8 @@ class Stack(nn.Module):
 
     def _in_stages(self, cache, shared) -> bool:
         """Whether the mesh has stages; a look inside, and what is cached, takes none."""
-        looks = any(isinstance(s, tuple) and s and isinstance(s[0], str) for s in shared)
+        names = (s[:1] for s in shared if type(s) is tuple)
+        looks = any(isinstance(name, str) for first in names for name in first)
         return (
             pipeline.stages() > 1
             and cache is None

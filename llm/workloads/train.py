@@ -38,6 +38,7 @@ from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
+from llm.nn.pipeline import check_stages
 from llm.precision import Policy
 
 
@@ -201,7 +202,9 @@ def check(c: ConfigDict) -> None:
             got=f"objective {c.objective.name!r} with a {c.model.name} without a head",
             want="model.mlm_head=True",
         )
-    _check_length(model, objectives.row_shapes(objective, t.seq_len))
+    shapes = objectives.row_shapes(objective, t.seq_len)
+    _check_length(model, shapes)
+    _check_mesh(model, shapes, mesh)
     for field in ("decay", "freeze"):
         try:
             re.compile(c.optimizer[field])
@@ -263,6 +266,19 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
             got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
             want=f"at most {known} tokens",
         )
+
+
+def _check_mesh(model: Any, shapes: dict[str, Any], mesh: Any) -> None:
+    """Raises InputError for layers or rows that the mesh cannot cut."""
+    check_stages(model.layers, model.how, mesh.shape.get("stage", 1))
+    ways = mesh.shape.get("context", 1)
+    for name in ("tokens", "source_tokens"):
+        T = shapes[name].shape[0] if name in shapes else 0
+        if T % ways:
+            raise InputError(
+                got=f"rows of {T} {name} on {ways} devices of the mesh axis 'context'",
+                want=f"a multiple of {ways}, by train.seq_len",
+            )
 
 
 def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
