@@ -23,12 +23,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from llm import sharding, tree
+from llm import hosts, sharding, tree
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
 from llm.monitor import Console, MetricWriter, StepTimer
 from llm.objective import Objective
 from llm.precision import Policy
+
+_MEET_EVERY = 4  # steps after which several processes ask each other whether to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +267,7 @@ def fit(
     timer = StepTimer(knobs.steps, first)
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
-    stop = _StopRequest()
+    stop, stopping = _StopRequest(), ""
 
     def settle(extra: dict[str, Any] | None = None) -> dict[str, float]:
         """Reads the metrics of the last dispatched step, checks and logs them."""
@@ -300,7 +302,7 @@ def fit(
         writer.close()
         console.close()
         at = int(state.step)
-        raise Preempted(at) if stop.requested == "SIGTERM" else Interrupted(at)
+        raise Preempted(at) if stopping == "SIGTERM" else Interrupted(at)
 
     with stop:
         stream = batches(first)
@@ -322,8 +324,8 @@ def fit(
                 with timer.pause():
                     extra = _validate(validate, state, validation)
             # Asked once: a request that comes later in this step is for the next one.
-            stopping = bool(stop.requested)
-            saving = last or _due(at, knobs.checkpoint_every) or stopping
+            stopping = _asked_for(stop, at, last)
+            saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
             if extra or saving:
                 train = settle(extra)
             if extra and not math.isfinite(extra["validation_loss"]):
@@ -339,9 +341,17 @@ def fit(
                 leave()
         checkpoints.wait()
         # During the last save: nothing is lost, but what would follow must not begin.
-        if stop.requested:
+        stopping = hosts.agreed(stop.requested, _StopRequest.KNOWN)
+        if stopping:
             leave()
     return state, loop
+
+
+def _asked_for(stop: "_StopRequest", at: int, last: bool) -> str:
+    """The signal that asks to stop, the same in all processes, which meet for it."""
+    if jax.process_count() > 1 and not last and at % _MEET_EVERY:
+        return ""
+    return hosts.agreed(stop.requested, _StopRequest.KNOWN)
 
 
 def _due(at: int, every: int) -> bool:
@@ -421,6 +431,8 @@ def _diverged(at, metrics, documents, checkpoints, loop) -> Diverged:
 
 class _StopRequest:
     """SIGTERM and Ctrl-C ask the loop to save and stop; a second Ctrl-C stops it."""
+
+    KNOWN = ("SIGINT", "SIGTERM")
 
     def __init__(self):
         self.requested = ""

@@ -101,7 +101,8 @@ CASES = {
     "data": ("llama", (("data", 8),), "replicated", 1, REDUCE, 1.0),
     "fsdp": ("llama", (("fsdp", 8),), "fsdp", 1, {"all-gather"} | REDUCE, 1 / 8),
     "tensor": (
-        "llama", (("data", 4), ("tensor", 2)), "tensor", 1, {"all-gather"} | REDUCE, 1 / 2
+        "llama", (("data", 4), ("tensor", 2)), "tensor", 1,
+        {"all-gather"} | REDUCE, 1 / 2,
     ),
     "context": (
         "llama", (("data", 2), ("context", 4)), "replicated", 1,

@@ -120,7 +120,7 @@ class Stack(nn.Module):
         return functools.partial(repeat, self.block(**self.knobs, name="layer"))
 
     def _in_stages(self, cache, shared) -> bool:
-        """Whether the mesh has stages; a look inside, and what is cached, takes none."""
+        """Whether the mesh has stages; not for a look inside or a cache."""
         names = (s[:1] for s in shared if type(s) is tuple)
         looks = any(isinstance(name, str) for first in names for name in first)
         return (
