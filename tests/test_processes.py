@@ -106,8 +106,9 @@ def losses(workdir):
     return {r["step"]: r["loss"] for r in monitor.read(workdir)}
 
 
-def until_step(workdir, step):
+def until_step(workdir, step, started):
     while max(losses(workdir), default=0) < step:
+        assert all(process.poll() is None for process in started), "it ended early"
         time.sleep(0.1)
 
 
@@ -139,7 +140,7 @@ def test_two_processes(place, alone):
 @pytest.mark.slow
 def test_one_is_killed_and_four_go_on(place, alone):
     workdir, started = start(place, "killed", 2)
-    until_step(workdir, 8)
+    until_step(workdir, 8, started)
     started[1].send_signal(signal.SIGKILL)
     codes, _ = ended(place, workdir, started)  # the other does not wait for ever
     assert codes[0] != 0
@@ -153,7 +154,7 @@ def test_one_is_killed_and_four_go_on(place, alone):
 @pytest.mark.slow
 def test_one_is_asked_to_stop_and_all_do(place, alone):
     workdir, started = start(place, "stopped", 2)
-    until_step(workdir, 6)
+    until_step(workdir, 6, started)
     started[1].send_signal(signal.SIGTERM)
     codes, said = ended(place, workdir, started)
     assert codes == [75, 75], said
