@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from llm import atomic
+from llm import atomic, hosts
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
@@ -132,7 +132,9 @@ class Checkpoints:
         target, number = aside / str(step), 1
         while target.exists():
             target, number = aside / f"{step}.{number}", number + 1
-        (self._root / str(step)).rename(target)
+        with hosts.first_goes_first(f"set aside {step}"):
+            if hosts.first():
+                (self._root / str(step)).rename(target)
         self._manager.reload()
 
     def wait(self) -> None:

@@ -16,7 +16,7 @@ import sys
 
 from absl import app, logging
 
-from llm import config, host, registry
+from llm import config, host, hosts, registry
 from llm.errors import InputError, Stopped, report_input_error
 
 
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         c, workdir = config.from_flags(argv)
+        hosts.join(c.workload)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
         sys.exit(report_input_error(error))

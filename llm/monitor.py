@@ -45,6 +45,7 @@ class MetricWriter:
         logged after it goes. 0 is a new run, which keeps nothing.
       wandb: also log to Weights & Biases.
       run_config: the resolved config, for W&B.
+      silent: writes nothing; another process of the run does.
 
     Attributes:
       dropped_seconds: of training, whose lines went: they are done again.
@@ -60,8 +61,13 @@ class MetricWriter:
         resume_step: int,
         wandb: bool = False,
         run_config: Mapping[str, Any] | None = None,
+        silent: bool = False,
     ):
-        self.workdir = workdir = pathlib.Path(workdir)
+        self.workdir, self.dropped_seconds = pathlib.Path(workdir), 0.0
+        self._silent = silent
+        if silent:
+            return
+        workdir = self.workdir
         # The only part that can be missing comes first: nothing is touched without it.
         self._wandb = _start_wandb(workdir, run_config) if wandb else None
         self._path = workdir / METRICS
@@ -83,6 +89,8 @@ class MetricWriter:
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after a step, to which the run went back."""
+        if self._silent:
+            return
         self._file.close()
         self._events.close()
         self._open(step)
@@ -92,6 +100,8 @@ class MetricWriter:
 
         Values are numbers (also numpy's and jax's scalars), text or None (not known).
         """
+        if self._silent:
+            return
         record = {k: v.item() if hasattr(v, "item") else v for k, v in record.items()}
         step = record["step"]
         if step <= self._last:
@@ -110,6 +120,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes the files."""
+        if self._silent:
+            return
         self._file.close()
         self._events.close()
         if self._wandb is not None:
@@ -242,8 +254,10 @@ class StepTimer:
 class Console:
     """The lines that a person watches: a bar that redraws on a terminal, else lines."""
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None):
-        self._total = total_steps
+    def __init__(
+        self, total_steps: int, stream: TextIO | None = None, *, silent: bool = False
+    ):
+        self._total, self._silent = total_steps, silent
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._bar, self._drawn_at = "", 0.0
@@ -252,6 +266,8 @@ class Console:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Shows a logged step: the keys of a metrics.jsonl record."""
+        if self._silent:
+            return
         unknown = record.get("tokens_per_s") and record.get("mfu", 0) is None
         if unknown and not self._said_unknown:
             self._said_unknown = True
@@ -268,7 +284,8 @@ class Console:
 
     def progress(self, step: int) -> None:
         """Moves the bar, if there is one; cheap enough for every step."""
-        if self._live and time.monotonic() - self._drawn_at > 0.1:
+        due = time.monotonic() - self._drawn_at > 0.1
+        if self._live and due and not self._silent:
             self._show(step)
 
     def _show(self, step: int) -> None:
@@ -280,6 +297,8 @@ class Console:
 
     def message(self, text: str) -> None:
         """Prints a line that stays: a warning, a checkpoint."""
+        if self._silent:
+            return
         if not self._bar:
             print(text, file=self._stream, flush=True)
             return

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from llm import sharding, spikes, tree
+from llm import hosts, sharding, spikes, tree
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
 from llm.monitor import Console, MetricWriter, StepTimer
@@ -33,6 +33,8 @@ from llm.objective import Objective
 from llm.precision import Policy
 from llm.profiling import Profiler
 from llm.watchdog import Watchdog
+
+_MEET_EVERY = 4  # steps after which several processes ask each other whether to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +297,7 @@ def fit(
     timer = StepTimer(knobs.steps, first)
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
-    stop = _StopRequest()
+    stop, stopping = _StopRequest(), ""
     watchdog = Watchdog(writer.workdir, times=knobs.watchdog)
     profiler = Profiler(writer.workdir, *knobs.profile)
 
@@ -379,7 +381,7 @@ def fit(
         writer.close()
         console.close()
         at = int(state.step)
-        raise Preempted(at) if stop.requested == "SIGTERM" else Interrupted(at)
+        raise Preempted(at) if stopping == "SIGTERM" else Interrupted(at)
 
     with stop, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
         stream, at = batches(first), first
@@ -405,8 +407,8 @@ def fit(
                 with pause():
                     extra = _validate(validate, state, validation)
             # Asked once: a request that comes later in this step is for the next one.
-            stopping = bool(stop.requested)
-            saving = last or _due(at, knobs.checkpoint_every) or stopping
+            stopping = _asked_for(stop, at, last)
+            saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
             if extra or saving:
                 train = settle(extra)
             if loop.pop("return", False) and loop.get("saved"):
@@ -427,7 +429,8 @@ def fit(
                 leave()
         checkpoints.wait()
         # During the last save: nothing is lost, but what would follow must not begin.
-        if stop.requested:
+        stopping = hosts.agreed(stop.requested, _StopRequest.KNOWN)
+        if stopping:
             leave()
     return state, loop
 
@@ -446,6 +449,13 @@ def _garbage_in_pauses() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
+
+
+def _asked_for(stop: "_StopRequest", at: int, last: bool) -> str:
+    """The signal that asks to stop, the same in all processes, which meet for it."""
+    if jax.process_count() > 1 and not last and at % _MEET_EVERY:
+        return ""
+    return hosts.agreed(stop.requested, _StopRequest.KNOWN)
 
 
 def _due(at: int, every: int) -> bool:
@@ -527,6 +537,8 @@ def _shown(documents: list[str]) -> str:
 
 class _StopRequest:
     """SIGTERM and Ctrl-C ask the loop to save and stop; a second Ctrl-C stops it."""
+
+    KNOWN = ("SIGINT", "SIGTERM")
 
     def __init__(self):
         self.requested = ""

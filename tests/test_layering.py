@@ -36,6 +36,7 @@ LAYERS = (
     "registry run_directory tensorboard",
     "atomic",
     "quantized",
+    "hosts",
     "errors tree units precision host",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}

@@ -210,7 +210,7 @@ class Block(nn.Module):
     ):
         del each
         policy = self.attention["policy"]
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
             return Dropout(self.dropout)(y_BTD, inputs.index_B, train)

@@ -15,6 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from llm.nn import ring
 from llm.nn.context import Context
 from llm.nn.scores import attended, attention_weights
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
@@ -46,6 +47,10 @@ def attention(
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     scale = H**-0.5 if scale is None else scale
+    if ring.goes_around(context):
+        return ring.ring_attention(
+            q_BTNH, context, causal=causal, window=window, scale=scale, policy=policy
+        )
     q_BTKGH = (q_BTNH * scale).reshape(B, T, K, N // K, H)
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
@@ -59,6 +64,8 @@ def attention(
 
 def kernel(policy: Policy) -> str:
     """What carries attention out on a backend, for the log."""
+    if ring.ways() > 1:
+        return f"XLA products, around a ring of {ring.ways()}"
     if policy.platform == "cpu" and policy.devices == 1:
         return f"XLA products, an example at a time, {_PIECE} queries a piece"
     return "XLA products over the batch"

@@ -20,6 +20,7 @@ from llm import (
     atomic,
     beginning,
     flops,
+    hosts,
     network,
     optim,
     preview,
@@ -39,21 +40,23 @@ from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
+from llm.nn.pipeline import check_stages
 from llm.precision import Policy
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
-    devices, host = jax.devices(), jax.devices("cpu")[0]
-    c, source = beginning.resolved(c, workdir, host)
-    check(c)
-    run_directory.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    devices, host = jax.devices(), jax.local_devices(backend="cpu")[0]
+    with hosts.first_goes_first("begin"):
+        c, source = beginning.resolved(c, workdir, host)
+        check(c)
+        run_directory.claim(
+            workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+        )
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     policy = Policy(t.dtype, devices[0].platform, len(devices))
-    console_line = functools.partial(print, flush=True)
+    console_line = functools.partial(print, flush=True) if hosts.first() else _silent
 
     tokenizer, train_split, validation_split = _open_data(workdir)
     model, objective, init = network.build(
@@ -61,7 +64,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     apply, adapter = with_head(model), adapters.build(c.adapter)
 
-    hosts = (jax.process_index(), jax.process_count())
+    part = sharding.row_part(mesh)
     data = loader.batches(
         train_split,
         seq_len=t.seq_len,
@@ -69,16 +72,17 @@ def run(c: ConfigDict, workdir: str) -> None:
         seed=c.seed,
         features=objective.features,
         room=objective.room,
-        hosts=hosts,
+        hosts=part,
     )
     if c.preview:
         batches = (data[step] for step in range(c.preview))
         rows = (
             {name: x[r] for name, x in batch.items()}
             for batch in batches
-            for r in range(t.batch_size // hosts[1])
+            for r in range(t.batch_size // part[1])
         )
-        preview.show(rows, tokenizer, c.preview)
+        if hosts.first():
+            preview.show(rows, tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
     held_out = loader.eval_batches(
@@ -88,10 +92,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         features=objective.features,
         room=objective.room,
         limit=t.validation_sequences,
-        hosts=hosts,
+        hosts=part,
     )
 
     made = beginning.parts(init, adapter, mesh, c.rules)
+    _check_alone(made, objective)
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
@@ -144,10 +149,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         frozen = beginning.restore(workdir, made, objective.reference)
         console_line(f"resuming after step {int(state.step)}")
 
-    place = functools.partial(
-        jax.make_array_from_process_local_data, sharding.batch_sharding(mesh)
-    )
-    on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
+    on_devices = functools.partial(sharding.placed, mesh=mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     step = jax.jit(
         training.build_step(apply, objective, tx, knobs, policy, adapter.join),
@@ -163,8 +165,9 @@ def run(c: ConfigDict, workdir: str) -> None:
             resume_step=int(state.step),
             wandb=t.wandb,
             run_config=c.to_dict(),
+            silent=not hosts.first(),
         ) as writer,
-        Console(steps) as console,
+        Console(steps, silent=not hosts.first()) as console,
     ):
         state, loop = training.fit(
             state,
@@ -181,7 +184,12 @@ def run(c: ConfigDict, workdir: str) -> None:
             console=console,
         )
     checkpoints.close()
-    _write_result(workdir, state, loop, knobs, groups, made)
+    if hosts.first():
+        _write_result(workdir, state, loop, knobs, groups, made)
+
+
+def _silent(line: str) -> None:
+    """What process 0 says for all."""
 
 
 def check(c: ConfigDict) -> None:
@@ -217,7 +225,9 @@ def check(c: ConfigDict) -> None:
             got=f"objective {c.objective.name!r} with a {c.model.name} without a head",
             want="model.mlm_head=True",
         )
-    _check_length(model, objectives.row_shapes(objective, t.seq_len))
+    shapes = objectives.row_shapes(objective, t.seq_len)
+    _check_length(model, shapes)
+    _check_mesh(model, shapes, mesh)
     for field in ("decay", "freeze"):
         try:
             re.compile(c.optimizer[field])
@@ -279,6 +289,28 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
             got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
             want=f"at most {known} tokens",
         )
+
+
+def _check_alone(made: beginning.Parts, objective: Any) -> None:
+    """Raises InputError for what is written beside checkpoints, by one process only."""
+    if jax.process_count() > 1 and (made.own != () or objective.reference):
+        raise InputError(
+            got=f"weights that stay frozen, in {jax.process_count()} processes",
+            want="one process, or adapter full and an objective without a reference",
+        )
+
+
+def _check_mesh(model: Any, shapes: dict[str, Any], mesh: Any) -> None:
+    """Raises InputError for layers or rows that the mesh cannot cut."""
+    check_stages(model.layers, model.how, mesh.shape.get("stage", 1))
+    ways = mesh.shape.get("context", 1)
+    for name in ("tokens", "source_tokens"):
+        T = shapes[name].shape[0] if name in shapes else 0
+        if T % ways:
+            raise InputError(
+                got=f"rows of {T} {name} on {ways} devices of the mesh axis 'context'",
+                want=f"a multiple of {ways}, by train.seq_len",
+            )
 
 
 def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
