@@ -129,6 +129,7 @@ def assert_same(workdir, want):
     np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-4)
 
 
+@pytest.mark.commands
 def test_two_processes(place, alone):
     workdir, started = start(place, "two", 2)
     codes, said = ended(place, workdir, started)
