@@ -46,6 +46,8 @@ setup(
         ],
         "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5", "scipy"],
         "wandb": ["wandb"],
+        # notebooks/ and their test; Colab has most of it.
+        "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "nbclient>=0.10"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.
         "hf": ["gguf>=0.17", "tokenizers>=0.21"],

@@ -61,7 +61,7 @@ def get_config(arg=None):
     ask = "every" if arg.what == "tokens" else arg.ask
     c.objective = registry.spec("objectives", "classify", classes=classes, ask=ask)
     if arg.data:
-        c.objective.least = 1
+        c.objective.update(least=1, whole=True)
     c.optimizer.update(name="adamw", learning_rate=1e-3, weight_decay=0.01, b2=0.99)
     c.schedule.update(name="linear", warmup=0.1, final=0.0)
     c.train.update(steps=600, batch_size=16, seq_len=256, log_every=20)

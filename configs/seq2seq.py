@@ -30,7 +30,7 @@ def get_config(arg=None):
     c.schedule.update(name="linear", warmup=0.05, final=0.0)
     c.train.update(epochs=4.0, batch_size=8, seq_len=768, log_every=10)
     c.train.update(validate_every=100, checkpoint_every=100)
-    c.evaluate.update(tasks=(), objective=True)
+    c.evaluate.update(tasks=(), objective=True, before=bool(c.init_from))
     c.generate.update(temperature=0.0, max_tokens=64)
     c.generate.prompts = (
         "def mean(values):\n    return sum(values) / len(values)",

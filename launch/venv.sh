@@ -100,7 +100,7 @@ install_oracle() {
   [ "$(uname)" = Linux ] && torch="$torch+cpu"
   if "$PYTHON" -m pip install -q --dry-run --no-deps "torch==$torch" \
     >/dev/null 2>&1; then
-    make_venv eval,hf,oracle,serve,test
+    make_venv eval,hf,notebook,oracle,serve,test
   else
     say "no torch $torch for $("$PYTHON" --version): oracle tests skip, golden ones run"
     make_venv hf,test

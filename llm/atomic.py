@@ -28,6 +28,7 @@ from llm.errors import InputError
 _REASONS = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
+    errno.EFBIG: "raise the limit on files (ulimit -f), or write to another disk",
     errno.EROFS: "choose a folder on a disk that can be written",
     errno.EACCES: "choose a folder that you may write, or change its permissions",
     errno.EPERM: "choose a folder that you may write, or change its permissions",

@@ -37,6 +37,8 @@ from llm.train import Frozen
 def resolved(c: ConfigDict, workdir: str, host: jax.Device) -> tuple[ConfigDict, str]:
     """The config with the network of `c.init_from`, and that model's run directory.
 
+    How to train it is said here, not there: dropout is that of this config, and so is
+    remat, unless it is none: what needed it then may need it now.
     A Hugging Face folder or GGUF file is imported to the workdir first. Without
     `init_from` the config is as it was, and the directory ''.
     """
@@ -45,7 +47,10 @@ def resolved(c: ConfigDict, workdir: str, host: jax.Device) -> tuple[ConfigDict,
     source = importing.run_of(c.init_from, workdir, host)
     held = ConfigDict(run_directory.load(source)["config"])
     c = ConfigDict(c.to_dict())
-    c.model = held.model
+    given, c.model = c.model, held.model
+    for knob in ("dropout", "remat"):
+        if knob in given and knob in held.model and given[knob] != "none":
+            c.model[knob] = given[knob]
     c.tokenizer.update(vocab_size=held.tokenizer.vocab_size, kind=held.tokenizer.kind)
     return c, source
 

@@ -9,7 +9,12 @@ Restoring takes the newest checkpoint; one that cannot be read is said, moved to
 them where they are: starting over would write over a run.
 """
 
+import contextlib
+import copy
 import math
+import os
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from llm import atomic, hosts
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
@@ -81,13 +87,15 @@ class Checkpoints:
         held = {k: v for k, v in state._asdict().items() if v is not None}
         del held["step"]
         digests = {name: digest(value) for name, value in held.items()}
-        record = {**loop, "step": step, "digests": digests}
+        # A copy: it is written while the loop goes on and adds to its lists.
+        record = copy.deepcopy({**loop, "step": step, "digests": digests})
         if donated:
             held = jax.tree.map(_own, held)
         items = {k: ocp.args.StandardSave(v) for k, v in held.items()}
-        self._manager.save(
-            step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
-        )
+        with _writing(self._root):
+            self._manager.save(
+                step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
+            )
 
     def restore(self, abstract: State, say: Any = print) -> tuple[State, dict] | None:
         """The newest readable state and loop record; None where there is no checkpoint.
@@ -124,15 +132,21 @@ class Checkpoints:
         target, number = aside / str(step), 1
         while target.exists():
             target, number = aside / f"{step}.{number}", number + 1
-        (self._root / str(step)).rename(target)
+        with hosts.first_goes_first(f"set aside {step}"):
+            if hosts.first():
+                (self._root / str(step)).rename(target)
         self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything is written, and deletes what need not be kept.
 
         Only then: a checkpoint goes when those that replace it are committed.
+
+        Raises:
+          InputError: the disk is full, or cannot be written.
         """
-        self._manager.wait_until_finished()
+        with _writing(self._root):
+            self._manager.wait_until_finished()
         if self._best is None:
             return
         for step in sorted(self._manager.all_steps())[: -self._keep_last]:
@@ -219,6 +233,20 @@ def _own(leaf: jax.Array) -> jax.Array:
     """A copy on a CPU, where the writer would read the memory that is donated next."""
     on_cpu = next(iter(leaf.devices())).platform == "cpu"
     return jnp.copy(leaf) if on_cpu else leaf
+
+
+@contextlib.contextmanager
+def _writing(path: epath.Path) -> Iterator[None]:
+    """As `atomic.writing`, also for what tensorstore says of a disk."""
+    with atomic.writing(path):
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            found = re.search(r"os_error_code='(\d+)'", str(error))
+            if not found:
+                raise
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def _manager(

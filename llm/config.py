@@ -127,8 +127,17 @@ def base() -> ConfigDict:
     c.train.patience = 0
     # Gap between validation and training loss, in nats a token, that raises a warning.
     c.train.overfit_gap = 0.5
+    # What to do with a step whose loss or gradient is far off or not finite: off (end
+    # if it is not finite), skip (do not learn from it), or rollback (go back to the
+    # newest checkpoint, too, and then skip it).
+    c.train.spike = "off"
+    # End with exit code 76 if a step takes so many times the median; 0 waits for ever.
+    c.train.watchdog = 50.0
     # Also log to Weights & Biases (needs the wandb package).
     c.train.wandb = False
+
+    # First and last step to trace for XProf and Perfetto; () traces none.
+    c.profile_steps = ()
 
     # Rows to print before a training, with what is learned of them in colour; it then
     # stops. 0 trains.
@@ -149,7 +158,8 @@ def base() -> ConfigDict:
     # Whether to score the split by the objective that the model was trained with, as a
     # validation does: for models that are not asked for the likelihood of a text.
     c.evaluate.objective = False
-    # Whether to score the model that the run began with, too, by the same tasks.
+    # Whether to score the model that the run began with, too, by the same tasks and
+    # the same objective.
     c.evaluate.before = False
     # Split of the corpus that is scored.
     c.evaluate.split = "test"

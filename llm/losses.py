@@ -9,10 +9,12 @@ twice. z-loss (arXiv:2204.02311) keeps the normaliser near one.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from llm.precision import Policy, matmul, row_major, transposed
 
@@ -74,7 +76,9 @@ def cross_entropy(
     Returns:
       The loss sum, which carries the gradient, and sums of its parts, which do not.
     """
-    T = targets_BT.shape[1]
+    B, T = targets_BT.shape
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    T //= math.prod(sizes[a] for a in _cuts(B, T)[1])
     size = min(chunk or T, T)
     while T % size:
         size -= 1
@@ -87,28 +91,74 @@ def cross_entropy(
 def _cross_entropy(hidden, out, targets, weights, static):
     z_loss, softcap, size, policy = static
 
-    def step(sums, chunk):
-        new, _, _ = _chunk(*chunk, out, z_loss, softcap, policy, gradient=False)
-        return jax.tree.map(jnp.add, sums, new), None
+    def sums_of(out, *rows):
+        def step(sums, chunk):
+            new, _, _ = _chunk(*chunk, out, z_loss, softcap, policy, gradient=False)
+            return jax.tree.map(jnp.add, sums, new), None
 
-    zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
-    sums, _ = jax.lax.scan(step, zero, _cut(size, hidden, targets, weights))
-    return sums
+        zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
+        return jax.lax.scan(step, zero, _cut(size, *rows))[0], ()
+
+    return _over_devices(sums_of, out, hidden, targets, weights)[0]
 
 
 def _forward(hidden, out, targets, weights, static):
     z_loss, softcap, size, policy = static
 
-    def step(carry, chunk):
-        new, dhidden, more = _chunk(*chunk, out, z_loss, softcap, policy, gradient=True)
-        return jax.tree.map(jnp.add, carry, (new, more)), dhidden
+    def gradients_of(out, hidden, *rows):
+        def step(carry, chunk):
+            new, dhidden, more = _chunk(
+                *chunk, out, z_loss, softcap, policy, gradient=True
+            )
+            return jax.tree.map(jnp.add, carry, (new, more)), dhidden
 
-    zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
-    start = (zero, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), out))
-    chunks = _cut(size, hidden, targets, weights)
-    (sums, dout), dhidden = jax.lax.scan(step, start, chunks)
-    dhidden = dhidden.swapaxes(0, 1).reshape(hidden.shape).astype(hidden.dtype)
+        zero = (jnp.float32(0), TokenSums(*jnp.zeros(3, jnp.float32)))
+        start = (zero, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), out))
+        chunks = _cut(size, hidden, *rows)
+        totals, dhidden = jax.lax.scan(step, start, chunks)
+        dhidden = dhidden.swapaxes(0, 1).reshape(hidden.shape)
+        return totals, dhidden.astype(hidden.dtype)
+
+    (sums, dout), dhidden = _over_devices(gradients_of, out, hidden, targets, weights)
     return sums, (dhidden, jax.tree.map(lambda g, x: g.astype(x.dtype), dout, out))
+
+
+def _over_devices(function, out, *rows):
+    """`function(out, *rows)` -> (totals, rows), where a mesh cuts rows, or layers.
+
+    Each device then takes tokens of its own and the whole head, so that chunks of rows
+    stay where they are and nothing is computed twice.
+    """
+    B, T = rows[0].shape[:2]
+    batch, length = _cuts(B, T)
+    if not length:
+        return function(out, *rows)
+
+    def piece(out, *rows):
+        totals, made = function(out, *rows)
+        return jax.lax.psum(totals, (*batch, *length)), made
+
+    where = P(batch or None, length)
+    return jax.shard_map(
+        piece,
+        in_specs=(P(), *(where for _ in rows)),
+        out_specs=(P(), where),
+        check_vma=False,
+    )(out, *rows)
+
+
+def _cuts(B: int, T: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Mesh axes that rows and lengths are cut over; none where those stay whole."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    if sizes.get("context", 1) * sizes.get("stage", 1) == 1:
+        return (), ()
+    length = tuple(a for a in ("context", "stage", "tensor") if a in sizes)
+    batch = tuple(a for a in sizes if a not in length)
+    if T % math.prod(sizes[a] for a in length) or B % math.prod(
+        sizes[a] for a in batch
+    ):
+        return (), ()
+    return batch, length
 
 
 def _backward(static, saved, cotangents):

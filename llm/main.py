@@ -7,7 +7,8 @@
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
 (one line says what we got, what we wanted and what to do); 75 preempted and saved, run
-the same command again to resume; 130 interrupted and saved.
+the same command again to resume; 76 a step that hung, likewise; 130 interrupted and
+saved.
 """
 
 import signal
@@ -15,16 +16,17 @@ import sys
 
 from absl import app, logging
 
-from llm import config, host, registry
+from llm import config, host, hosts, registry
 from llm.errors import InputError, Stopped, report_input_error
 
 
 def main(argv: list[str]) -> None:
     """Runs the workload that the config names on the working directory."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells much
+    logging.set_verbosity(logging.FATAL)  # orbax tells much, and what it raises, twice
     signal.signal(signal.SIGTERM, _stop)
     try:
         c, workdir = config.from_flags(argv)
+        hosts.join(c.workload)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
         sys.exit(report_input_error(error))

@@ -45,6 +45,10 @@ class MetricWriter:
         logged after it goes. 0 is a new run, which keeps nothing.
       wandb: also log to Weights & Biases.
       run_config: the resolved config, for W&B.
+      silent: writes nothing; another process of the run does.
+
+    Attributes:
+      dropped_seconds: of training, whose lines went: they are done again.
 
     Raises:
       InputError: wandb is asked for and not installed, or the disk cannot be written.
@@ -57,29 +61,47 @@ class MetricWriter:
         resume_step: int,
         wandb: bool = False,
         run_config: Mapping[str, Any] | None = None,
+        silent: bool = False,
     ):
-        workdir = pathlib.Path(workdir)
+        self.workdir, self.dropped_seconds = pathlib.Path(workdir), 0.0
+        self._silent = silent
+        if silent:
+            return
+        workdir = self.workdir
         # The only part that can be missing comes first: nothing is touched without it.
         self._wandb = _start_wandb(workdir, run_config) if wandb else None
         self._path = workdir / METRICS
+        self._open(resume_step)
+
+    def _open(self, resume_step: int) -> None:
         # A new run may log step 0 again (a validation before training).
-        kept = (
-            [r for r in read(workdir) if r["step"] <= resume_step]
-            if resume_step
-            else []
-        )
+        found = read(self.workdir)
+        kept = [r for r in found if resume_step and r["step"] <= resume_step]
+        seconds = [max((r.get("seconds", 0) for r in rs), default=0)
+                   for rs in (found, kept)]  # fmt: skip
+        self.dropped_seconds = seconds[0] - seconds[1]
         atomic.write_text(self._path, "".join(map(_line, kept)))
         self._last = kept[-1]["step"] if kept else -1
         with atomic.writing(self._path):
             self._file = self._path.open("ab", buffering=0)
         first_step = resume_step + 1 if resume_step else 0
-        self._events = EventWriter(workdir / "tensorboard", first_step)
+        self._events = EventWriter(self.workdir / "tensorboard", first_step)
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after a step, to which the run went back."""
+        if self._silent:
+            return
+        self._file.close()
+        self._events.close()
+        self._open(step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one step; `record["step"]` is above every step before it.
 
         Values are numbers (also numpy's and jax's scalars), text or None (not known).
         """
+        if self._silent:
+            return
         record = {k: v.item() if hasattr(v, "item") else v for k, v in record.items()}
         step = record["step"]
         if step <= self._last:
@@ -98,6 +120,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes the files."""
+        if self._silent:
+            return
         self._file.close()
         self._events.close()
         if self._wandb is not None:
@@ -179,6 +203,7 @@ class Lap(NamedTuple):
     steps_per_s: float
     eta_s: float  # for the steps that remain, pauses at their past rate included
     seconds: float  # since the timer was made, pauses included
+    productive: float  # since the lap before, pauses left out
 
 
 class StepTimer:
@@ -212,7 +237,7 @@ class StepTimer:
         paused = (self._paused - self._paused_before) / max(step - self._first[0], 1)
         eta = max(self._total - step, 0) * ((self._step_s or 0.0) + paused)
         self._last, self._mark, self._window_paused = (step, tokens), now, 0.0
-        return Lap(new / seconds, steps / seconds, eta, now - self._start)
+        return Lap(new / seconds, steps / seconds, eta, now - self._start, seconds)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -229,8 +254,10 @@ class StepTimer:
 class Console:
     """The lines that a person watches: a bar that redraws on a terminal, else lines."""
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None):
-        self._total = total_steps
+    def __init__(
+        self, total_steps: int, stream: TextIO | None = None, *, silent: bool = False
+    ):
+        self._total, self._silent = total_steps, silent
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._bar, self._drawn_at = "", 0.0
@@ -239,6 +266,8 @@ class Console:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Shows a logged step: the keys of a metrics.jsonl record."""
+        if self._silent:
+            return
         unknown = record.get("tokens_per_s") and record.get("mfu", 0) is None
         if unknown and not self._said_unknown:
             self._said_unknown = True
@@ -255,7 +284,8 @@ class Console:
 
     def progress(self, step: int) -> None:
         """Moves the bar, if there is one; cheap enough for every step."""
-        if self._live and time.monotonic() - self._drawn_at > 0.1:
+        due = time.monotonic() - self._drawn_at > 0.1
+        if self._live and due and not self._silent:
             self._show(step)
 
     def _show(self, step: int) -> None:
@@ -267,6 +297,8 @@ class Console:
 
     def message(self, text: str) -> None:
         """Prints a line that stays: a warning, a checkpoint."""
+        if self._silent:
+            return
         if not self._bar:
             print(text, file=self._stream, flush=True)
             return

@@ -4,9 +4,9 @@
 function of its arguments. `loss(apply, params, batch, policy)` returns the sum of the
 losses of a batch, the sum of their weights and {name: (sum, weight)} for the log; the
 training loop alone divides, by the global weight, across micro-batches and hosts.
-An objective of records, such as questions with answers, says by `room` how they come
-into rows whole. One with a `reference` is given the parameters that training began
-with as `loss(..., reference=)`.
+An objective of records, such as questions with answers, or of short texts says by
+`room` how they come into rows whole. One with a `reference` is given the parameters
+that training began with as `loss(..., reference=)`.
 `extend(key, params, width)` adds parameters of its own to the model's, such as those of
 a classifier of its hidden states.
 

@@ -220,6 +220,7 @@ def _speed(run: Run) -> str:
             ("tokens per second", _maybe(units.count, run.train.get("tokens_per_s"))),
             ("MFU", _maybe("{:.1%}".format, run.train.get("mfu"))),
             ("training time", _maybe(units.duration, run.train.get("seconds"))),
+            ("goodput", _maybe("{:.1%}".format, run.train.get("goodput"))),
         )
     )
     grid = "".join(panels)

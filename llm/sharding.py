@@ -4,8 +4,9 @@ Models name the axes of every parameter and activation; a rule preset maps the n
 mesh axes; XLA inserts the communication. The vocabulary:
 
     parameters   layers experts embed mlp heads kv_heads head_dim vocab norm
-    activations  batch length expert_batch (examples, in rows that lie with their
-                 experts) and, of the above, experts mlp heads kv_heads vocab
+    activations  batch length stream (the length, where blocks hand over to blocks)
+                 expert_batch (examples, in rows that lie with their experts)
+                 and, of the above, experts mlp heads kv_heads vocab
 
     >>> make_mesh((("data", -1), ("tensor", 2)), jax.devices())  # 8 devices: 4 x 2
 """
@@ -18,31 +19,43 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from llm.errors import InputError
 
 # Mesh axes: data (batch only), fsdp (batch and parameters), expert (batch and experts),
-# tensor (heads, mlp, vocab).
-MESH_AXES = ("data", "fsdp", "expert", "tensor")
-_BATCH_AXES = ("data", "fsdp", "expert")
-_BATCH = ("batch", _BATCH_AXES)
+# stage (layers: a pipeline), context (length: ring attention), tensor (heads, mlp,
+# vocab, and the length between blocks). Neighbours on the last axis are the nearest.
+MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
+BATCH_AXES = ("data", "fsdp", "expert")
+_ACROSS = ("data", "stage", "fsdp")  # which axis crosses slices, the first that can
+_BATCH = ("batch", BATCH_AXES)
+_PLACES = (("length", "context"), ("layers", "stage"))
+_WHOLE = (_BATCH, *_PLACES, ("stream", "context"))
 _EXPERT = (("experts", "expert"), ("expert_batch", ("data", "fsdp")))
 _TENSOR = (
+    ("stream", ("context", "tensor")),
     ("mlp", "tensor"),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
     ("vocab", "tensor"),
 )
 PRESETS = {
-    # Parameters whole on every device.
-    "replicated": (_BATCH, ("expert_batch", _BATCH_AXES)),
-    # Parameters cut along their embedding axis over every batch device (ZeRO-3), those
-    # of experts over `expert` first; and over `tensor`, where the mesh has that axis.
-    "fsdp": (_BATCH, *_EXPERT, ("embed", _BATCH_AXES), *_TENSOR),
+    # Parameters whole on every device (of a stage).
+    "replicated": (*_WHOLE, ("expert_batch", BATCH_AXES)),
+    # Parameters cut along their embedding axis over every device with other tokens
+    # (ZeRO-3), those of experts over `expert` first; and over `tensor`.
+    "fsdp": (
+        _BATCH, *_PLACES, *_EXPERT, ("embed", (*BATCH_AXES, "context")), *_TENSOR
+    ),
+    # The same, but whole along `data`: between slices go gradients only.
+    "hybrid": (
+        _BATCH, *_PLACES, *_EXPERT, ("embed", ("fsdp", "expert", "context")), *_TENSOR
+    ),
     # Parameters cut over `tensor` and `expert` only.
-    "tensor": (_BATCH, *_EXPERT, *_TENSOR),
-}
+    "tensor": (_BATCH, *_PLACES, *_EXPERT, *_TENSOR),
+}  # fmt: skip
 
 
 def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
@@ -71,14 +84,33 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     if unknown:
         raise InputError(
             got=f"mesh axis {sorted(unknown)[0]!r}",
-            want="data, fsdp, expert or tensor",
+            want=f"one of {', '.join(MESH_AXES)}",
         )
+    types = (AxisType.Auto,) * len(names)
+    slices = len({getattr(d, "slice_index", 0) for d in devices})
     if devices[0].platform == "cpu":
-        grid = np.asarray(devices).reshape(sizes)
-        return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
-    return jax.make_mesh(
-        sizes, names, axis_types=(AxisType.Auto,) * len(names), devices=devices
-    )
+        return Mesh(np.asarray(devices).reshape(sizes), names, axis_types=types)
+    if slices > 1:
+        return Mesh(_over_slices(names, sizes, slices, devices), names, types)
+    return jax.make_mesh(sizes, names, axis_types=types, devices=devices)
+
+
+def _over_slices(names, sizes, slices: int, devices) -> np.ndarray:
+    """Devices such that one axis alone crosses the slow network between slices."""
+    fitting = [
+        axis
+        for axis in _ACROSS
+        if axis in names and sizes[names.index(axis)] % slices == 0
+    ]
+    if not fitting:
+        raise InputError(
+            got=f"mesh {tuple(zip(names, sizes, strict=True))} on {slices} slices",
+            want=f"{' or '.join(_ACROSS)} of a multiple of {slices}",
+            do=f"such as (('data', {slices}), ('fsdp', -1)) with the rules 'hybrid'",
+        )
+    across = [slices if axis == fitting[0] else 1 for axis in names]
+    within = [size // times for size, times in zip(sizes, across, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
 
 def _mesh_error(axes, count):
@@ -157,13 +189,70 @@ def left_whole(
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is the batch."""
-    axes = tuple(a for a in _BATCH_AXES if a in mesh.axis_names)
+    axes = tuple(a for a in BATCH_AXES if a in mesh.axis_names)
     return NamedSharding(mesh, PartitionSpec(axes or None))
+
+
+def row_part(mesh: Mesh) -> tuple[int, int]:
+    """(which part of a batch this process reads, of how many).
+
+    Processes whose devices hold the same rows, such as two halves of a `context` axis,
+    read the same part.
+    """
+    if jax.process_count() == 1:
+        return 0, 1
+    ways = batch_ways(mesh)
+    places = batch_sharding(mesh).addressable_devices_indices_map((ways,))
+    mine = sorted({place[0].indices(ways)[0] for place in places.values()})
+    first, count = mine[0], len(mine)
+    if mine[-1] - first + 1 == count and ways % count == 0 == first % count:
+        return first // count, ways // count
+    return 0, 1  # scattered: it reads the whole batch and keeps its rows
+
+
+def placed(batch: Any, mesh: Mesh) -> Any:
+    """Arrays on the mesh of what each process read: its part of the rows."""
+    part, parts = row_part(mesh)
+    (rows,) = batch_sharding(mesh).spec
+    context = mesh.shape.get("context", 1)
+
+    def place(x):
+        spec = [rows]
+        if x.ndim > 1 and context > 1 and x.shape[1] % context == 0:
+            spec.append("context")
+        where = NamedSharding(mesh, PartitionSpec(*spec))
+        count = len(x)
+
+        def piece(index):
+            start, stop, _ = index[0].indices(count * parts)
+            own = slice(start - part * count, stop - part * count)
+            return x[(own, *index[1:])]
+
+        shape = (count * parts, *x.shape[1:])
+        return jax.make_array_from_callback(shape, where, piece)
+
+    return jax.tree.map(place, batch)
 
 
 def batch_ways(mesh: Mesh) -> int:
     """Into how many parts the batch is cut."""
-    return math.prod(mesh.shape[a] for a in _BATCH_AXES if a in mesh.axis_names)
+    return math.prod(mesh.shape[a] for a in BATCH_AXES if a in mesh.axis_names)
+
+
+def mesh_axes() -> tuple[str, ...]:
+    """Axes of the mesh that a program is traced for; none without one."""
+    return jax.sharding.get_abstract_mesh().axis_names
+
+
+def batch_axes(rows: int) -> tuple[str, ...]:
+    """Of these, those that a batch of so many rows is cut over."""
+    axes = tuple(a for a in BATCH_AXES if a in mesh_axes())
+    return () if rows % math.prod(map(ways, axes)) else axes
+
+
+def ways(axis: str) -> int:
+    """Size of an axis of the mesh that a program is traced for; 1 without one."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

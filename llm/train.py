@@ -9,8 +9,10 @@ dispatched, except where a hook at s needs them. A checkpoint is written only af
 loss and gradient norm of its step are known to be finite.
 """
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import math
 import signal
 import threading
@@ -23,12 +25,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from llm import sharding, tree
+from llm import hosts, sharding, spikes, tree
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
 from llm.monitor import Console, MetricWriter, StepTimer
 from llm.objective import Objective
 from llm.precision import Policy
+from llm.profiling import Profiler
+from llm.watchdog import Watchdog
+
+_MEET_EVERY = 4  # steps after which several processes ask each other whether to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Knobs:
     validate_every: int = 0
     checkpoint_every: int = 0
     patience: int = 0
+    spike: str = "off"
+    watchdog: float = 0.0
+    profile: tuple[int, int] = (0, 0)
     overfit_gap: float = 0.5
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
@@ -146,10 +155,11 @@ def build_step(
     policy: Policy,
     join: Callable[[Any, Any], Any] = _all,
 ) -> Callable[..., tuple[State, dict]]:
-    """The update, to be jitted: (state, batch, frozen=Frozen()) -> (state, metrics).
+    """The update, to be jitted: (state, batch, frozen, bounds) -> (state, metrics).
 
     Gradients of sums are added over micro-batches, whose rows are taken in turn so that
-    each stays spread over the devices, and divided once by the weight of all.
+    each stays spread over the devices, and divided once by the weight of all. With
+    bounds (`llm/spikes.py`), a step above them leaves all but its number as it was.
 
     Args:
       join: the adapter's, of what is trained and `Frozen.own`.
@@ -181,7 +191,12 @@ def build_step(
         )
         return jax.lax.scan(micro, (total, aux, gradient), parts)[0]
 
-    def step(state: State, batch: dict, frozen: Frozen = NOTHING):
+    def step(
+        state: State,
+        batch: dict,
+        frozen: Frozen = NOTHING,
+        bounds: spikes.Bounds | None = None,
+    ):
         rows = jax.tree.leaves(batch)[0].shape[0]
         batch = {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
         key = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
@@ -192,8 +207,9 @@ def build_step(
         if knobs.clip_norm:
             scale = jnp.minimum(1.0, knobs.clip_norm / jnp.maximum(norm, 1e-12))
             gradient = jax.tree.map(lambda g: g * scale, gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             # Early on the average follows closely, as the first weights say nothing.
@@ -201,9 +217,23 @@ def build_step(
             ema = jax.tree.map(lambda e, p: e + (1 - held) * (p - e), ema, params)
         metrics = {name: value / jnp.maximum(w, 1) for name, (value, w) in sums.items()}
         metrics |= {"objective": total / weight, "grad_norm": norm}
-        return State(state.step + 1, params, ema, opt_state), metrics
+        made = State(state.step + 1, params, ema, opt_state)
+        if bounds is not None:
+            learned = _within(metrics, bounds)
+            before = state._replace(step=made.step)
+            made = jax.tree.map(lambda a, b: jnp.where(learned, a, b), made, before)
+            metrics["skipped"] = 1.0 - learned
+        return made, metrics
 
     return step
+
+
+def _within(metrics, bounds: spikes.Bounds) -> jax.Array:
+    checks = [
+        jnp.isfinite(metrics[name]) & (metrics[name] <= most)
+        for name, most in bounds._asdict().items()
+    ]
+    return jnp.all(jnp.stack(checks))
 
 
 def jit_step(step: Callable, abstract: State, options: dict | None = None) -> Callable:
@@ -275,12 +305,23 @@ def fit(
       Preempted, Interrupted: asked to stop; the state is saved.
       Diverged: a loss or gradient norm is not finite; nothing of it is saved.
     """
-    loop = {"events": [], "waited": 0, "stopped_early": False, "seconds": 0.0, **loop}
+    loop = {"events": [], "waited": 0, "stopped_early": False, **loop}
+    loop = {"seconds": 0.0, "productive": 0.0, "lost": 0.0, **loop}
+    loop["lost"] += writer.dropped_seconds
     first = int(state.step)
     timer = StepTimer(knobs.steps, first)
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
-    stop = _StopRequest()
+    stop, stopping = _StopRequest(), ""
+    watchdog = Watchdog(writer.workdir, times=knobs.watchdog)
+    profiler = Profiler(writer.workdir, *knobs.profile)
+
+    @contextlib.contextmanager
+    def pause():
+        """Leaves a validation or checkpoint out of the speed; a time to clean up."""
+        with timer.pause(), watchdog.pause():
+            gc.collect()
+            yield
 
     def settle(extra: dict[str, Any] | None = None) -> dict[str, float]:
         """Reads the metrics of the last dispatched step, checks and logs them."""
@@ -288,15 +329,24 @@ def fit(
         at, device_metrics = pending
         pending = None
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
-        if not all(math.isfinite(metrics[k]) for k in ("objective", "grad_norm")):
+        watchdog.beat(at)
+        if metrics.pop("skipped", 0.0):
+            skipped(at, metrics)
+        elif not all(math.isfinite(metrics[k]) for k in ("objective", "grad_norm")):
             raise _diverged(at, metrics, documents(at - 1), checkpoints, loop)
+        elif knobs.spike != "off":
+            spikes.note(loop, at, metrics)
         due = knobs.log_every and at % knobs.log_every == 0
         if not (due or extra or at == knobs.steps):
             console.progress(at)
             return metrics
-        record = _record(at, metrics, timer, knobs, learning_rate) | (extra or {})
-        loop["seconds"] = seconds_before + record["seconds"]
+        lap = timer.lap(at, at * knobs.tokens_per_step)
+        loop["seconds"] = seconds_before + lap.seconds
+        loop["productive"] += lap.productive
+        record = _record(at, metrics, lap, knobs, learning_rate) | (extra or {})
         record["seconds"] = loop["seconds"]
+        spent = max(loop["seconds"] + loop["lost"], 1e-9)
+        record["goodput"] = loop["productive"] / spent
         writer.write(record)
         console.log(record)
         return metrics
@@ -305,9 +355,40 @@ def fit(
         loop["events"].append({"step": at, "event": kind, "message": message})
         console.message(f"step {at}: {message}")
 
+    def skipped(at: int, metrics: dict[str, float]) -> None:
+        """What follows a spike, once: not where a step is skipped again."""
+        if at in loop.get("skipped", ()):
+            return
+        loop["skipped"] = [*loop.get("skipped", ()), at]
+        if spikes.too_many(loop, at):
+            raise _diverged(at, metrics, documents(at - 1), checkpoints, loop)
+        event(
+            at, "spike",
+            f"loss {metrics['objective']:.4g} with gradient norm "
+            f"{metrics['grad_norm']:.4g}: not learned from; documents in the batch: "
+            f"{_shown(documents(at - 1))}",
+        )  # fmt: skip
+        loop["return"] = knobs.spike == "rollback"
+
+    def returned(state: State) -> State | None:
+        """The state of the newest checkpoint, with what the loop knew then."""
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        jax.tree.map(lambda x: x.delete(), state)  # there may be no room for two
+        checkpoints.wait()
+        state, then = checkpoints.restore(abstract, say=console.message)
+        at = int(state.step)
+        keep = ("events", "skipped", "seconds", "lost")
+        loop.update({k: v for k, v in then.items() if k not in keep})
+        writer.rewind(at)
+        timer.restart(at, at * knobs.tokens_per_step)
+        event(at, "rollback", f"went back to step {at}")
+        return state
+
     def save(at: int, loss: float | None) -> None:
         loop["saved"] = at
-        with timer.pause():
+        with pause():
             checkpoints.save(state, loop, loss)
 
     def leave() -> None:
@@ -315,17 +396,21 @@ def fit(
         writer.close()
         console.close()
         at = int(state.step)
-        raise Preempted(at) if stop.requested == "SIGTERM" else Interrupted(at)
+        raise Preempted(at) if stopping == "SIGTERM" else Interrupted(at)
 
-    with stop:
-        stream = batches(first)
-        for at in range(first + 1, knobs.steps + 1):
-            if loop["stopped_early"]:
-                break
-            new_state, metrics = step(state, next(stream))
+    with stop, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
+        stream, at = batches(first), first
+        while at < knobs.steps and not loop["stopped_early"]:
+            at += 1
+            bounds = None if knobs.spike == "off" else spikes.bounds(loop, at)
+            profiler.before(at)
+            new_state, metrics = step(state, next(stream), bounds)
             if pending is not None:
                 settle()
             state, pending = new_state, (at, metrics)
+            told = profiler.after(at, metrics)
+            if told:
+                console.message(told)
             if at == first + 1:
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
@@ -334,13 +419,18 @@ def fit(
             loss, extra = None, None
             if validating:
                 jax.block_until_ready(metrics)
-                with timer.pause():
+                with pause():
                     extra = _validate(validate, state, validation)
             # Asked once: a request that comes later in this step is for the next one.
-            stopping = bool(stop.requested)
-            saving = last or _due(at, knobs.checkpoint_every) or stopping
+            stopping = _asked_for(stop, at, last)
+            saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
             if extra or saving:
                 train = settle(extra)
+            if loop.pop("return", False) and loop.get("saved"):
+                state, pending = returned(state), None
+                at = int(state.step)
+                stream = batches(at)
+                continue
             if extra and not math.isfinite(extra["validation_loss"]):
                 seen = {"objective": extra["validation_loss"], "grad_norm": math.nan}
                 raise _diverged(at, seen, documents(at - 1), checkpoints, loop)
@@ -354,18 +444,41 @@ def fit(
                 leave()
         checkpoints.wait()
         # During the last save: nothing is lost, but what would follow must not begin.
-        if stop.requested:
+        stopping = hosts.agreed(stop.requested, _StopRequest.KNOWN)
+        if stopping:
             leave()
     return state, loop
+
+
+@contextlib.contextmanager
+def _garbage_in_pauses() -> Iterator[None]:
+    """Leaves cyclic garbage to `gc.collect` in pauses: elsewhere its collection stops
+    a step, and with it all hosts that wait for this one."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
+
+
+def _asked_for(stop: "_StopRequest", at: int, last: bool) -> str:
+    """The signal that asks to stop, the same in all processes, which meet for it."""
+    if jax.process_count() > 1 and not last and at % _MEET_EVERY:
+        return ""
+    return hosts.agreed(stop.requested, _StopRequest.KNOWN)
 
 
 def _due(at: int, every: int) -> bool:
     return bool(every) and at % every == 0
 
 
-def _record(at, metrics, timer, knobs, learning_rate) -> dict[str, Any]:
+def _record(at, metrics, lap, knobs, learning_rate) -> dict[str, Any]:
     tokens = at * knobs.tokens_per_step
-    lap = timer.lap(at, tokens)
     # The first step of a process compiles and has no speed.
     rate = lap.tokens_per_s or None
     flops = rate * knobs.flops_per_token if rate else None
@@ -379,7 +492,6 @@ def _record(at, metrics, timer, knobs, learning_rate) -> dict[str, Any]:
         "model_flops_per_s": flops,
         "mfu": flops / knobs.peak_flops if flops and knobs.peak_flops else None,
         "eta_s": lap.eta_s if rate else None,
-        "seconds": lap.seconds,
     }
 
 
@@ -425,17 +537,23 @@ def _watch(at, train_loss, loss, loop, knobs, event) -> bool:
 
 def _diverged(at, metrics, documents, checkpoints, loop) -> Diverged:
     checkpoints.wait()
-    shown = ", ".join(documents[:8]) + (" ..." if len(documents) > 8 else "")
     saved = f"step {loop['saved']}" if loop.get("saved") else "none"
     return Diverged(
         f"step {at}: loss {metrics['objective']} with gradient norm "
-        f"{metrics['grad_norm']}; documents in the batch: {shown}; last good "
-        f"checkpoint: {saved}; try a lower learning rate, longer warm-up or clipping"
+        f"{metrics['grad_norm']}; documents in the batch: {_shown(documents)}; "
+        f"last good checkpoint: {saved}; "
+        "try a lower learning rate, longer warm-up, clipping or train.spike=skip"
     )
+
+
+def _shown(documents: list[str]) -> str:
+    return ", ".join(documents[:8]) + (" ..." if len(documents) > 8 else "")
 
 
 class _StopRequest:
     """SIGTERM and Ctrl-C ask the loop to save and stop; a second Ctrl-C stops it."""
+
+    KNOWN = ("SIGINT", "SIGTERM")
 
     def __init__(self):
         self.requested = ""

@@ -4,14 +4,17 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_convert import CONFIGS, foreign_folder
 
 from llm import config, tree
 from llm.checkpoint import Checkpoints
+from llm.data import chat, corpus
 from llm.errors import InputError
 from llm.inference import load
+from llm.nn.contract import plain_inputs, with_head
 from llm.workloads import pipeline
 
 CPU = jax.devices("cpu")[0]
@@ -56,6 +59,27 @@ def test_weights_tokenizer_and_template_are_those_of_the_model(folder, tuned):
     )
     # Three steps of AdamW: each weight moved a little, from where it was.
     assert 0 < max(map(float, moved.values())) < 1e-3
+
+
+def test_loss_before_and_after_as_a_plain_loop_has_it(folder, tuned):
+    """Of the answers of the test split, each conversation by itself."""
+    found = json.loads((folder / "full" / "evaluate.json").read_text())
+    begun = load.load(str(folder / "full" / "model"), CPU)
+    best = load.load(str(folder / "full"), CPU)
+    documents = corpus.read(folder / "full" / "corpus", "test")
+    for of, said in ((best, found), (begun, found["before"])):
+        score, losses = jax.jit(with_head(of.model)), []
+        for document in documents:
+            messages = document.meta["record"]["messages"]
+            ids, learned = chat.conversation(of.tokenizer, messages)
+            tokens = jnp.array([ids + [0] * (256 - len(ids))])
+            output, head = score(of.params, plain_inputs(tokens))
+            hidden = np.asarray(output.hidden_BTD[0, : len(ids) - 1], np.float64)
+            logits = hidden @ np.asarray(head.kernel_DV, np.float64)
+            logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+            own = -logits[np.arange(len(ids) - 1), ids[1:]]
+            losses += own[learned[1:]].tolist()
+        assert said["objective"]["loss"] == pytest.approx(np.mean(losses), rel=2e-3)
 
 
 def test_a_second_run_does_nothing_again(folder, tuned, capsys):
@@ -114,6 +138,7 @@ def test_a_classifier_begins_with_an_encoder(folder, capsys, tmp_path):
     loaded = run(tmp_path / "run", "classify", **fields)
     assert "new, at random: classifier/" in capsys.readouterr().out
     assert loaded.params["classifier"]["kernel"].shape[-1] == 2
+    assert loaded.config.model.dropout == 0.1  # of configs/classify.py
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ LAYERS = (
     "nn",
     "compress",
     "compression",
-    "optim checkpoint monitor memory data page plots preview adapter progress",
+    "optim checkpoint monitor memory data page plots preview adapter progress spikes "
+    "watchdog profiling",
     "sources stages",
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
@@ -37,6 +38,7 @@ LAYERS = (
     "registry run_directory tensorboard",
     "atomic",
     "hlo quantized",
+    "hosts",
     "errors tree units precision host",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}

@@ -224,3 +224,22 @@ def test_two_readers_of_one_loader(split):
     first, second = data.iterate(0), data.iterate(4)
     for step, (a, b) in enumerate(itertools.islice(zip(first, second, strict=True), 9)):
         assert equal(a, data[step]) and equal(b, data[step + 4])
+
+
+def test_whole_texts_are_cut_only_where_they_are_longer_than_a_row():
+    split = make_split([5, 12, 3, 8, 2])
+    made = loader.batches(
+        split, seq_len=8, batch_size=1, seed=0, features=features,
+        room=lambda seq_len: (((), seq_len),),
+    )  # fmt: skip
+    found = []
+    for row in range(made.rows_per_epoch):
+        (batch,) = (made[row],)
+        segments = batch["segments"][0]
+        for segment in range(1, segments.max() + 1):
+            found.append(batch["tokens"][0][segments == segment].tolist())
+    want = [
+        split.read(d, 0, min(int(n), 8)).tolist() for d, n in enumerate(split.lengths)
+    ]
+    assert sorted(found) == sorted(want)
+    assert made.rows_per_epoch == 4  # 8 | 8 | 5 + 3 | 2

@@ -122,7 +122,7 @@ def test_step_timer():
     timer.restart(step=1, tokens=1000)
     now[0] += 10
     lap = timer.lap(step=11, tokens=11_000)
-    assert lap == (1000.0, 1.0, 89.0, 60.0)
+    assert lap == (1000.0, 1.0, 89.0, 60.0, 10.0)
     # 10 steps in 20 s, with a validation of 20 s that is no part of the speed but
     # part of what remains: 20 s in 20 steps so far.
     now[0] += 5

@@ -3,8 +3,10 @@
 Every run is a process of its own; all share a compilation cache.
 """
 
+import gzip
 import json
 import random
+import resource
 import shutil
 import signal
 import time
@@ -38,7 +40,7 @@ def get_config(arg=None):
     c.mesh = (("data", 1),)
     return c
 """.replace("STEPS", str(STEPS))
-TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "eta_s", "seconds"}
+TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "eta_s", "seconds", "goodput"}
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,84 @@ def test_asked_to_stop(place, server, undisturbed):
     assert_same(workdir, undisturbed)
 
 
+def corrupt(workdir, rng):
+    """Other bytes in the largest file of the newest checkpoint; False without one."""
+    found = [p for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+    newest = max(found, key=lambda p: int(p.name), default=None)
+    files = [p for p in newest.rglob("*") if p.is_file()] if newest else []
+    # The only one there is must stay: then there is nothing to go back to.
+    if len(found) < 2 or not files:
+        return False
+    path = max(files, key=lambda p: p.stat().st_size)
+    held = bytearray(path.read_bytes())
+    at = rng.randrange(len(held) // 4, len(held) // 2)
+    held[at : at + 64] = rng.randbytes(64)
+    path.write_bytes(held)
+    return True
+
+
+def disturb(run, kind, workdir, rng):
+    """Does one of the things that end runs; the exit codes that may follow."""
+    if kind == "kill":
+        run.kill()
+        return {-signal.SIGKILL}
+    if kind == "stop":
+        run.kill(signal.SIGTERM)
+        return {75}
+    # No file may grow beyond so many bytes, as on a full disk; what it says fits, with
+    # what the writing library says besides.
+    most = 100_000 + rng.randrange(100_000)
+    resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    return {2}
+
+
+def chaos(place, server, undisturbed, kinds, seed):
+    """Ends a run in these ways, one after the other, whenever it has begun to train."""
+    rng = random.Random(seed)
+    workdir, met = fresh(place, f"chaos{seed}"), []
+    for kind in kinds:
+        if kind == "corrupt":
+            met += [kind] * corrupt(workdir, rng)
+            continue
+        path = workdir / "metrics.jsonl"
+        since = path.stat().st_mtime_ns if path.exists() else 0
+        run = server.start(*words(place, workdir))
+        forks.until(lambda s=since, p=path: p.exists() and p.stat().st_mtime_ns != s)
+        time.sleep(rng.random() * 0.3)
+        codes = disturb(run, kind, workdir, rng)
+        code, _, err = run.wait()
+        assert code in codes | {0}, (kind, code, err)
+        if code == 2:
+            assert "\nllm: got File too large" in err
+        else:
+            assert "Traceback" not in err, (kind, err)
+        met += [kind] * (code != 0)
+        if code == 0:  # it was done before: begin again
+            shutil.rmtree(workdir)
+            workdir = fresh(place, f"chaos{seed}")
+    code, _, err = server.run(*words(place, workdir))
+    assert code == 0, err
+    assert_same(workdir, undisturbed)
+    return met
+
+
+def test_chaos(place, server, undisturbed):
+    """One of each, and a checkpoint that is not what was written."""
+    met = chaos(
+        place, server, undisturbed, ("stop", "kill", "disk", "corrupt", "kill"), seed=1
+    )
+    assert {"kill", "disk"} <= set(met)
+
+
+@pytest.mark.slow
+def test_thirty_disturbances(place, server, undisturbed):
+    rng = random.Random(7)
+    kinds = [rng.choice(("kill", "stop", "disk", "corrupt")) for _ in range(30)]
+    met = chaos(place, server, undisturbed, kinds, seed=2)
+    print(f"met: {', '.join(met)}")
+    assert len(met) >= 20 and set(met) == {"kill", "stop", "disk", "corrupt"}
+
+
 def content(workdir):
     return {
         str(p.relative_to(workdir)): p.read_bytes()
@@ -233,3 +313,34 @@ def test_a_loss_that_is_not_finite(place, server):
     assert max(kept) == at - 1
     assert f"last good checkpoint: step {at - 1}" in said[0]
     assert all(np.isfinite(r["loss"]) for r in records(workdir))
+
+
+def test_steps_are_traced_and_time_is_accounted_for(place, server):
+    workdir = fresh(place, "traced")
+    code, _, err = server.run(*words(place, workdir, "--config.profile_steps=(3,4)"))
+    assert code == 0, err
+    assert "profile of steps 3 to 4" in err
+    (trace,) = (workdir / "profile").rglob("*.trace.json.gz")
+    with gzip.open(trace) as file:
+        names = {event.get("name", "") for event in json.load(file)["traceEvents"]}
+    assert "PjitFunction(step)" in names and any("fusion" in n for n in names)
+    told = json.loads((workdir / "train.json").read_text())
+    assert 0 < told["goodput"] < 1 and told["lost_seconds"] == 0
+    last = records(workdir)[-1]
+    assert last["goodput"] == pytest.approx(told["goodput"])
+
+
+def test_what_was_lost_counts(place, server):
+    """Of a run that was killed before its first checkpoint, all."""
+    workdir = fresh(place, "lost")
+    none = ("--config.train.checkpoint_every=0", "--config.train.validate_every=0")
+    run = server.start(*words(place, workdir, *none))
+    forks.until(lambda: any(r["step"] >= 10 for r in records(workdir)))
+    run.kill()
+    run.wait()
+    gone = max(r["seconds"] for r in records(workdir))
+    code, _, err = server.run(*words(place, workdir, *none))
+    assert code == 0, err
+    told = json.loads((workdir / "train.json").read_text())
+    assert told["lost_seconds"] == pytest.approx(gone)
+    assert told["goodput"] < told["seconds"] / (told["seconds"] + gone)

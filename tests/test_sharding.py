@@ -44,7 +44,7 @@ def test_meshes(devices, axes, shape):
         ((("data", -2),), "on 8 devices"),
         ((("data", -2), ("tensor", -4)), "on 8 devices"),
         ((("data", 2), ("data", 4)), "different axes"),
-        ((("model", 8),), "mesh axis 'model'; want data, fsdp, expert or tensor"),
+        ((("model", 8),), "mesh axis 'model'; want one of stage, data, fsdp, expert"),
         ((), "on 8 devices"),
         (("data",), "want pairs"),
         ((("data", "all"),), "want pairs"),
@@ -58,7 +58,7 @@ def test_meshes_that_do_not_fit(devices, axes, message):
 
 def test_unknown_rules(devices):
     mesh = sharding.make_mesh((("data", -1),), devices)
-    with pytest.raises(InputError, match="one of replicated, fsdp, tensor"):
+    with pytest.raises(InputError, match="one of replicated, fsdp, hybrid, tensor"):
         sharding.rules_for("zero3", mesh)
 
 
@@ -174,3 +174,47 @@ def test_models_are_laid_out_only_within(devices):
     assert {s.data.shape for s in made.addressable_shards} == {(2, 3, 2)}
     assert {s.data.shape for s in odd.addressable_shards} == {(1, 3, 2)}
     assert len(jax.jit(lambda x: model(x))(x).devices()) == 1
+
+
+class Chip:
+    """Of a slice; what the order of devices is made of."""
+
+    platform, device_kind, process_index = "gpu", "chip", 0
+
+    def __init__(self, number):
+        self.id, self.slice_index = number, number // 4
+
+
+@pytest.mark.parametrize(
+    "axes, across",
+    [
+        ((("data", 2), ("fsdp", -1)), "data"),
+        ((("fsdp", 2), ("data", -1)), "data"),
+        ((("stage", 2), ("tensor", 4)), "stage"),
+    ],
+)
+def test_one_axis_crosses_slices(axes, across):
+    """Along every other axis, all chips are of one slice."""
+    chips = [Chip(n) for n in range(8)]
+    names, sizes = zip(*axes, strict=True)
+    sizes = [8 // 2 if size == -1 else size for size in sizes]
+    grid = sharding._over_slices(names, sizes, 2, chips)
+    slices = np.vectorize(lambda chip: chip.slice_index)(grid)
+    for at, name in enumerate(names):
+        crosses = (slices != np.take(slices, [0], axis=at)).any()
+        assert crosses == (name == across)
+
+
+def test_no_axis_can_cross_slices():
+    with pytest.raises(InputError, match="a multiple of 2; such as"):
+        sharding._over_slices(("tensor",), [8], 2, [Chip(n) for n in range(8)])
+
+
+def test_what_a_process_places(devices):
+    """Rows over the batch axes, lengths over context."""
+    mesh = sharding.make_mesh((("data", 2), ("context", 4)), devices)
+    x = np.arange(4 * 8).reshape(4, 8)
+    made = sharding.placed({"x": x, "index": np.arange(4)}, mesh)
+    np.testing.assert_array_equal(made["x"], x)
+    assert {s.data.shape for s in made["x"].addressable_shards} == {(2, 2)}
+    assert {s.data.shape for s in made["index"].addressable_shards} == {(2,)}

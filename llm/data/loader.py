@@ -28,7 +28,8 @@ from llm.errors import InputError
 Features = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 Batch = dict[str, np.ndarray]
 Plan = packing.Lined | packing.Boxed
-# From seq_len to ((parts of a record, tokens of them that a row holds), ...).
+# From seq_len to ((parts of a record, tokens of them that a row holds), ...); no parts
+# are all of a text, which is cut off where it is longer.
 Room = Callable[[int], tuple[tuple[tuple[int, ...], int], ...]]
 
 _FOREVER = 1 << 40  # steps
@@ -138,15 +139,22 @@ def layout_of(
     """How the documents of a split come into rows; InputError if none fits in one."""
     if room is None:
         return packing.Line(split.lengths, seq_len)
-    if split.labels is None or split.manifest["labels"] != list(records.PARTS):
+    rooms = room(seq_len)
+    of_records = any(parts for parts, _ in rooms)
+    labelled = split.labels is not None
+    if of_records and not (
+        labelled and split.manifest["labels"] == list(records.PARTS)
+    ):
         raise InputError(
             got=f"texts, in the {split.name} split, for an objective of records",
             want="records such as questions with answers",
             do="see data.source and data.stages in configs/sft.py",
         )
-    sizes = [records.sizes(split, parts) for parts, _ in room(seq_len)]
-    rooms = [most for _, most in room(seq_len)]
-    made = packing.boxes(np.stack(sizes, axis=1), rooms)
+    sizes = [
+        records.sizes(split, parts) if parts else np.minimum(split.lengths, most)
+        for parts, most in rooms
+    ]
+    made = packing.boxes(np.stack(sizes, axis=1), [most for _, most in rooms])
     if not made.rows_per_epoch:
         raise InputError(
             got=f"records of {split.lengths.min()} tokens or more in the {split.name} "

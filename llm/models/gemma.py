@@ -188,7 +188,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def norm(name):
             return OffsetRMSNorm(self.epsilon, name=name)

@@ -177,7 +177,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, cache, window, inputs: Inputs, train: bool, capture=()):
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
             return Dropout(self.dropout)(y_BTD, inputs.index_B, train)

@@ -210,7 +210,7 @@ class Block(nn.Module):
     ):
         del each
         policy = self.attention["policy"]
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "length", "width"))
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
             return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
@@ -315,7 +315,11 @@ class T5(nn.Module):
         self.decoder_distances = distances(both_ways=False)
         self.encoder_norm = RMSNorm(self.epsilon)
         self.final_norm = RMSNorm(self.epsilon)
-        self.drop = Dropout(self.dropout)
+        # One at each place, as a place draws the same mask however often it is asked.
+        self.source_dropout = Dropout(self.dropout)
+        self.encoder_dropout = Dropout(self.dropout)
+        self.target_dropout = Dropout(self.dropout)
+        self.decoder_dropout = Dropout(self.dropout)
         if not self.tied:
             self.unembed = Unembed(
                 self.width, self.vocab_size, self.policy, name="head"
@@ -325,12 +329,12 @@ class T5(nn.Module):
         self, source: Inputs, train: bool = False, capture: tuple[str, ...] = ()
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Hidden states of the source, and what was asked for of them."""
-        x_BSD = self.drop(self.embed(source.tokens_BT), source.index_B, train)
+        x_BSD = self.source_dropout(self.embed(source.tokens_BT), source.index_B, train)
         bias_BNSS = self.encoder_distances(source.positions_BT, source.positions_BT)
         x_BSD, _, seen = self.encoder(
             x_BSD, None, None, bias_BNSS, None, source, train, capture
         )
-        x_BSD = self.drop(self.encoder_norm(x_BSD), source.index_B, train)
+        x_BSD = self.encoder_dropout(self.encoder_norm(x_BSD), source.index_B, train)
         return x_BSD, {f"source_{name}": value for name, value in seen.items()}
 
     def __call__(
@@ -357,11 +361,11 @@ class T5(nn.Module):
         reach = Reach(
             positions_BT, inputs.segments_BT, jnp.zeros_like(segments_BS), segments_BS
         )
-        x_BTD = self.drop(self.embed(inputs.tokens_BT), inputs.index_B, train)
+        x_BTD = self.target_dropout(self.embed(inputs.tokens_BT), inputs.index_B, train)
         x_BTD, new, own_seen = self.decoder(
             x_BTD, held, None, bias_BNTS, (source_BSD, reach), inputs, train, capture
         )
-        hidden_BTD = self.drop(self.final_norm(x_BTD), inputs.index_B, train)
+        hidden_BTD = self.decoder_dropout(self.final_norm(x_BTD), inputs.index_B, train)
         if self.is_initializing():
             self.head(hidden_BTD)
         if cache is not None:

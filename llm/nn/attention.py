@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from llm.nn import ring
 from llm.nn.context import Context
 from llm.nn.scores import attended, attention_weights
 from llm.nn.splash import fits, splash_attention
@@ -49,6 +50,10 @@ def attention(
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     scale = H**-0.5 if scale is None else scale
+    if ring.goes_around(context):
+        return ring.ring_attention(
+            q_BTNH, context, causal=causal, window=window, scale=scale, policy=policy
+        )
     past = causal and not context.ordered
     if choice(policy, T, H, window=window, past=past) == "splash":
         q_BTNH = q_BTNH * scale
@@ -91,6 +96,8 @@ def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> 
     Args:
       windows: of a scanned stack of layers.
     """
+    if ring.ways() > 1:
+        return f"XLA products, around a ring of {ring.ways()}"
     window = jnp.zeros(()) if windows else None
     if choice(policy, rows, head_dim, window=window) == "splash":
         return "splash (Pallas)"

@@ -22,7 +22,8 @@ class Dropout(nn.Module):
     def __call__(self, x_BTD: jax.Array, index_B: jax.Array, train: bool) -> jax.Array:
         if not train or self.rate == 0:
             return x_BTD
-        key = self.make_rng("dropout")
+        # Of this module's place alone: `make_rng` also counts how often it was traced.
+        key = self.scope.rngs["dropout"].as_jax_rng()
         keys_B = jax.vmap(lambda i: jax.random.fold_in(key, i))(index_B)
         keep = 1 - self.rate
         kept_BTD = jax.vmap(lambda k: jax.random.bernoulli(k, keep, x_BTD.shape[1:]))(

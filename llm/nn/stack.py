@@ -6,6 +6,7 @@ faster to run and slower to compile; `loop` keeps a subtree per layer (`layer_0`
 `layer_1`, ...).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
+from llm.nn import pipeline
 
 HOW = ("scan", "unroll", "loop")
 # What the backward pass keeps of a layer; the rest it computes again. Beside these, any
@@ -123,6 +125,8 @@ class Stack(nn.Module):
             x, new, noted = block(x, cache, each, *shared)
             return x, (new, noted)
 
+        if self._in_stages(cache, shared):
+            return self._pipeline(x, each, shared)
         policy = remat_policy(self.remat)
         if policy is not None:
             step = nn.remat(step, policy=policy, prevent_cse=False)
@@ -134,6 +138,10 @@ class Stack(nn.Module):
                 x, out = step(block, x, given)
                 made.append(out)
             return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+        x, made = self._scanned(step)(x, (cache, each))
+        return x, *made
+
+    def _scanned(self, step):
         repeat = nn.scan(
             step,
             variable_axes={"params": 0},
@@ -142,8 +150,41 @@ class Stack(nn.Module):
             unroll=self.layers if self.how == "unroll" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, made = repeat(self.block(**self.knobs, name="layer"), x, (cache, each))
-        return x, *made
+        return functools.partial(repeat, self.block(**self.knobs, name="layer"))
+
+    def _in_stages(self, cache, shared) -> bool:
+        """Whether the mesh has stages; not for a look inside or a cache."""
+        names = (s[:1] for s in shared if type(s) is tuple)
+        looks = any(isinstance(name, str) for first in names for name in first)
+        return (
+            pipeline.stages() > 1
+            and cache is None
+            and not looks
+            and not self.is_initializing()
+        )
+
+    def _pipeline(self, x, each, shared):
+        """The same layers with the same keys, as functions of their parameters."""
+        pipeline.check_stages(self.layers, self.how, pipeline.stages())
+        block = self.block(**self.knobs, parent=None)
+
+        def layer(x, given, shared):
+            def run(x, given):
+                params, rngs, each = given
+                variables = {"params": params}
+                x, _, noted = block.apply(variables, x, None, each, *shared, rngs=rngs)
+                return x, noted
+
+            policy = remat_policy(self.remat)
+            if policy is not None:
+                run = jax.checkpoint(run, policy=policy, prevent_cse=False)
+            return run(x, given)
+
+        keys = self._scanned(lambda block, x, _: (x, dict(block.scope.rngs)))
+        rngs = keys(None, None)[1]
+        given = (self.variables["params"]["layer"], rngs, each)
+        x, noted = pipeline.pipelined(layer, x, given, shared, self.layers)
+        return x, None, noted
 
 
 def in_turn(pattern: tuple, layers: int) -> jax.Array | None:

@@ -12,6 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from llm import sharding
 from llm.precision import Policy, Weight, dense, matmul, row_major, transposed
 
 
@@ -116,6 +117,10 @@ def _forward(x, kernel, contracted, policy):
     made = kernel.shape[contracted:]
     if not isinstance(kernel, Weight):
         x = x.astype(policy.operands)
+        if _cut_length(len(kept)):
+            y = _wide(_last(x, len(kept)), _rows(kernel, contracted), policy)
+            y = y.reshape(*kept, *made).astype(policy.activations)
+            return y, (x, kernel)
     y_MN = matmul(_rows(x, len(kept)), _rows(kernel, contracted), policy)
     y = row_major(y_MN, policy)
     return y.reshape(*kept, *made).astype(policy.activations), (x, kernel)
@@ -131,6 +136,13 @@ def _backward(contracted, policy, saved, dy):
             policy.activations,
         )  # fmt: skip
         return dx, _contract(x, dy, range(kept), range(kept), kernel.dtype)
+    if _cut_length(kept):
+        dy_BTN, x_BTK = _last(dy, kept), _last(x, kept)
+        kernel_KN = _rows(kernel, contracted)
+        dx = _wide(dy_BTN, kernel_KN.T, policy).reshape(x.shape)
+        dkernel_KN = _wide(x_BTK, dy_BTN, policy, tuple(range(kept)))
+        dkernel = dkernel_KN.reshape(kernel.shape).astype(kernel.dtype)
+        return dx.astype(policy.activations), dkernel
     dy_MN, x_MK = _rows(dy, kept), _rows(x, kept)
     kernel_KN = _rows(kernel, contracted)
     kernel_NK = transposed(kernel_KN, policy)
@@ -141,6 +153,30 @@ def _backward(contracted, policy, saved, dy):
 
 
 _product.defvjp(_forward, _backward)
+
+
+def _cut_length(kept: int) -> bool:
+    """Whether rows lie in pieces on devices, whose flattening would gather them."""
+    return kept > 1 and sharding.ways("context") * sharding.ways("tensor") > 1
+
+
+def _wide(a, b, policy: Policy, contracted: tuple[int, ...] = ()) -> jax.Array:
+    """Product that leaves the axes of `a` apart; last of `a`, first of `b` by default.
+
+    Operands are rounded by the policy and, on a CPU, which has no bfloat16 product of
+    this form, multiplied in float32.
+    """
+    dtype = jnp.float32 if policy.platform == "cpu" else policy.operands
+    a, b = (x.astype(policy.operands).astype(dtype) for x in (a, b))
+    axes = (contracted, contracted) if contracted else ((a.ndim - 1,), (0,))
+    return jax.lax.dot_general(
+        a, b, (axes, ((), ())), preferred_element_type=jnp.float32
+    )
+
+
+def _last(x: jax.Array, leading: int) -> jax.Array:
+    """Collapses what follows the `leading` axes."""
+    return x.reshape(*x.shape[:leading], -1)
 
 
 def _rows(x: jax.Array | Weight, leading: int) -> jax.Array | Weight:

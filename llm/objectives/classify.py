@@ -4,8 +4,9 @@ A classifier of the hidden states, a kernel and a bias, is trained with the mode
 the labels that `stages/label.py` and its like give to documents. Where it is asked
 decides what it is: a text is asked about once, at its first token (for a model that
 sees both ways) or its last (for one that sees the past), and `every` asks at every
-token that has a label. Rows may hold several documents: each is asked about on its own,
-in every row that holds enough of it, by what of it stands there.
+token that has a label. Rows may hold several documents: each is asked about on its own.
+Long ones are cut anywhere and asked about in every row that holds enough of them; with
+`whole` each stands whole in one row, or its beginning where it is longer than that.
 
 `B batch, T tokens, D width, C classes`
 """
@@ -31,6 +32,7 @@ def make(
     classes: tuple[str, ...] = (),
     ask: str = "last",
     least: int = 8,
+    whole: bool = False,
     vocab_size: int,
     tokenizer: Any = None,
 ) -> Objective:
@@ -41,6 +43,7 @@ def make(
       ask: where: at the 'first' or 'last' token of a text, or at 'every' one.
       least: tokens of a text that a row must hold to be asked about it, as rows are cut
         anywhere; 'every' asks in any case.
+      whole: whether texts stay whole, for short ones, and long ones are cut off.
 
     Raises:
       InputError: fewer than two classes, or no such place.
@@ -91,6 +94,7 @@ def make(
         loss=loss,
         predicts_tokens=False,
         extend=extend,
+        room=(lambda seq_len: (((), seq_len),)) if whole else None,
     )
 
 

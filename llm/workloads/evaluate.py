@@ -8,6 +8,7 @@ files, shots, templates, and how texts begin.
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, registry, run_directory
+from llm import atomic, importing, registry, run_directory, tree
 from llm import train as training
 from llm.data import corpus, loader, tokens
 from llm.data.split import SPLITS
@@ -82,12 +83,16 @@ def run(c: ConfigDict, workdir: str) -> None:
                 do="--config.evaluate.before=False",
             )
         print("before:", flush=True)
-        source = importing.run_of(begun, model_dir, host)
-        result["before"], _ = _figures(load.load(source, device), c, tasks)
+        source = load.load(importing.run_of(begun, model_dir, host), device)
+        result["before"], _ = _figures(source, c, tasks)
     if e.objective:
-        result["objective"] = _objective(loaded, model_dir, c)
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in result["objective"].items())
-        print(f"{loaded.config.objective.name}: {shown}", flush=True)
+        measure, name = _objective(loaded, model_dir, c), loaded.config.objective.name
+        result["objective"] = measure(loaded.params)
+        print(f"{name}: {_shown(result['objective'])}", flush=True)
+        # A network that training added to, such as a classifier, has no before.
+        if e.before and _shapes(source.params) == _shapes(loaded.params):
+            result["before"]["objective"] = measure(source.params)
+            print(f"{name} before: {_shown(result['before']['objective'])}", flush=True)
     root = epath.Path(workdir)
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
     atomic.write_text(root / "evaluate_items.jsonl", "".join(lines))
@@ -200,8 +205,10 @@ def _check_kind(model: str, c: ConfigDict) -> None:
         )
 
 
-def _objective(loaded: load.Loaded, model_dir: str, c: ConfigDict) -> dict[str, float]:
-    """Means of the objective over the tokens of the split: loss, accuracy, ..."""
+def _objective(
+    loaded: load.Loaded, model_dir: str, c: ConfigDict
+) -> Callable[[Any], dict[str, float]]:
+    """From parameters to means over the tokens of the split: loss, accuracy, ..."""
     e, policy = c.evaluate, loaded.model.policy
     split = tokens.open_split(
         epath.Path(model_dir) / "tokens", e.split, loaded.tokenizer.fingerprint
@@ -218,12 +225,24 @@ def _objective(loaded: load.Loaded, model_dir: str, c: ConfigDict) -> dict[str, 
     frozen = training.NOTHING
     if loaded.objective.reference:
         frozen = training.Frozen(reference=load.reference(loaded, model_dir))
-    total: dict[str, np.ndarray] = {}
-    for batch in rows:
-        made = sums(loaded.params, batch, frozen)
-        for name, pair in jax.device_get(made).items():
-            total[name] = total.get(name, 0.0) + np.array(pair, np.float64)
-    return {name: float(x / max(weight, 1.0)) for name, (x, weight) in total.items()}
+
+    def measure(params):
+        total: dict[str, np.ndarray] = {}
+        for batch in rows:
+            made = sums(params, batch, frozen)
+            for name, pair in jax.device_get(made).items():
+                total[name] = total.get(name, 0.0) + np.array(pair, np.float64)
+        return {name: float(x / max(w, 1.0)) for name, (x, w) in total.items()}
+
+    return measure
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in tree.named_leaves(params).items()}
+
+
+def _shown(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
 
 
 def _outside(path: str, trained: ConfigDict) -> list[Document]:

@@ -21,12 +21,14 @@ from llm import (
     beginning,
     compiler,
     flops,
+    hosts,
     network,
     optim,
     preview,
     registry,
     run_directory,
     sharding,
+    spikes,
     tree,
     units,
 )
@@ -39,23 +41,25 @@ from llm.errors import InputError
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
+from llm.nn.pipeline import check_stages
 from llm.precision import Policy
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
-    devices, host = jax.devices(), jax.devices("cpu")[0]
-    c, source = beginning.resolved(c, workdir, host)
-    check(c)
-    run_directory.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    devices, host = jax.devices(), jax.local_devices(backend="cpu")[0]
+    with hosts.first_goes_first("begin"):
+        c, source = beginning.resolved(c, workdir, host)
+        check(c)
+        run_directory.claim(
+            workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+        )
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     kind = devices[0].device_kind
     policy = Policy(t.dtype, devices[0].platform, len(devices), kind)
     options = compiler.options(policy)
-    console_line = functools.partial(print, flush=True)
+    console_line = functools.partial(print, flush=True) if hosts.first() else _silent
 
     tokenizer, train_split, validation_split = _open_data(workdir)
     model, objective, init = network.build(
@@ -63,7 +67,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     apply, adapter = with_head(model), adapters.build(c.adapter)
 
-    hosts = (jax.process_index(), jax.process_count())
+    part = sharding.row_part(mesh)
     data = loader.batches(
         train_split,
         seq_len=t.seq_len,
@@ -71,16 +75,17 @@ def run(c: ConfigDict, workdir: str) -> None:
         seed=c.seed,
         features=objective.features,
         room=objective.room,
-        hosts=hosts,
+        hosts=part,
     )
     if c.preview:
         batches = (data[step] for step in range(c.preview))
         rows = (
             {name: x[r] for name, x in batch.items()}
             for batch in batches
-            for r in range(t.batch_size // hosts[1])
+            for r in range(t.batch_size // part[1])
         )
-        preview.show(rows, tokenizer, c.preview)
+        if hosts.first():
+            preview.show(rows, tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
     held_out = loader.eval_batches(
@@ -90,10 +95,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         features=objective.features,
         room=objective.room,
         limit=t.validation_sequences,
-        hosts=hosts,
+        hosts=part,
     )
 
     made = beginning.parts(init, adapter, mesh, c.rules)
+    _check_alone(made, objective)
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
@@ -110,6 +116,9 @@ def run(c: ConfigDict, workdir: str) -> None:
         validate_every=t.validate_every,
         checkpoint_every=t.checkpoint_every,
         patience=t.patience,
+        spike=t.spike,
+        watchdog=t.watchdog,
+        profile=tuple(c.profile_steps) or (0, 0),
         overfit_gap=t.overfit_gap,
         flops_per_token=_flops_per_token(c, model, made, objective),
         peak_flops=flops.peak_flops(devices) or 0.0,
@@ -145,10 +154,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         frozen = beginning.restore(workdir, made, objective.reference)
         console_line(f"resuming after step {int(state.step)}")
 
-    place = functools.partial(
-        jax.make_array_from_process_local_data, sharding.batch_sharding(mesh)
-    )
-    on_devices = lambda batch: jax.tree.map(place, batch)  # noqa: E731
+    on_devices = functools.partial(sharding.placed, mesh=mesh)
     step = training.jit_step(
         training.build_step(apply, objective, tx, knobs, policy, adapter.join),
         abstract,
@@ -163,13 +169,14 @@ def run(c: ConfigDict, workdir: str) -> None:
             resume_step=int(state.step),
             wandb=t.wandb,
             run_config=c.to_dict(),
+            silent=not hosts.first(),
         ) as writer,
-        Console(steps) as console,
+        Console(steps, silent=not hosts.first()) as console,
     ):
         state, loop = training.fit(
             state,
             loop,
-            step=lambda state, batch: step(state, batch, frozen),
+            step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
             validate=lambda params, batch: validate(params, batch, frozen),
             batches=lambda start: map(on_devices, data.iterate(start)),
             validation=lambda: map(on_devices, held_out),
@@ -181,7 +188,12 @@ def run(c: ConfigDict, workdir: str) -> None:
             console=console,
         )
     checkpoints.close()
-    _write_result(workdir, state, loop, knobs, groups, made)
+    if hosts.first():
+        _write_result(workdir, state, loop, knobs, groups, made)
+
+
+def _silent(line: str) -> None:
+    """What process 0 says for all."""
 
 
 def check(c: ConfigDict) -> None:
@@ -197,6 +209,15 @@ def check(c: ConfigDict) -> None:
     _check_batch(t, mesh)
     if t.dtype not in ("float32", "bfloat16"):
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
+    if t.spike not in spikes.POLICIES:
+        raise InputError(
+            got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"
+        )
+    steps = c.profile_steps
+    if len(steps) not in (0, 2) or (steps and not 0 < steps[0] <= steps[1]):
+        raise InputError(
+            got=f"profile_steps {tuple(steps)}", want="two steps, such as (10, 13)"
+        )
     length(t, rows_per_epoch=1)
     policy = Policy(t.dtype, devices[0].platform, len(devices))
     model, objective, init = network.build(
@@ -208,7 +229,9 @@ def check(c: ConfigDict) -> None:
             got=f"objective {c.objective.name!r} with a {c.model.name} without a head",
             want="model.mlm_head=True",
         )
-    _check_length(model, objectives.row_shapes(objective, t.seq_len))
+    shapes = objectives.row_shapes(objective, t.seq_len)
+    _check_length(model, shapes)
+    _check_mesh(model, shapes, mesh)
     for field in ("decay", "freeze"):
         try:
             re.compile(c.optimizer[field])
@@ -272,6 +295,28 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
         )
 
 
+def _check_alone(made: beginning.Parts, objective: Any) -> None:
+    """Raises InputError for what is written beside checkpoints, by one process only."""
+    if jax.process_count() > 1 and (made.own != () or objective.reference):
+        raise InputError(
+            got=f"weights that stay frozen, in {jax.process_count()} processes",
+            want="one process, or adapter full and an objective without a reference",
+        )
+
+
+def _check_mesh(model: Any, shapes: dict[str, Any], mesh: Any) -> None:
+    """Raises InputError for layers or rows that the mesh cannot cut."""
+    check_stages(model.layers, model.how, mesh.shape.get("stage", 1))
+    ways = mesh.shape.get("context", 1)
+    for name in ("tokens", "source_tokens"):
+        T = shapes[name].shape[0] if name in shapes else 0
+        if T % ways:
+            raise InputError(
+                got=f"rows of {T} {name} on {ways} devices of the mesh axis 'context'",
+                want=f"a multiple of {ways}, by train.seq_len",
+            )
+
+
 def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
     """FLOPs of training, for each of the `seq_len` tokens that a row is made of.
 
@@ -309,6 +354,7 @@ def _check_numbers(c: ConfigDict) -> None:
             "train.validation_sequences": t.validation_sequences,
             "train.keep_best": t.keep_best,
             "train.patience": t.patience,
+            "train.watchdog": t.watchdog,
             "optimizer.clip_norm": o.clip_norm,
             "optimizer.learning_rate": o.learning_rate,
             "optimizer.muon_learning_rate": o.muon_learning_rate,
@@ -423,6 +469,8 @@ def _write_result(workdir, state, loop, knobs, groups, made) -> None:
         "parameters": tree.count(made.whole),
         "trained_parameters": tree.count(state.params),
         "seconds": loop["seconds"],
+        "lost_seconds": loop["lost"],
+        "goodput": loop["productive"] / max(loop["seconds"] + loop["lost"], 1e-9),
         "validation_loss": loop.get("validation_loss"),
         "best_validation_loss": loop.get("best_validation_loss"),
         "best_step": loop.get("best_step"),

@@ -1,0 +1,65 @@
+"""Loss spikes: steps that are too far off to learn from.
+
+Long runs meet batches, or states, that throw them back by days (Chowdhery et al. 2022,
+2204.02311, section 5.1). A step is a spike if its loss or the norm of its gradient is
+not finite, or lies further above the median of the steps before it than `SIGMAS` of
+their deviations (1.4826 times the median one, which a few outliers do not move).
+
+The device decides, by bounds that it is given, and keeps the state as it was; so what
+the host learns a step later is never too late. The bounds of step s come from steps up
+to s - 2, as the host has read no more when s begins, whether a run goes on without a
+break or from a checkpoint: then both skip the same steps.
+
+    bounds = spikes.bounds(loop, at)          # for the step function
+    spikes.note(loop, at, metrics)            # when its metrics are read
+"""
+
+import math
+import statistics
+from typing import Any, NamedTuple
+
+POLICIES = ("off", "skip", "rollback")
+WINDOW, SIGMAS = 128, 10.0
+_LEAST = 16  # steps before anything but what is not finite is a spike
+MOST = 10  # spikes in a window that are passed over; more is no accident
+_READ = 2  # steps back that the host knows
+
+
+class Bounds(NamedTuple):
+    """The largest loss and gradient norm to learn from."""
+
+    objective: float
+    grad_norm: float
+
+
+NOTHING = Bounds(-math.inf, -math.inf)  # is below it: the step is skipped
+
+
+def bounds(loop: dict[str, Any], at: int) -> Bounds:
+    """Those of a step, from what the loop remembers."""
+    if at in loop.get("skipped", ()):
+        return NOTHING
+    known = [seen for seen in loop.get("recent", ()) if seen[0] <= at - _READ]
+    if len(known) < _LEAST:
+        return Bounds(math.inf, math.inf)
+    _, losses, norms = zip(*known[-WINDOW:], strict=True)
+    return Bounds(_above(losses), _above(norms))
+
+
+def note(loop: dict[str, Any], at: int, metrics: dict[str, float]) -> None:
+    """Remembers a step that was learned from."""
+    recent = loop.setdefault("recent", [])
+    recent.append([at, metrics["objective"], metrics["grad_norm"]])
+    del recent[: -(WINDOW + _READ)]
+
+
+def too_many(loop: dict[str, Any], at: int) -> bool:
+    """Whether the steps that were skipped lately are more than accidents."""
+    return sum(step > at - WINDOW for step in loop.get("skipped", ())) > MOST
+
+
+def _above(values: tuple[float, ...]) -> float:
+    middle = statistics.median(values)
+    spread = 1.4826 * statistics.median(abs(x - middle) for x in values)
+    # Where all are alike, rounding is no spike.
+    return middle + SIGMAS * max(spread, 0.01 * abs(middle))

@@ -1,0 +1,127 @@
+"""Ends a training that hangs: one step takes many times as long as the others.
+
+A chip that fails, a host that is gone, or a deadlock leaves a run waiting for ever, and
+costs as if it worked. A thread looks at the time since the last step; when that is more
+than `times` the median step, and more than `least` seconds, it writes the stacks of all
+threads and ends the process with exit code 76, so that what started the run can start
+it again from its checkpoint.
+
+    with Watchdog(workdir, times=50.0) as watchdog:
+        for ...:
+            watchdog.beat(step)
+            with watchdog.pause():          # a validation: not a step
+                ...
+"""
+
+import collections
+import contextlib
+import faulthandler
+import os
+import pathlib
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+HUNG = 76  # exit code
+_STEPS = 101  # whose median is what a step takes
+_FEW = 5  # steps before there is a median
+_LOOK = 1.0  # seconds between looks
+
+
+class Watchdog:
+    """Watches steps from the first `beat` on.
+
+    Args:
+      times: of the median step; 0 never ends anything.
+      least: seconds, so that short steps may wait for a busy machine.
+      clock, end: the monotonic time, and what ends the process with a code.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        times: float,
+        least: float = 120.0,
+        clock=time.monotonic,
+        end=os._exit,
+    ):
+        self._workdir, self._times, self._least = workdir, times, least
+        self._clock, self._end = clock, end
+        self._steps: collections.deque[float] = collections.deque(maxlen=_STEPS)
+        self._step, self._last, self._paused = 0, None, 0
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def beat(self, step: int) -> None:
+        """A step is done."""
+        with self._lock:
+            now = self._clock()
+            if self._last is not None:
+                self._steps.append(now - self._last)
+            self._step, self._last = step, now
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens in it is no part of a step, and takes what it takes."""
+        with self._lock:
+            self._paused += 1
+            began = self._clock()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused -= 1
+                if self._last is not None:
+                    self._last += self._clock() - began
+
+    def look(self, asleep: float = 0.0) -> bool:
+        """Ends the process if a step takes too long, and says whether it did.
+
+        Args:
+          asleep: seconds that this process itself did not run (Ctrl-Z, a laptop's lid):
+            no step could be done in them.
+        """
+        with self._lock:
+            if self._last is None:
+                return False
+            self._last += asleep
+            waited = self._clock() - self._last
+            few = len(self._steps) < _FEW
+            if few or self._paused or not self._times:
+                return False
+            median = statistics.median(self._steps)
+            if waited <= max(self._least, self._times * median):
+                return False
+            step = self._step + 1
+        path = pathlib.Path(self._workdir) / f"hang-{step}.txt"
+        with contextlib.suppress(OSError), path.open("w") as file:
+            faulthandler.dump_traceback(file)
+        print(
+            f"llm: step {step} takes {waited:.0f} s, the median step {median:.2f} s: "
+            f"it hangs; the stacks are in {path}; run the same command again to resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._end(HUNG)
+        return True
+
+    def _watch(self) -> None:
+        before = self._clock()
+        while not self._done.wait(_LOOK):
+            now = self._clock()
+            # Where this thread itself did not run, neither did the others.
+            asleep = max(now - before - 5 * _LOOK, 0.0)
+            before = now
+            if self.look(asleep):
+                return
+
+    def __enter__(self) -> "Watchdog":
+        if self._times:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._done.set()

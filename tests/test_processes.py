@@ -1,0 +1,176 @@
+"""Real processes that train one model: any number of them, one killed, others after.
+
+Eight devices in all. Every run is as a user starts it, one command a process with the
+coordinator in its environment; they talk over gloo.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import forks
+import numpy as np
+import pytest
+
+from llm import config, monitor
+from llm.workloads import prepare_data, train_tokenizer
+
+STEPS = 20
+CONFIG = """
+from llm import config, registry
+
+def get_config(arg=None):
+    arg = config.parse_arg(arg, text="")
+    c = config.base()
+    c.workload = "train"
+    c.data.source = registry.spec("sources", "text", path=arg.text, piece_bytes=500)
+    c.data.stages = ("normalise",)
+    c.data.validation_fraction = c.data.test_fraction = 0.2
+    c.tokenizer.vocab_size = 300
+    tiny = registry.module("models", "llama").TINY
+    c.model = registry.spec("models", "llama", **tiny, dropout=0.1)
+    c.train.update(steps=STEPS, batch_size=16, seq_len=32, accumulate=2)
+    c.train.update(log_every=1, validate_every=10, checkpoint_every=5)
+    c.train.update(validation_sequences=16)
+    c.mesh = (("data", 2), ("fsdp", 2), ("tensor", 2))
+    return c
+""".replace("STEPS", str(STEPS))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a config, a corpus and its tokens in `data`."""
+    folder = tmp_path_factory.mktemp("processes")
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefgh", k=rng.randrange(1, 7))) for _ in range(60)]
+    lines = [" ".join(rng.choices(words, k=9)) + "." for _ in range(400)]
+    text = "\n\n".join("\n".join(lines[i : i + 5]) for i in range(0, 400, 5))
+    (folder / "text.txt").write_text(text)
+    (folder / "config.py").write_text(CONFIG)
+    c = config.load(str(folder / "config.py"), "config", f"text={folder / 'text.txt'}")
+    (folder / "data").mkdir()
+    prepare_data.run(c, folder / "data")
+    train_tokenizer.run(c, folder / "data")
+    return folder
+
+
+def start(place, name, count, *more):
+    """`count` processes of a run, and where they write."""
+    workdir = place / name
+    if not workdir.exists():
+        subprocess.run(["cp", "-r", place / "data", workdir], check=True)
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        port = taken.getsockname()[1]
+    started = []
+    for number in range(count):
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(8 // count),
+            "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
+        }
+        if count > 1:
+            environment |= {
+                "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+                "JAX_NUM_PROCESSES": str(count),
+                "JAX_PROCESS_ID": str(number),
+            }
+        command = [
+            sys.executable, "-m", "llm.main",
+            f"--config={place / 'config.py'}:text={place / 'text.txt'}",
+            f"--workdir={workdir}", *more,
+        ]  # fmt: skip
+        output = (place / f"{name}.{number}.txt").open("w")
+        started.append(
+            subprocess.Popen(
+                command, env=environment, cwd=forks.ROOT,
+                stdout=output, stderr=subprocess.STDOUT,
+            )
+        )  # fmt: skip
+    return workdir, started
+
+
+def ended(place, workdir, started):
+    """Exit codes, and what was said."""
+    codes = [process.wait(timeout=240) for process in started]
+    files = [place / f"{workdir.name}.{n}.txt" for n in range(len(started))]
+    return codes, [file.read_text() for file in files]
+
+
+def losses(workdir):
+    return {r["step"]: r["loss"] for r in monitor.read(workdir)}
+
+
+def until_step(workdir, step, started):
+    while max(losses(workdir), default=0) < step:
+        assert all(process.poll() is None for process in started), "it ended early"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """The losses of one process."""
+    workdir, started = start(place, "alone", 1)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0], said
+    found = losses(workdir)
+    assert list(found) == list(range(1, STEPS + 1))
+    return found
+
+
+def assert_same(workdir, want):
+    found = losses(workdir)
+    assert list(found) == list(want)
+    np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-4)
+
+
+@pytest.mark.commands
+def test_two_processes(place, alone):
+    workdir, started = start(place, "two", 2)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0, 0], said
+    assert_same(workdir, alone)
+    assert "parameters" in said[0] and "parameters" not in said[1]
+
+
+@pytest.mark.slow
+def test_one_is_killed_and_four_go_on(place, alone):
+    workdir, started = start(place, "killed", 2)
+    until_step(workdir, 8, started)
+    started[1].send_signal(signal.SIGKILL)
+    codes, _ = ended(place, workdir, started)  # the other does not wait for ever
+    assert codes[0] != 0
+    workdir, started = start(place, "killed", 4)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0] * 4, said
+    assert "resuming after step" in said[0]
+    assert_same(workdir, alone)
+
+
+@pytest.mark.slow
+def test_one_is_asked_to_stop_and_all_do(place, alone):
+    workdir, started = start(place, "stopped", 2)
+    until_step(workdir, 6, started)
+    started[1].send_signal(signal.SIGTERM)
+    codes, said = ended(place, workdir, started)
+    assert codes == [75, 75], said
+    workdir, started = start(place, "stopped", 1)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0], said
+    assert_same(workdir, alone)
+
+
+def test_half_of_a_coordinator(place):
+    config_file = f"--config={place / 'config.py'}:text={place / 'text.txt'}"
+    done = subprocess.run(
+        [sys.executable, "-m", "llm.main", config_file, f"--workdir={place / 'half'}"],
+        cwd=forks.ROOT, capture_output=True, text=True,
+        env={**os.environ, "JAX_NUM_PROCESSES": "2"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "got JAX_NUM_PROCESSES=2; want JAX_COORDINATOR_ADDRESS" in done.stderr
