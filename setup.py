@@ -41,6 +41,7 @@ setup(
             "fastapi>=0.120",
             "llguidance>=1.5",
             "prometheus-client>=0.22",
+            "py3langid>=0.3",
             "pydantic>=2.10",
             "uvicorn>=0.35",
         ],

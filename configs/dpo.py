@@ -31,7 +31,7 @@ def get_config(arg=None):
     c.train.update(epochs=1.0, batch_size=8, seq_len=1024, log_every=10)
     c.train.update(validate_every=50, checkpoint_every=100)
     c.evaluate.update(tasks=(), objective=True)
-    c.generate.update(chat=True, temperature=0.0)
+    c.generate.update(chat=config.chats(arg.data), temperature=0.0)
     c.generate.prompts = config.QUESTION if not arg.data else ("Who are you?",)
     if arg.debug:
         c = config.debug(c)

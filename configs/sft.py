@@ -38,7 +38,7 @@ def get_config(arg=None):
     c.train.update(epochs=2.0, batch_size=8, seq_len=512, log_every=10)
     c.train.update(validate_every=100, checkpoint_every=100)
     c.evaluate.update(tasks=(), objective=True, before=bool(c.init_from))
-    c.generate.update(chat=True, temperature=0.0)
+    c.generate.update(chat=config.chats(arg.data), temperature=0.0)
     c.generate.prompts = config.QUESTION if not arg.data else ("Who are you?",)
     if arg.debug:
         c = config.debug(c)

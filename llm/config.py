@@ -392,6 +392,17 @@ def records(c: ConfigDict, path: str, *, task: str) -> None:
     c.data.stage.functions = _knobs("stages", "functions") | {"task": task}
 
 
+def chats(path: str) -> bool:
+    """Whether records of one's own are conversations, as those of ours are ('')."""
+    if not path:
+        return True
+    source = registry.build("sources", registry.spec("sources", "records", path=path))
+    for document in source(lambda reason, id: None):
+        record = document.meta.get("record", {})
+        return "messages" in record or isinstance(record.get("prompt"), list)
+    return True
+
+
 # What a model that learned the default instruction data is asked.
 QUESTION = (
     "Write the Python function `def mean(values):`\n\n"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from test_convert import CONFIGS, foreign_folder
 
-from llm import config, tree
+from llm import config, registry, tree
 from llm.checkpoint import Checkpoints
 from llm.data import chat, corpus
 from llm.errors import InputError
 from llm.inference import load
 from llm.nn.contract import plain_inputs, with_head
-from llm.workloads import pipeline
+from llm.workloads import pipeline, prepare_data
 
 CPU = jax.devices("cpu")[0]
 
@@ -152,3 +152,44 @@ def test_a_classifier_begins_with_an_encoder(folder, capsys, tmp_path):
 def test_refused(tmp_path, fields, message):
     with pytest.raises(InputError, match=message):
         run(tmp_path / "x", "sft", **fields)
+
+
+def test_preferences_and_conversations_are_not_mixed_up(folder, tmp_path):
+    """Neither teaches the other: it would train on nothing, or on what is rejected."""
+    pairs = [{"prompt": f"Say {n}.", "chosen": f"{n}!", "rejected": "no"}
+             for n in range(60)]  # fmt: skip
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    fields = {"model": folder / "hf", "data": tmp_path / "pairs.json"}
+    with pytest.raises(InputError, match=r"records with a rejected answer.*dpo\.py"):
+        run(tmp_path / "sft", "sft", **fields)
+    (tmp_path / "mixed.json").write_text(json.dumps(pairs + RECORDS))
+    fields["data"] = tmp_path / "mixed.json"
+    with pytest.raises(InputError, match=r"records without a rejected answer.*sft\.py"):
+        run(tmp_path / "dpo", "dpo", **fields)
+    assert not (tmp_path / "dpo/checkpoints").exists()
+
+
+def test_plain_prompts_need_no_template(tmp_path):
+    """They are asked as they were learned, to the end of the run."""
+    plain = [{"prompt": f"{n} and ", "completion": f"{n + 1}."} for n in range(90)]
+    (tmp_path / "plain.json").write_text(json.dumps(plain))
+    assert not config.chats(str(tmp_path / "plain.json"))
+    c = config.load(str(CONFIGS / "x"), "sft", f"debug,data={tmp_path / 'plain.json'}")
+    c.generate.update(max_tokens=4)
+    c.tokenizer.vocab_size = 300
+    tiny = registry.module("models", "llama").TINY
+    c.model = registry.spec("models", "llama", **tiny)
+    pipeline.run(c.lock(), str(tmp_path / "run"))
+    told = json.loads((tmp_path / "run/generate.json").read_text())
+    assert told["samples"][0]["prompt"] == "Who are you?"
+
+
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    said = [{"messages": [{"role": "user", "content": f"{n}"}]} for n in range(5)]
+    (tmp_path / "data.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=r"5 documents \("):
+        run(tmp_path / "none", "sft", data=tmp_path / "data.json")
+    (tmp_path / "data.json").write_text(json.dumps(said[:2] + RECORDS))
+    c = config.load(str(CONFIGS / "x"), "sft", f"debug,data={tmp_path / 'data.json'}")
+    prepare_data.run(c, tmp_path / "some")
+    assert "left out by the source: " in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The server by its official client, by hand, and by a crowd that does not behave."""
 
+import concurrent.futures
 import json
 import math
 import random
@@ -13,6 +14,7 @@ import tiny
 from served import BOS, TOKENIZER
 
 from llm import traffic
+from llm.errors import InputError
 from llm.inference.prompts import inputs_of
 from llm.inference.sampling import Sampling
 from llm.serve.guard import Check, Guard
@@ -200,10 +202,11 @@ def test_a_schema_is_kept_by_a_model_that_knows_nothing(client):
         extra_body={"structured_outputs": {"choice": ["yes", "no"]}},
     )  # fmt: skip
     assert {choice.text for choice in got.choices} <= {"yes", "no"}
-    with pytest.raises(openai.BadRequestError, match="grammar"):
-        client.completions.create(
-            model="tiny", prompt="x", extra_body={"structured_outputs": {"regex": "(("}}
-        )
+    for form in ({"regex": "(("}, {"regex": "[^\\s\\S]"}, {"json": {"$ref": "#"}}):
+        with pytest.raises(openai.BadRequestError, match="grammar"):
+            client.completions.create(
+                model="tiny", prompt="x", extra_body={"structured_outputs": form}
+            )
 
 
 def test_embeddings(client, up):
@@ -459,10 +462,59 @@ def test_a_guard_of_prompts_and_answers(model):
         for char in "QZ":
             want = want.partition(char)[0]
         assert got["text"] == want
+        # Tokens would spell what the text does not show.
+        for more in ({"logprobs": 3}, {"logprobs": 0, "echo": True}):
+            told = post(url, "/v1/completions", body | more).json()["choices"][0]
+            assert told["logprobs"] is None
         text = httpx.get(url + "/metrics").text
         assert 'llm:guard_findings_total{check="letter"' in text
         assert 'check="prompts",model_name="tiny",side="prompt"} 1.0' in text
     assert slots.busy == 0
+
+
+def test_a_grammar_that_gets_stuck_is_its_own_affair(model):
+    """Others go on, those with grammars too, and say what they would alone."""
+    service, slots = served.make_service(*model, count=4)
+    real, made = service.grammars.matcher, []
+
+    def matcher(kind, what):
+        held = real(kind, what)
+        made.append(held)
+        if what == "stuck":
+            taken, allowed_W = [], held.allowed_W
+
+            def stuck_W():
+                if len(taken) == 2:
+                    raise InputError(got="a grammar", want="another")
+                return allowed_W()
+
+            take = held.take
+            held.take = lambda token: (taken.append(token), take(token))
+            held.allowed_W = stuck_W
+        return held
+
+    service.grammars.matcher = matcher
+    with served.running(service) as url:
+        bodies = [
+            {"prompt": "x", "max_tokens": 20, "seed": 1, "structured_outputs": form}
+            for form in (
+                {"regex": "[a-z]{30}"},
+                {"regex": "stuck"},
+                {"regex": "[0-9]+"},
+            )
+        ]
+        alone = [post(url, "/v1/completions", body).json() for body in bodies]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            got = [
+                pool.submit(post, url, "/v1/completions", body) for body in bodies * 4
+            ]
+        for number, answer in enumerate(got):
+            answer, want = answer.result(), alone[number % 3]
+            if number % 3 == 1:
+                assert answer.status_code == 400 and "grammar" in answer.text
+            else:
+                assert answer.json()["choices"] == want["choices"]
+    assert len(made) == 15 and slots.busy == 0
 
 
 def test_first_tokens_come_before_the_last(up):

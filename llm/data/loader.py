@@ -150,6 +150,8 @@ def layout_of(
             want="records such as questions with answers",
             do="see data.source and data.stages in configs/sft.py",
         )
+    if of_records:
+        _check_answers(split, {part for parts, _ in rooms for part in parts})
     sizes = [
         records.sizes(split, parts) if parts else np.minimum(split.lengths, most)
         for parts, most in rooms
@@ -162,6 +164,26 @@ def layout_of(
             want="rows that hold one",
         )
     return made
+
+
+def _check_answers(split: TokenSplit, wanted: set[int]) -> None:
+    """Raises InputError for preferences where none are learned, or the reverse."""
+    rejected = records.sizes(split, (records.REJECTED_ANSWER,))
+    prefers = records.REJECTED_ANSWER in wanted
+    if prefers and not rejected.all():
+        raise InputError(
+            got=f"{int((rejected == 0).sum())} of {len(rejected)} records without a "
+            f"rejected answer, in the {split.name} split",
+            want="records of prompt, chosen and rejected",
+            do="teach conversations by configs/sft.py",
+        )
+    if not prefers and rejected.any():
+        raise InputError(
+            got=f"{int((rejected > 0).sum())} of {len(rejected)} records with a "
+            f"rejected answer, in the {split.name} split",
+            want="conversations, or prompts with completions",
+            do="teach preferences by configs/dpo.py",
+        )
 
 
 def eval_batches(

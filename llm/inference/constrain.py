@@ -70,7 +70,9 @@ class Grammars:
         wrong, said = make.validate_grammar_with_warnings(grammar, library)
         if wrong:
             raise _refused(" ".join(said))
-        return Matcher(make(library, grammar, log_level=0), self._vocab_size)
+        matcher = Matcher(make(library, grammar, log_level=0), self._vocab_size)
+        matcher.allowed_W()  # of some, no text at all is an instance
+        return matcher
 
     @functools.cached_property
     def _library(self):

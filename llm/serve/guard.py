@@ -40,6 +40,11 @@ class Guard:
     def __init__(self, checks: Sequence[tuple[str, Check, str]] = ()):
         self.checks = tuple(checks)
 
+    @property
+    def hides(self) -> bool:
+        """Whether some of a text may not be shown."""
+        return any(policy != "log" for _, _, policy in self.checks)
+
     def stream(self) -> "Guarded":
         """For one answer."""
         return Guarded(self.checks)

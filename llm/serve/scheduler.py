@@ -24,8 +24,6 @@ from typing import Any
 
 import jax
 
-from llm.errors import InputError
-
 _PROMPT_TOKENS = 512  # read at most between two pieces of those who are served
 
 
@@ -246,14 +244,7 @@ class Scheduler:
         return job
 
     def _go_on(self) -> None:
-        try:
-            pieces = self._slots.step()
-        except InputError:  # a grammar that ran into nothing
-            for slot, job in list(self._running.items()):
-                if job.task.matcher:
-                    self._end(slot, "failed")
-            return
-        for slot, piece in pieces.items():
+        for slot, piece in self._slots.step().items():
             job = self._running[slot]
             self._given[job.client] += len(piece.tokens)
             over = self._slots.done(slot)

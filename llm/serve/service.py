@@ -123,7 +123,9 @@ class Asked:
         self.n = request.n or 1
         echo = bool(getattr(request, "echo", False))
         wanted = self._wanted(request)
-        self.told = NONE if wanted is None else wanted
+        # Tokens would tell what a guard keeps from the text.
+        hidden = service.guard.hides
+        self.told = NONE if wanted is None or hidden else wanted
         if self.n * len(prompts) > MOST_CHOICES:
             raise InputError(
                 got=f"{self.n * len(prompts)} answers", want=f"at most {MOST_CHOICES}"

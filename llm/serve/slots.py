@@ -94,6 +94,7 @@ class Slots:
         B = self.count
         self._tasks: list[Task | None] = [None] * B
         self._ended: set[int] = set()  # of those in use, whose end came
+        self._stuck: set[int] = set()  # and whose grammar allows nothing more
         self._keys_B = np.asarray(key_data(0, [0] * B)).copy()
         self._left_B = np.zeros(B, np.int32)
         self._end_B = np.zeros(B, np.int32)  # tokens of the whole text so far
@@ -154,6 +155,7 @@ class Slots:
         """Frees a slot."""
         self._tasks[slot] = None
         self._ended.discard(slot)
+        self._stuck.discard(slot)
         self._left_B[slot] = self._end_B[slot] = 0
 
     def step(self, steps: int = 0) -> dict[int, Piece]:
@@ -172,11 +174,12 @@ class Slots:
     def _piece(self, steps: int) -> dict[int, Piece]:
         constrained = any(task and task.matcher for task in self._tasks)
         B = self._size[0]
+        allowed_BW = self._allowed_BW() if constrained else None
         start = time.perf_counter()
         self._state, made = self._engine.generate(
             self._params, self._state, self._rows, self._keys_B[:B], self._left_B[:B],
             steps, told_B=self._told_B[:B], endless_B=self._endless_B[:B],
-            allowed_BW=self._allowed_BW() if constrained else None,
+            allowed_BW=allowed_BW,
         )  # fmt: skip
         tokens_BT = np.asarray(made.tokens_BT)
         taken = max(int((tokens_BT != NONE).sum(axis=1).max()), 1)
@@ -202,7 +205,10 @@ class Slots:
         return found
 
     def done(self, slot: int) -> str:
-        """Why a task is over: 'stop' at its end, 'length' at its last token; or ''."""
+        """Why a task is over: 'stop' at its end, 'length' at its last token, 'grammar'
+        where that allows no next one; or ''."""
+        if slot in self._stuck:
+            return "grammar"
         if slot in self._ended:
             return "stop"
         return "" if self._left_B[slot] else "length"
@@ -230,7 +236,11 @@ class Slots:
         allowed_BW = np.full((B, words), -1, np.int32)
         for slot, task in enumerate(self._tasks[:B]):
             if task and task.matcher and self._left_B[slot]:
-                allowed_BW[slot] = task.matcher.allowed_W()
+                try:
+                    allowed_BW[slot] = task.matcher.allowed_W()
+                except InputError:  # its own affair: the others go on
+                    self._stuck.add(slot)
+                    self._left_B[slot] = 0
         return allowed_BW
 
     def _grow(self, tokens: int, slot: int = 0) -> None:

@@ -56,12 +56,16 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             entry["examples"].append(id)
 
     documents = list(registry.build("sources", settings["source"])(skip))
+    told = "; ".join(f"{reason}: {_counted(seen)}" for reason, seen in skipped.items())
     if not documents:
         raise InputError(
-            got=f"no documents from the source {settings['source']['name']!r}",
+            got=f"no documents from the source {settings['source']['name']!r}"
+            + (f" ({told})" if told else ""),
             want="one text or more",
             do="see data.source in llm/config.py",
         )
+    if told and settings["source"]["name"] == "records":  # of which each counts
+        print(f"left out by the source: {told}", flush=True)
     done = runner.run(stages, documents)
     if not done.documents:
         raise InputError(
@@ -134,6 +138,13 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
             want="the same settings",
             do="choose another workdir, or delete this one",
         )
+
+
+def _counted(seen: dict[str, Any]) -> str:
+    """`3 documents (a, b, …)`."""
+    count, examples = seen["documents"], seen["examples"][:3]
+    more = ", …" if count > len(examples) else ""
+    return f"{count} document{'s' * (count != 1)} ({', '.join(examples)}{more})"
 
 
 def _summary(documents) -> dict[str, Any]:
