@@ -15,14 +15,17 @@ from llm.precision import FLOAT32, Half, Policy, matmul, row_major, transposed
 
 SIZES = dict(zip("BTDNHFVKE", (2, 5, 6, 4, 3, 7, 9, 2, 8), strict=True))
 SOURCE = pathlib.Path(llm.__file__).parent
-# Every contraction with a kernel that the models write; those of `ring` have none.
+# Every contraction that the models ask of the one einsum; some modules have products of
+# another kind, that are not its affair.
+OTHERS = re.compile(r'(?:jnp\.einsum|_product)\(\s*"[^"]+"')
 SPECS = sorted(
     {
         spec
         for file in (SOURCE / "nn", SOURCE / "models")
         for path in file.glob("*.py")
-        if path.name != "ring.py"
-        for spec in re.findall(r'"([A-Z]+,[A-Z]+->[A-Z]+)"', path.read_text())
+        for spec in re.findall(
+            r'"([A-Z]+,[A-Z]+->[A-Z]+)"', OTHERS.sub("", path.read_text())
+        )
     }
 )
 BFLOAT16 = Policy("bfloat16", "cpu")
