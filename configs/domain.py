@@ -6,9 +6,12 @@
 `model` is what to begin with, as in `configs/sft.py`; `text` a folder of text files, or
 one file, of the domain, which is cleaned, split and tokenized by that model's
 tokenizer. evaluate.json holds bits per byte of the held-out part of the domain after
-training and, under `before`, of the model that it began with; and of both on the text
-that `--config.eval_text=PATH` names, such as some of what the model was trained on.
+training and, under `before`, of the model that it began with; and of both, as
+`eval_text`, on what the model knew before: the held-out part of the corpus that it was
+trained on, or the text that `--config.eval_text=PATH` names.
 """
+
+import pathlib
 
 from llm import config, registry
 
@@ -30,4 +33,6 @@ def get_config(arg=None):
     c.train.update(epochs=1.0, batch_size=8, seq_len=512, log_every=10)
     c.train.update(validate_every=100, checkpoint_every=100)
     c.evaluate.update(tasks=("perplexity",), before=True)
+    if (pathlib.Path(arg.model) / "corpus" / "manifest.json").exists():
+        c.eval_text = arg.model
     return config.debug(c) if arg.debug else c

@@ -192,6 +192,12 @@ def restore_params(
         _check_digest(params, _loop(manager, step)["digests"][item])
         return params, step
     except _UNREADABLE as error:
+        if "shape" in str(error).lower():
+            raise InputError(
+                got=f"a checkpoint in {model_dir} whose arrays have other shapes than "
+                "its config.json and tokenizer make",
+                want="the tokenizer and the config that it was trained with",
+            ) from error
         raise InputError(
             got=f"a checkpoint in {model_dir} that cannot be read ({_reason(error)})",
             want="a checkpoint of the model in its config.json",

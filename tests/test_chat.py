@@ -137,6 +137,13 @@ def test_an_answer_may_hold_any_character(ours):
         ("{{ 'a' * 999999999 }}", "refuses"),
         ("{{ 9 ** 99999999 }}", "refuses"),
         ("{{ 1 / 0 }}", "refuses"),
+        ("{{ lipsum(n=100000)|length }}", "refuses"),
+        ("{{ 'a'.ljust(9000000000)|length }}", "refuses"),
+        ("{{ 'a'.center(width=9000000000) }}", "refuses"),
+        ("{{ 'a' | center(9000000000) }}", "refuses"),
+        ("{{ 'a' | indent(9000000000) }}", "refuses"),
+        ("{{ '%9000000000d' % 1 }}", "refuses"),
+        ("{{ ('a'.ljust(99999)).replace('a', 'b'.ljust(99999)) }}", "refuses"),
     ],
 )  # fmt: skip
 def test_templates_that_misbehave(template, message):

@@ -24,6 +24,7 @@ from llm.errors import InputError
 Message = Mapping[str, Any]
 
 _SECONDS, _CHARACTERS = 2.0, 4_000_000  # of one rendering, beside what it is given
+_WIDEST = 100_000  # number that a function of a text is given
 _SECRET = secrets.token_hex(8)
 _ROLE = "{{ message['role'] }}"
 _ANSWER = "message['role'] == 'assistant'"
@@ -181,15 +182,37 @@ def _compiled(template: str) -> Any:
             return _OPEN + caller() + _CLOSE
 
     class Environment(ImmutableSandboxedEnvironment):
-        """Also bounds what is made by repetition."""
+        """Also bounds what one expression makes, before it is made."""
 
-        intercepted_binops = frozenset(("*", "**"))
+        intercepted_binops = frozenset(("*", "**", "%"))
 
         def call_binop(self, context, operator, left, right):
             number = all(isinstance(x, (int, float)) for x in (left, right))
             if operator == "**" or not number:
                 raise TemplateError(f"no {operator} of {left!r:.20} and {right!r:.20}")
             return super().call_binop(context, operator, left, right)
+
+        def call(self, context, call, /, *args, **kwargs):
+            _bounded(getattr(call, "__self__", ""), (*args, *kwargs.values()))
+            return super().call(context, call, *args, **kwargs)
+
+    def _bounded(owner, given):
+        """Refuses widths and replacements that make much of little."""
+        widest = max((abs(x) for x in given if isinstance(x, int)), default=0)
+        texts = [len(x) for x in given if isinstance(x, str)]
+        grown = len(owner) * max(texts, default=0) if isinstance(owner, str) else 0
+        if widest > _WIDEST or grown > 16 * _CHARACTERS:
+            raise TemplateError("what would be too long a text")
+
+    def filtered(name):
+        held = environment.filters[name]
+
+        def bounded(*given, **named):
+            own = [x for x in given if isinstance(x, str)]
+            _bounded(own[0] if own else "", (*given, *named.values()))
+            return held(*given, **named)
+
+        return bounded
 
     def refuse(message):
         raise TemplateError(message)
@@ -202,6 +225,12 @@ def _compiled(template: str) -> Any:
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(
         value, indent=indent, ensure_ascii=False
     )
+    for name in ("lipsum", "cycler", "joiner"):
+        del environment.globals[name]
+    for name in ("center", "indent", "wordwrap"):
+        environment.filters[name] = filtered(name)
+    for name in ("format", "filesizeformat", "pprint", "xmlattr", "urlize", "random"):
+        del environment.filters[name]
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(
         form

@@ -9,7 +9,9 @@ without punctuation and articles unless `exact=True`; `metrics` adds bleu, chrf 
 sacrebleu, whose signature is kept) and rouge (of rouge-score), which need the extra
 `eval`. An item's reference may be a list: the best one counts.
 
-Fields: those of the templates, and `answer`.
+Fields: those of the templates, and `answer`. Without a path, the items are the records
+of the split that the run held out, of sources with targets or of prompts with
+completions: `{question}` and `{answer}` are these.
 """
 
 import collections
@@ -19,7 +21,7 @@ import string
 from typing import Any
 
 from llm.data import shots as solved
-from llm.data.items import Item, filled
+from llm.data.items import Item, filled, spread
 from llm.errors import InputError
 from llm.metrics import Figure, of_items, summary
 from llm.task import Context, Generate, Generated, Task
@@ -70,10 +72,13 @@ def make(
       metrics: more figures: bleu, chrf, rouge.
     """
     _check(extract, target, stop, metrics)
-    asked = solved.asked(
-        path, fields=fields, columns=columns, shots=shots, shots_path=shots_path,
-        group=group, seed=seed, limit=limit,
-    )  # fmt: skip
+    if path:
+        asked = solved.asked(
+            path, fields=fields, columns=columns, shots=shots, shots_path=shots_path,
+            group=group, seed=seed, limit=limit,
+        )  # fmt: skip
+    else:
+        asked = _held_out(context.documents, limit)
     pairs = list(zip(asked.items, asked.shots, strict=True))
     references = {item.id: _references(item, target or extract) for item in asked.items}
 
@@ -121,6 +126,26 @@ def make(
     about |= {"stop": stop, "extract": extract, "max_tokens": max_tokens}
     about |= {"temperature": temperature, "exact": exact}
     return Task(pairs, requests, measure, summarise, asked.about | about)
+
+
+def _held_out(documents, limit: int) -> solved.Asked:
+    """The records of a run's own documents, evenly spread."""
+    found = []
+    for document in documents:
+        record = document.meta.get("record", {})
+        for question, reference in (("source", "target"), ("prompt", "completion")):
+            if isinstance(record.get(question), str) and reference in record:
+                fields = {"question": record[question], "answer": record[reference]}
+                found.append(Item(document.id, fields))
+    if not found:
+        raise InputError(
+            got="a split without sources and targets, or prompts and completions",
+            want="items to ask",
+            do="name a file of them by evaluate.task.LABEL.path",
+        )
+    chosen = spread(found, limit)
+    about = {"path": "", "items": len(found), "limit": limit}
+    return solved.Asked(chosen, [[] for _ in chosen], about)
 
 
 def extracted(text: str, pattern: str) -> str:

@@ -44,7 +44,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
     corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
-    of_corpus = [label for label in e.tasks if _kind(c, label) in _NEED_CORPUS]
+    of_corpus = [label for label in e.tasks if _of_corpus(c, label)]
     if of_corpus and not (epath.Path(corpus_dir) / "corpus").exists():
         raise InputError(
             got=f"no corpus in {corpus_dir}, for {', '.join(of_corpus)}",
@@ -97,6 +97,13 @@ def run(c: ConfigDict, workdir: str) -> None:
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
     atomic.write_text(root / "evaluate_items.jsonl", "".join(lines))
     atomic.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
+
+
+def _of_corpus(c: ConfigDict, label: str) -> bool:
+    """Whether a task asks about the corpus of the run."""
+    spec = _spec(c, label)
+    own = spec["name"] == "generation" and not spec.get("path")
+    return spec["name"] in _NEED_CORPUS or own
 
 
 def _figures(
@@ -258,7 +265,13 @@ def _outside(path: str, trained: ConfigDict) -> list[Document]:
 
 
 def _read(path: str) -> list[Document]:
-    """Documents of a text file or folder; InputError for what is not text."""
+    """Documents of a text file or folder, or those that a run holds out to test.
+
+    Raises:
+      InputError: what is not text.
+    """
+    if (epath.Path(path) / "corpus" / "manifest.json").exists():
+        return corpus.read(epath.Path(path) / "corpus", "test")
     source = registry.build("sources", {"name": "text", "path": path})
     return list(source(lambda reason, name: None))  # only empty files are left out
 
