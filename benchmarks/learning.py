@@ -30,7 +30,7 @@ from llm.losses import cross_entropy
 from llm.models import llama
 from llm.nn.contract import plain_inputs, with_head
 from llm.precision import Policy
-from llm.train import logical_axes
+from llm.train_step import logical_axes
 
 LENGTH = 64
 POLICY = Policy("float32", "cpu")

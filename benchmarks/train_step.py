@@ -46,7 +46,7 @@ def ours(size, dtype, micro):
     import jax.numpy as jnp
     import numpy as np
 
-    from llm import optim, sharding, train
+    from llm import optim, sharding, train_step
     from llm.models import llama
     from llm.nn.contract import plain_inputs, with_head
     from llm.objectives import causal_lm
@@ -62,14 +62,16 @@ def ours(size, dtype, micro):
         return model.init(key, plain_inputs(jnp.zeros((1, 2), jnp.int32)))["params"]
 
     mesh = sharding.make_mesh((("data", 1),), jax.devices()[:1])
-    axes = train.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    axes = train_step.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     factor = optim.schedule("constant", 1000)
     tx = optim.optimizer("adamw", factor, axes, learning_rate=1e-4, weight_decay=0.1)
-    abstract = train.abstract_state(init, tx, mesh, "fsdp")
-    state = train.init_state(init, tx, abstract, 0)
-    knobs = train.Knobs(steps=1000, tokens_per_step=batch * length, accumulate=micro)
+    abstract = train_step.abstract_state(init, tx, mesh, "fsdp")
+    state = train_step.init_state(init, tx, abstract, 0)
+    knobs = train_step.Knobs(
+        steps=1000, tokens_per_step=batch * length, accumulate=micro
+    )
     step = jax.jit(
-        train.build_step(with_head(model), objective, tx, knobs, policy),
+        train_step.build_step(with_head(model), objective, tx, knobs, policy),
         donate_argnums=0,
     )
     tokens = np.random.default_rng(0).integers(0, s["vocab_size"], (batch, length + 1))

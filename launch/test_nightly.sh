@@ -4,7 +4,7 @@
 #     ./launch/test_nightly.sh
 #
 # the tests marked slow, the whole quickstart from a fresh environment, with its wall
-# time and figures, and the benchmarks in their short forms. --python=3.11 as there.
+# time and figures, the whole life cycle, and the benchmarks in their short forms. --python=3.11 as there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/venv.sh
@@ -49,11 +49,20 @@ for name in ("bits_per_byte", "perplexity", "token_accuracy", "syntax_valid_rate
 PY
 }
 
+# shellcheck disable=SC2317,SC2329
+# Corpus to server at its full size, then again: nothing is to be done twice.
+life() {
+  local words=(-m llm.main --config=configs/lifecycle.py "--workdir=$scratch/life")
+  "$PYTHON" "${words[@]}" && "$PYTHON" "${words[@]}" >"$scratch/again.txt" &&
+    ! grep -v "done before\|^page: " "$scratch/again.txt" | grep "([0-9]*/"
+}
+
 make_venv test
 install_oracle
 part "slow tests" "$PYTHON" -m pytest -m slow
 part "fresh quickstart" fresh_quickstart
 part "its figures" figures
+part "life cycle" life
 if "$PYTHON" -c 'import transformers, torch' 2>/dev/null; then
   part "benchmark train_step" "$PYTHON" benchmarks/train_step.py --sizes=1m --rounds=3
 else

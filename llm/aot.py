@@ -20,9 +20,18 @@ import jax
 from ml_collections import ConfigDict
 
 from llm import adapter as adapters
-from llm import beginning, compiler, flops, hlo, network, optim, registry, sharding
+from llm import (
+    beginning,
+    compiler,
+    flops,
+    hlo,
+    network,
+    optim,
+    registry,
+    sharding,
+    train_step,
+)
 from llm import objective as objectives
-from llm import train as training
 from llm.errors import InputError
 from llm.nn.attention import kernel
 from llm.nn.contract import with_head
@@ -73,16 +82,16 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         policy=policy,
         **{k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")},
     )  # fmt: skip
-    state = training.abstract_state(
+    state = train_step.abstract_state(
         made.trained, tx, mesh, c.rules, ema=c.train.ema > 0
     )
-    knobs = training.Knobs(
+    knobs = train_step.Knobs(
         steps=1000, tokens_per_step=0, accumulate=c.train.accumulate,
         clip_norm=c.optimizer.clip_norm, ema=c.train.ema,
     )  # fmt: skip
     options = compiler.options(policy, pod.devices[0])
-    step = training.jit_step(
-        training.build_step(
+    step = train_step.jit_step(
+        train_step.build_step(
             with_head(model), objective, tx, knobs, policy, adapter.join
         ),
         state,
@@ -162,7 +171,7 @@ def _frozen(made, objective) -> tuple:
     if made.own == () and not objective.reference:
         return ()
     reference = made.whole if objective.reference else None
-    return (training.Frozen(made.own, reference),)
+    return (train_step.Frozen(made.own, reference),)
 
 
 def _row_flops(c, model, params, shapes) -> float:

@@ -24,14 +24,13 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, run_directory, sharding, tree
-from llm import train as training
+from llm import atomic, importing, run_directory, sharding, train_step, tree
 from llm.adapter import Adapter, named_boxes, nested
 from llm.checkpoint import Checkpoints, State, restore_params
 from llm.errors import InputError
 from llm.inference import load
 from llm.precision import dense
-from llm.train import Frozen
+from llm.train_step import Frozen
 
 
 def resolved(c: ConfigDict, workdir: str, host: jax.Device) -> tuple[ConfigDict, str]:
@@ -87,7 +86,7 @@ def parts(init: Callable, adapter: Adapter, mesh: Mesh, rules: str) -> Parts:
         whole=_abstract(every, mesh, rules),
         trained=lambda key: split(key)[0],
         own=own,
-        axes=training.logical_axes(boxed),
+        axes=train_step.logical_axes(boxed),
     )
 
 
@@ -116,7 +115,7 @@ def first(
       reference: whether the objective wants the first parameters kept.
     """
     if not given and adapter.whole and not reference:
-        return training.init_state(init, tx, abstract, seed), Frozen()
+        return train_step.init_state(init, tx, abstract, seed), Frozen()
     begin = lambda key: nn.meta.unbox(init(key))  # noqa: E731
     params = jax.jit(begin, out_shardings=_shardings(made.whole))(jax.random.key(seed))
     if given:

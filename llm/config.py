@@ -371,10 +371,19 @@ def begin_with(c: ConfigDict, sibling: str, model: str) -> None:
 
     A size is a config beside `sibling`, whose network and tokenizer are taken; all else
     is a path for `init_from`, of which the network is taken when the run begins.
+
+    Raises:
+      InputError: a name that is both.
     """
-    if not (pathlib.Path(sibling).parent / f"{model}.py").exists():
+    size = pathlib.Path(sibling).parent / f"{model}.py"
+    if "/" in model or not size.exists():
         c.init_from = model
         return
+    if pathlib.Path(model).exists():
+        raise InputError(
+            got=f"model={model}, which is a size and also a path here",
+            want=f"model=./{model} for what lies there, or another folder",
+        )
     held = load(sibling, model)
     c.model, c.tokenizer = held.model, held.tokenizer
 

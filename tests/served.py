@@ -99,7 +99,7 @@ def make_service(
         guard=guard or Guard(),
         scheduler=scheduler,
         grammars=Grammars(TOKENIZER, of.vocab_size),
-        embed=lambda texts: (embed(texts).vectors, sum(map(len, texts))),
+        embed=embed,
         feedback=Feedback(folder) if folder else None,
         log=RequestLog(folder, prompts=log) if folder else None,
         ready=True,

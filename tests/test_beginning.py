@@ -184,6 +184,22 @@ def test_plain_prompts_need_no_template(tmp_path):
     assert told["samples"][0]["prompt"] == "Who are you?"
 
 
+def test_a_domain_is_measured_beside_what_was_known(folder, tuned, tmp_path):
+    """By default on the text that the model's own corpus held out."""
+    (tmp_path / "text").mkdir()
+    for n in range(40):
+        body = f"Of chapter {n}, much could be said. " * 30
+        (tmp_path / f"text/{n}.txt").write_text(body)
+    run(tmp_path / "run", "domain", model=folder / "full", text=tmp_path / "text")
+    found = json.loads((tmp_path / "run/evaluate.json").read_text())
+    held_out = corpus.read(folder / "full" / "corpus", "test")
+    read = sum(document.raw_bytes for document in held_out)
+    for figures in (found, found["before"]):
+        assert figures["eval_text"]["bytes"] == read
+    own, before = found["eval_text"], found["before"]["eval_text"]
+    assert own["bits_per_byte"] != before["bits_per_byte"]
+
+
 def test_what_is_left_out_is_said(tmp_path, capsys):
     said = [{"messages": [{"role": "user", "content": f"{n}"}]} for n in range(5)]
     (tmp_path / "data.json").write_text(json.dumps(said))

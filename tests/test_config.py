@@ -51,6 +51,15 @@ def test_load_a_sibling():
         config.load(str(CONFIGS / "plan.py"), "1bb")
 
 
+def test_a_size_and_a_folder_of_one_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1b").mkdir()
+    with pytest.raises(InputError, match=r"model=\./1b"):
+        config.load(str(CONFIGS / "x"), "sft", "model=1b")
+    c = config.load(str(CONFIGS / "x"), "sft", "model=./1b")
+    assert c.init_from == "./1b"
+
+
 def test_base_says_what_every_field_means():
     """A comment stands above each field, or above the run of fields it is for."""
     lines = inspect.getsource(config.base).splitlines()

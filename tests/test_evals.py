@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llm import registry
+from llm.document import Document
 from llm.errors import InputError
 from llm.evals import classification, generation, robustness
 from llm.task import Context, Generate, Generated, Likelihood, Predict, Predicted, Score
@@ -129,6 +130,27 @@ def test_generation_of_numbers(tmp_path):
     assert made["ended"] == 1.0
     made, _ = perform(task, lambda r: Generated("#### 1200", "length"))
     assert made["exact_match"] == 0.5 and made["ended"] == 0.0
+
+
+def test_generation_asks_what_a_run_held_out():
+    """Without a file: pairs and completions, not conversations."""
+    records = [
+        {"source": "def f(): 1", "target": "One."},
+        {"prompt": "1, 2,", "completion": " 3"},
+        {"messages": [{"role": "user", "content": "hi"}]},
+    ]
+    documents = [
+        Document(f"d{n}", "", "records", "", "record", 0, {"record": record})
+        for n, record in enumerate(records)
+    ]
+    task = build("generation", NOTHING._replace(documents=documents))
+    asked = [task.requests(example)[0].prompt for example in task.examples]
+    assert asked == ["def f(): 1", "1, 2,"]
+    said = {"def f(): 1": "two", "1, 2,": "3"}
+    made, _ = perform(task, lambda r: Generated(said[r.prompt], "stop"))
+    assert made["exact_match"] == 0.5
+    with pytest.raises(InputError, match="name a file of them"):
+        build("generation", NOTHING._replace(documents=documents[2:]))
 
 
 def test_chat_makes_turns(tmp_path):

@@ -6,6 +6,8 @@ import math
 import random
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from served import BOS, TOKENIZER
 
 from llm import traffic
 from llm.errors import InputError
+from llm.inference.embed import Embedded
 from llm.inference.prompts import inputs_of
 from llm.inference.sampling import Sampling
 from llm.serve.guard import Check, Guard
@@ -213,10 +216,19 @@ def test_embeddings(client, up):
     texts = ["one text", "another", "one text"]
     got = client.embeddings.create(model="tiny", input=texts)  # as base64
     plain = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
-    want = up[2].embed(texts)[0]
+    want = up[2].embed(texts).vectors
     for n in range(3):
         np.testing.assert_allclose(got.data[n].embedding, want[n], atol=1e-6)
         np.testing.assert_allclose(plain.data[n].embedding, want[n], atol=1e-6)
+
+
+def test_a_text_too_long_for_a_vector_is_refused(up):
+    """In silence, it would be the vector of its beginning."""
+    for longest, status in ((126, 200), (130, 400)):
+        got = post(up[0], "/v1/embeddings", {"input": ["short", "x" * longest]})
+        assert got.status_code == status
+    assert got.json()["error"]["code"] == "context_length_exceeded"
+    assert "1 of 2 texts" in got.json()["error"]["message"]
 
 
 def test_models_and_tokens(client, up):
@@ -255,6 +267,9 @@ BAD = [
     ("/v1/completions", {"prompt": "\ud800"}, 400), ("/v1/completions", LONG, 400),
     ("/v1/completions", {"prompt": "x" * 5000}, 400),
     ("/v1/completions", {"prompt": "x" * 200_000}, 413),
+    ("/v1/completions", {"prompt": [True]}, 400),
+    ("/v1/completions", {"prompt": "a", "n": True}, 400),
+    ("/v1/completions", {"prompt": "a", "stream": "yes"}, 400),
     ("/v1/chat/completions", {"messages": []}, 400),
     ("/v1/chat/completions", {"messages": [{"role": "x", "content": "y"}]}, 400),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": None}]}, 400),
@@ -275,6 +290,40 @@ def test_what_is_refused(up, path, body, status):
     error = got.json()["error"]
     assert error["message"] and len(error["message"]) < 600 and error["type"]
     assert up[1].busy == 0
+
+
+@pytest.mark.parametrize(
+    "path, body, said",
+    [
+        ("completions", {"prompt": [1, "a"]}, "prompt: got [1, 'a']; want a text, a"),
+        ("completions", {"prompt": {"a": 1}}, "prompt: got {'a': 1}; want a text, a"),
+        ("completions", {"prompt": "a", "stop": 3}, "stop: got 3; want a text of 1"),
+        ("completions", {}, "prompt: Field required"),
+        ("completions", {"prompt": "a", "top_p": 2}, "top_p: Input should be less"),
+        ("chat/completions", {"messages": [{"role": "user", "content": 5}]},
+         "messages.0.content: got 5; want a text, or a list of"),
+        ("embeddings", {"input": 4}, "input: got 4; want a text, or a list of 1"),
+    ],
+)  # fmt: skip
+def test_one_line_says_what_is_wrong(up, path, body, said):
+    message = post(up[0], f"/v1/{path}", body).json()["error"]["message"]
+    assert message.startswith(said) and "\n" not in message
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["length known", "in chunks"])
+def test_a_body_far_too_large_gets_its_answer(up, known):
+    """Clients that send all before they listen must not see a broken pipe."""
+    size, part = 10_000_000, b"x" * 65_536
+    whole = (part * (size // len(part) + 1))[:size]
+    url = f"{up[0]}/v1/completions"
+    parts = (whole[n : n + 999_999] for n in range(0, size, 999_999))
+    for _ in range(3):
+        request = urllib.request.Request(url, data=whole, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=60)
+        assert refused.value.code == 413
+    got = httpx.post(url, content=whole if known else parts, timeout=60)
+    assert got.status_code == 413 and "more bytes" in got.json()["error"]["message"]
 
 
 def test_fuzzed_requests_never_fail_the_server(up):
@@ -538,7 +587,7 @@ def test_a_model_that_only_reads(model):
     service = Service(
         name="reader", tokenizer=TOKENIZER, context=64, guard=Checks(),
         metrics=Metrics("llm", "reader"), ready=True,
-        embed=lambda texts: (np.ones((len(texts), 3), np.float32), len(texts)),
+        embed=lambda texts: Embedded(np.ones((len(texts), 3), np.float32), 0),
     )  # fmt: skip
     app = make_app(service, keys=(), most_bytes=1000, local=True)
     from starlette.testclient import TestClient

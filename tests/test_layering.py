@@ -19,7 +19,7 @@ LAYERS = (
     "serve",
     "beginning",
     "train plan report interpret importing harness comparing drift",
-    "interpret_page lifecycle_page",
+    "train_step interpret_page lifecycle_page",
     "report_corpus",
     "guards",
     "objectives evals",
@@ -37,7 +37,7 @@ LAYERS = (
     "config document",
     "registry run_directory tensorboard",
     "atomic",
-    "hlo quantized",
+    "hlo quantized stopping",
     "hosts",
     "errors tree units precision host",
 )
@@ -183,4 +183,4 @@ def test_the_reader_of_imports_sees_them():
     """The checks above would pass on nothing; these two imports are there."""
     assert "errors" in imported(ROOT / "llm/registry.py")
     assert "data.tokens" in imported(ROOT / "llm/data/loader.py")
-    assert "train" in imported(ROOT / "llm/workloads/plan.py")
+    assert "train_step" in imported(ROOT / "llm/workloads/plan.py")

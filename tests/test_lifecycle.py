@@ -60,6 +60,23 @@ def test_what_is_done_is_not_done_again(recorded, tmp_path, capsys):
     assert "1 of 2 steps" in (tmp_path / "lifecycle.html").read_text()
 
 
+def test_time_is_that_of_all_attempts(recorded, tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(lifecycle.time, "perf_counter", lambda: next(clock))
+    c = life()
+    c.runs.two.data.corpus_dir = "stop"
+    for _ in range(2):
+        with pytest.raises(InputError, match="a stop"):
+            lifecycle.run(c, str(tmp_path))
+    held = json.loads((tmp_path / "lifecycle.json").read_text())
+    assert held["seconds"] == {"one": 10} and held["unfinished"] == {"two": 20}
+    c.runs.two.data.corpus_dir = ""
+    (tmp_path / "config.json").unlink(missing_ok=True)
+    lifecycle.run(c, str(tmp_path))
+    held = json.loads((tmp_path / "lifecycle.json").read_text())
+    assert held == {"seconds": {"one": 10, "two": 30}, "unfinished": {}}
+
+
 def test_figures_are_those_of_the_runs(recorded, tmp_path):
     c = life()
     (tmp_path / "one").mkdir(parents=True)

@@ -13,8 +13,7 @@ import optax.contrib
 import pytest
 import tiny
 
-from llm import optim, tree
-from llm import train as training
+from llm import optim, train_step, tree
 from llm.errors import InputError
 from llm.precision import FLOAT32, Policy
 
@@ -30,7 +29,7 @@ def constant(step):
 def axes_of(how="scan"):
     of = tiny.model(how=how)
     boxed = jax.eval_shape(lambda: tiny.init(of, jax.random.key(0)))
-    return training.logical_axes(boxed)
+    return train_step.logical_axes(boxed)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ import pytest
 import tiny
 
 from llm import objective as objectives
-from llm import registry, sharding, tree
-from llm import train as training
+from llm import registry, sharding, train_step, tree
 from llm.errors import InputError
 from llm.nn import pipeline
 from llm.nn.contract import with_head
@@ -57,13 +56,15 @@ def trained(model, axes, rules, devices, accumulate=1):
     objective = objectives.build({"name": "causal_lm"}, 64)
     init = functools.partial(tiny.init, made)
     tx = optax.sgd(0.1)
-    abstract = training.abstract_state(init, tx, mesh, rules)
-    knobs = training.Knobs(steps=STEPS, tokens_per_step=ROWS * T, accumulate=accumulate)
-    step = training.build_step(with_head(made), objective, tx, knobs, policy)
+    abstract = train_step.abstract_state(init, tx, mesh, rules)
+    knobs = train_step.Knobs(
+        steps=STEPS, tokens_per_step=ROWS * T, accumulate=accumulate
+    )
+    step = train_step.build_step(with_head(made), objective, tx, knobs, policy)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     losses = []
     with sharding.laid_out(mesh, rules):
-        state = training.init_state(init, tx, abstract, 0)
+        state = train_step.init_state(init, tx, abstract, 0)
         at_once = sum(
             leaf.addressable_shards[0].data.nbytes
             for leaf in jax.tree.leaves(state.params)
@@ -159,7 +160,7 @@ def test_parameters_are_those_of_one_device(devices):
     init = functools.partial(tiny.init, made)
     names = [
         tree.named_leaves(
-            training.abstract_state(
+            train_step.abstract_state(
                 init, optax.sgd(1.0), sharding.make_mesh(axes, devices), "fsdp"
             ).params
         )

@@ -121,6 +121,7 @@ def test_nothing_to_learn_is_counted_with_its_number(tmp_path):
         ('{"a": 1}', "a.jsonl:1"),
         ('{"messages": [{"role": "user"}]}', "KeyError"),
         ('{"messages": "hi"}', "a.jsonl:1"),
+        ('{"messages": [{"role": "asistant", "content": "x"}]}', "role 'asistant'"),
         ('{"prompt": 3, "completion": "b"}', "a.jsonl:1"),
         ('{"instruction": 3, "output": "b"}', "3 is no text"),
     ],

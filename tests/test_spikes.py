@@ -12,7 +12,7 @@ import pytest
 import tiny
 from test_train import B, T, parts, start
 
-from llm import monitor, spikes, tree
+from llm import monitor, spikes, train_step, tree
 from llm import train as training
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged
@@ -60,7 +60,7 @@ def test_a_skipped_step_leaves_all_but_its_number(bounds, learned):
     of, tx, step = parts(name="adamw", ema=0.9)
     state, batch = start(of, tx, ema=True), tiny.batch(B, T)
     plain, _ = jax.jit(step)(state, batch)
-    made, metrics = jax.jit(step)(state, batch, training.NOTHING, bounds)
+    made, metrics = jax.jit(step)(state, batch, train_step.NOTHING, bounds)
     assert int(made.step) == 1 and metrics["skipped"] == 1.0 - learned
     want = plain if learned else state._replace(step=jnp.int32(1))
     for name, leaf in tree.named_leaves(want).items():
@@ -72,7 +72,7 @@ def test_what_is_not_finite_is_never_learned():
     state, batch = start(of, tx), tiny.batch(B, T)
     broken = state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
     endless = spikes.Bounds(math.inf, math.inf)
-    _, metrics = jax.jit(step)(broken, batch, training.NOTHING, endless)
+    _, metrics = jax.jit(step)(broken, batch, train_step.NOTHING, endless)
     assert metrics["skipped"] == 1.0
 
 
@@ -87,7 +87,7 @@ def play(workdir, policy, bad, steps=60, until=0, every=7):
       bad: what the loss is at some steps.
       until: the step after which the process is gone, without a word.
     """
-    knobs = training.Knobs(
+    knobs = train_step.Knobs(
         steps=steps,
         tokens_per_step=1,
         log_every=5,
@@ -170,7 +170,7 @@ def test_off_ends_at_once(tmp_path):
         {"loss": math.nan, "objective": math.nan, "grad_norm": 1.0},
     )
     state = State(jnp.int32(0), {}, None, {})
-    knobs = training.Knobs(steps=5, tokens_per_step=1)
+    knobs = train_step.Knobs(steps=5, tokens_per_step=1)
     with MetricWriter(tmp_path, resume_step=0) as writer, pytest.raises(Diverged):
         training.fit(
             state, {}, step=step, validate=None,

@@ -12,7 +12,7 @@ import tiny
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from llm import optim, registry, sharding, tree
+from llm import optim, registry, sharding, train_step, tree
 from llm import train as training
 from llm.checkpoint import State
 from llm.errors import Diverged, InputError, Interrupted, Preempted
@@ -30,13 +30,13 @@ def parts(accumulate=1, name="sgd", dropout=0.0, clip_norm=0.0, ema=0.0, policy=
     boxed = jax.eval_shape(lambda: tiny.init(of, jax.random.key(0)))
     factor = optim.schedule("constant", 10, warmup=0.0)
     tx = optim.optimizer(
-        name, factor, training.logical_axes(boxed), learning_rate=0.1, **knobs
+        name, factor, train_step.logical_axes(boxed), learning_rate=0.1, **knobs
     )
-    step = training.build_step(
+    step = train_step.build_step(
         with_head(of),
         registry.build("objectives", {"name": "causal_lm", "z_loss": z_loss}),
         tx,
-        training.Knobs(
+        train_step.Knobs(
             steps=10,
             tokens_per_step=B * T,
             accumulate=accumulate,
@@ -189,7 +189,7 @@ def test_sharded_equals_single(devices, alone, rules, axes, accumulate, ways):
         accumulate, "adamw", dropout=0.2, clip_norm=1.0, policy=policy, epsilon=1e-5
     )
     init = lambda key: tiny.init(of, key)  # noqa: E731
-    abstract = training.abstract_state(init, tx, mesh, rules)
+    abstract = train_step.abstract_state(init, tx, mesh, rules)
     places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     state = jax.device_put(start(of, tx), places)
     kernel = state.params["stack"]["layer"]["mlp"]["gate"]["kernel"]
@@ -220,9 +220,9 @@ def test_state_starts_sharded_and_is_donated(devices):
     mesh = sharding.make_mesh((("data", -1),), devices)
     of, tx, step = parts(name="adamw")
     init = lambda key: tiny.init(of, key)  # noqa: E731
-    abstract = training.abstract_state(init, tx, mesh, "fsdp", ema=True)
+    abstract = train_step.abstract_state(init, tx, mesh, "fsdp", ema=True)
     with sharding.laid_out(mesh, "fsdp"):
-        state = training.init_state(init, tx, abstract, seed=1)
+        state = train_step.init_state(init, tx, abstract, seed=1)
     for leaf, wanted in zip(
         jax.tree.leaves(state), jax.tree.leaves(abstract), strict=True
     ):
@@ -283,7 +283,7 @@ def play(loss_at=lambda at: 1.0, validation_at=None, first=0, loop=None, log=Non
     """Runs the loop on a script: the loss of each step, and of each validation."""
     log = log or Log()
     asked = []
-    knobs = training.Knobs(
+    knobs = train_step.Knobs(
         **{"steps": 10, "tokens_per_step": 5, "log_every": 2} | knobs
     )
 

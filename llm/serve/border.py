@@ -14,6 +14,7 @@ from etils import epath
 from llm.errors import InputError
 
 OPEN = ("/", "/page.css", "/page.js", "/health", "/ready", "/metrics")  # without a key
+_MOST_DROPPED = 256 << 20  # bytes of a body that is refused
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -82,6 +83,8 @@ class Border:
         headers = dict(scope["headers"])
         status, message = self._refusal(scope, headers)
         if status:
+            if headers.get(b"expect", b"").lower() != b"100-continue":
+                await _heard_out(receive)
             await self._answer(send, status, message)
             return
         body, more = b"", True
@@ -92,6 +95,7 @@ class Border:
             body += event.get("body", b"")
             more = event.get("more_body", False)
             if len(body) > self._most:
+                await _heard_out(receive, more)
                 await self._answer(send, 413, self._too_large())
                 return
         whole = [{"type": "http.request", "body": body, "more_body": False}]
@@ -134,6 +138,18 @@ class Border:
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": body})
+
+
+async def _heard_out(receive: Any, more: bool = True) -> None:
+    """Drops the rest of a body: most clients read no answer before they have sent all.
+
+    Of a body without an end, not all: the connection is closed after the answer.
+    """
+    dropped = 0
+    while more and dropped < _MOST_DROPPED:
+        event = await receive()
+        dropped += len(event.get("body", b""))
+        more = event.get("more_body", False)
 
 
 def _hashed(key: bytes) -> str:

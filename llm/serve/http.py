@@ -55,9 +55,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     @app.exception_handler(RequestValidationError)
     async def bad_request(request, error):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        return refuse(400, f"{place[:200]}: {first['msg']}"[:500])
+        return refuse(400, protocol.complaint(error.errors()[0]))
 
     @app.exception_handler(Refused)
     async def refused(request, error):
@@ -142,7 +140,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         texts = [body.input] if isinstance(body.input, str) else body.input
         loop = asyncio.get_running_loop()
         vectors_ND, tokens = await loop.run_in_executor(
-            one_at_a_time, service.embed, texts
+            one_at_a_time, service.vectors, texts
         )
         data = [
             {"object": "embedding", "index": n, "embedding": _written(v, body)}

@@ -4,6 +4,7 @@ A field that we do not carry out is refused, unless leaving it out changes no an
 Numbers that are not finite are refused everywhere.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +15,10 @@ MOST_CHOICES = 128  # of one request
 _MOST_TOKENS = 1 << 20
 _SEED = 1 << 63
 Text = Annotated[str, Field(max_length=4 << 20)]
-Id = Annotated[int, Field(ge=0, lt=1 << 31)]
+# Strict: neither true nor "1" is a number, neither 1 nor "yes" is true.
+Int = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Id = Annotated[Int, Field(ge=0, lt=1 << 31)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -28,8 +32,8 @@ class _Strict(BaseModel):
 class StreamOptions(_Strict):
     """What a stream tells besides the text."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: Flag = False
+    include_obfuscation: Flag = False
 
 
 class JsonSchema(_Strict):
@@ -37,8 +41,8 @@ class JsonSchema(_Strict):
 
     name: str = ""
     description: str | None = None
-    schema_: dict[str, Any] | bool = Field(default_factory=dict, alias="schema")
-    strict: bool | None = None
+    schema_: dict[str, Any] | Flag = Field(default_factory=dict, alias="schema")
+    strict: Flag | None = None
 
 
 class ResponseFormat(_Strict):
@@ -51,7 +55,7 @@ class ResponseFormat(_Strict):
 class StructuredOutputs(_Strict):
     """The form of an answer, as vLLM has it; one of these."""
 
-    json_: dict[str, Any] | bool | None = Field(None, alias="json")
+    json_: dict[str, Any] | Flag | None = Field(None, alias="json")
     regex: Annotated[str, Field(max_length=10_000)] | None = None
     choice: (
         Annotated[
@@ -68,7 +72,7 @@ class _Sampled(_Strict):
     model: Annotated[str, Field(max_length=1000)] = ""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] = 0
+    top_k: Annotated[Int, Field(ge=-1, lt=1 << 31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -80,19 +84,21 @@ class _Sampled(_Strict):
         ]
         | None
     ) = None
-    max_tokens: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
-    seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
-    stream: bool | None = None
+    max_tokens: Annotated[Int, Field(ge=0, le=_MOST_TOKENS)] | None = None
+    n: Annotated[Int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    seed: Annotated[Int, Field(ge=-_SEED, lt=_SEED)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
+        None, description="a text of 1 to 200 characters, or up to 16 of them"
+    )
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
-    ignore_eos: bool = False
+    ignore_eos: Flag = False
     structured_outputs: StructuredOutputs | None = None
     response_format: ResponseFormat | None = None
     # Heard, and of no effect on an answer.
     user: str | None = None
     metadata: dict[str, Any] | None = None
-    store: bool | None = None
+    store: Flag | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -148,10 +154,13 @@ class CompletionRequest(_Sampled):
             list[Annotated[list[Id], Field(min_length=1)]],
             Field(min_length=1, max_length=MOST_CHOICES),
         ]
+    ) = Field(
+        description="a text, a list of token ids, or a list of either, of at most "
+        f"{MOST_CHOICES}"
     )
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: bool | None = None
-    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
+    echo: Flag | None = None
+    best_of: Annotated[Int, Field(ge=1, le=1)] | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
 
 
@@ -166,7 +175,9 @@ class Message(_Strict):
     """One of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(max_length=1000)]
+    content: Text | Annotated[list[TextPart], Field(max_length=1000)] = Field(
+        description='a text, or a list of {"type": "text", "text": ...}'
+    )
     name: Annotated[str, Field(max_length=200)] | None = None
 
     def plain(self) -> dict[str, str]:
@@ -184,9 +195,9 @@ class ChatRequest(_Sampled):
     """POST /v1/chat/completions."""
 
     messages: Messages
-    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_completion_tokens: Annotated[Int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
 
@@ -200,7 +211,7 @@ class EmbeddingRequest(_Strict):
             list[Annotated[str, Field(min_length=1, max_length=4 << 20)]],
             Field(min_length=1, max_length=2048),
         ]
-    )
+    ) = Field(description="a text, or a list of 1 to 2048 of them, none empty")
     model: Annotated[str, Field(max_length=1000)] = ""
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
@@ -236,4 +247,28 @@ class Rating(_Strict):
     prompt: Text | None = None
     messages: Messages | None = None
     answer: Text
-    good: bool
+    good: Flag
+
+
+# {field: what it wants} of fields that take one of several things.
+_WANTED = {
+    name: field.description
+    for model in (CompletionRequest, Message, EmbeddingRequest)
+    for name, field in model.model_fields.items()
+    if field.description
+}
+
+
+def complaint(error: Mapping[str, Any]) -> str:
+    """A line about the first of pydantic's errors.
+
+    Where a field takes one of several things, pydantic says what is wrong with it as
+    the first of them; this says what it is, and what it may be.
+    """
+    place = [str(part) for part in error["loc"][1:]]
+    several = [n for n, part in enumerate(place) if part in _WANTED]
+    if not several or error["type"] == "missing":
+        return f"{'.'.join(place)[:200]}: {error['msg']}"[:500]
+    at = several[-1]
+    shown = ".".join(place[: at + 1])
+    return f"{shown[:200]}: got {error['input']!r:.80}; want {_WANTED[place[at]]}"

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from llm import traffic
 from llm.data.chat import prompt_ids
 from llm.errors import InputError
 from llm.inference.constrain import Grammars
+from llm.inference.embed import Embedded
 from llm.inference.engine import NONE
 from llm.inference.prompts import with_start
 from llm.serve.answer import Answer, Event
@@ -35,7 +38,7 @@ class Service:
       name: of the model, as clients ask for it.
       context: most tokens of a prompt and its answer.
       scheduler: None for a model that only reads.
-      embed: (texts) -> (vectors, tokens read).
+      embed: of `llm/inference/embed.py`.
       ready: whether requests may come; set when all is compiled.
       seconds: after which a request is given up.
     """
@@ -47,7 +50,7 @@ class Service:
     guard: Guard
     scheduler: Scheduler | None = None
     grammars: Grammars | None = None
-    embed: Callable[[Sequence[str]], Any] | None = None
+    embed: Callable[[Sequence[str]], Embedded] | None = None
     log: RequestLog | None = None
     feedback: Feedback | None = None
     seconds: float = 600.0
@@ -66,6 +69,18 @@ class Service:
         if len(text) > self.context * longest:
             raise self._too_long(f"more than {len(text) // longest}")
         return self._fitting(with_start(self.tokenizer, self.tokenizer.encode(text)))
+
+    def vectors(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
+        """(vectors [N, D], tokens read) of texts; InputError for one too long."""
+        tokens = sum(map(len, self.tokenizer.encode_batch(texts)))
+        made = self.embed(texts)
+        if made.cut:
+            raise InputError(
+                got=f"{made.cut} of {len(texts)} texts that are longer than the "
+                f"context length of {self.context} tokens",
+                want="shorter ones",
+            )
+        return made.vectors, tokens
 
     def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """A conversation's ids."""

@@ -26,7 +26,11 @@ from llm.errors import InputError
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ROLES = ("system", "user", "assistant", "tool")
+_ROLES = {
+    "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
+    "developer": "system",
+}  # fmt: skip
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
@@ -130,7 +134,10 @@ def _said(answer: Any) -> str | list[dict[str, str]]:
 def _message(message: dict[str, Any]) -> dict[str, str]:
     role = message["role"] if "role" in message else message["from"]
     content = message["content"] if "content" in message else message["value"]
-    return {"role": _ROLES.get(role, _text(role)), "content": _text(content)}
+    role = _ROLES.get(role, _text(role))
+    if role not in ROLES:
+        raise ValueError(f"role {role!r:.40}, not one of {', '.join(ROLES)}")
+    return {"role": role, "content": _text(content)}
 
 
 def _user(text: str, system: str) -> list[dict[str, str]]:

@@ -16,8 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, registry, run_directory, tree
-from llm import train as training
+from llm import atomic, importing, registry, run_directory, train_step, tree
 from llm.data import corpus, loader, tokens
 from llm.data.split import SPLITS
 from llm.document import Document
@@ -228,10 +227,10 @@ def _objective(
         room=loaded.objective.room,
     )
     apply = with_head(loaded.model)
-    sums = jax.jit(training.build_validate(apply, loaded.objective, policy))
-    frozen = training.NOTHING
+    sums = jax.jit(train_step.build_validate(apply, loaded.objective, policy))
+    frozen = train_step.NOTHING
     if loaded.objective.reference:
-        frozen = training.Frozen(reference=load.reference(loaded, model_dir))
+        frozen = train_step.Frozen(reference=load.reference(loaded, model_dir))
 
     def measure(params):
         total: dict[str, np.ndarray] = {}

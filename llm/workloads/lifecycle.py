@@ -31,7 +31,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     root = pathlib.Path(workdir)
     record = root / "lifecycle.json"
-    seconds = json.loads(record.read_text())["seconds"] if record.exists() else {}
+    known = json.loads(record.read_text()) if record.exists() else {}
+    seconds, unfinished = known.get("seconds", {}), known.get("unfinished", {})
     for number, name in enumerate(c.order, start=1):
         own = ConfigDict(_placed(c.runs[name].to_dict(), workdir))
         title = f"({number}/{len(c.order)}) {name}"
@@ -39,12 +40,17 @@ def run(c: ConfigDict, workdir: str) -> None:
             print(f"{title}: done before", flush=True)
             continue
         print(title, flush=True)
-        start = time.perf_counter()
-        registry.build("workloads", own.workload)(own.lock(), str(root / name))
-        seconds[name] = time.perf_counter() - start
+        # A step that was stopped and goes on has taken the time of all its attempts.
+        start = time.perf_counter() - unfinished.pop(name, 0.0)
+        took = unfinished
+        try:
+            registry.build("workloads", own.workload)(own.lock(), str(root / name))
+            took = seconds
+        finally:
+            took[name] = time.perf_counter() - start
+            text = json.dumps({"seconds": seconds, "unfinished": unfinished}, indent=1)
+            atomic.write_text(epath.Path(record), text + "\n")
         print(f"{title}: {units.duration(seconds[name])}", flush=True)
-        text = json.dumps({"seconds": seconds}, indent=1) + "\n"
-        atomic.write_text(epath.Path(record), text)
         steps = [Step(n, c.runs[n].workload, root / n, seconds.get(n)) for n in c.order]
         page = root / "lifecycle.html"
         atomic.write_text(epath.Path(page), lifecycle_page.write(page, steps))

@@ -23,11 +23,11 @@ from llm import (
     registry,
     sharding,
     topology,
+    train_step,
     tree,
     units,
 )
 from llm import objective as objectives
-from llm import train as training
 from llm.errors import InputError
 from llm.nn.contract import with_head
 from llm.precision import Policy
@@ -182,11 +182,11 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
 def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
     """(abstract training state, memory of a step), as the trainer would build them."""
     apply, policy = with_head(model), model.policy
-    axes = training.logical_axes(jax.eval_shape(init, jax.random.key(0)))
+    axes = train_step.logical_axes(jax.eval_shape(init, jax.random.key(0)))
     knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
     factor = optim.schedule(steps=1000, **c.schedule)
     tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
-    state = training.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
+    state = train_step.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
 
     rows = _rows(c, mesh)
     batch = {

@@ -102,10 +102,6 @@ def make_service(
         loaded.model, loaded.params, loaded.tokenizer, max_tokens=context, batch_size=8
     )
 
-    def vectors_of(texts: Sequence[str]) -> tuple[Any, int]:
-        tokens = sum(map(len, loaded.tokenizer.encode_batch(texts)))
-        return embed(texts).vectors, tokens
-
     service = Service(
         name=name,
         tokenizer=loaded.tokenizer,
@@ -114,7 +110,7 @@ def make_service(
         guard=guards,
         scheduler=scheduler,
         grammars=grammars,
-        embed=vectors_of,
+        embed=embed,
         log=RequestLog(workdir, prompts=s.log_prompts) if s.log_requests else None,
         feedback=Feedback(workdir) if s.feedback else None,
         seconds=s.request_seconds,

@@ -5,6 +5,7 @@ bit for bit on a CPU.
 """
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -29,6 +30,7 @@ from llm import (
     run_directory,
     sharding,
     spikes,
+    train_step,
     tree,
     units,
 )
@@ -84,6 +86,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             for batch in batches
             for r in range(t.batch_size // part[1])
         )
+        rows = itertools.islice(rows, data.rows_per_epoch)  # none of them twice
         if hosts.first():
             preview.show(rows, tokenizer, c.preview)
         return
@@ -103,9 +106,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
-    abstract = training.abstract_state(made.trained, tx, mesh, c.rules, ema=t.ema > 0)
+    abstract = train_step.abstract_state(made.trained, tx, mesh, c.rules, ema=t.ema > 0)
 
-    knobs = training.Knobs(
+    knobs = train_step.Knobs(
         steps=steps,
         tokens_per_step=t.batch_size * t.seq_len,
         accumulate=t.accumulate,
@@ -155,12 +158,14 @@ def run(c: ConfigDict, workdir: str) -> None:
         console_line(f"resuming after step {int(state.step)}")
 
     on_devices = functools.partial(sharding.placed, mesh=mesh)
-    step = training.jit_step(
-        training.build_step(apply, objective, tx, knobs, policy, adapter.join),
+    step = train_step.jit_step(
+        train_step.build_step(apply, objective, tx, knobs, policy, adapter.join),
         abstract,
         options,
     )
-    validate = jax.jit(training.build_validate(apply, objective, policy, adapter.join))
+    validate = jax.jit(
+        train_step.build_validate(apply, objective, policy, adapter.join)
+    )
     peak = _peak_rate(c)
     with (
         sharding.laid_out(mesh, c.rules),
