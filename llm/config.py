@@ -131,6 +131,8 @@ def base() -> ConfigDict:
     # if it is not finite), skip (do not learn from it), or rollback (go back to the
     # newest checkpoint, too, and then skip it).
     c.train.spike = "off"
+    # Say where numbers stop being finite, if they do: each step is then waited for.
+    c.train.find_nan = False
     # End with exit code 76 if a step takes so many times the median; 0 waits for ever.
     c.train.watchdog = 50.0
     # Also log to Weights & Biases (needs the wandb package).

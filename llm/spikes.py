@@ -33,6 +33,7 @@ class Bounds(NamedTuple):
 
 
 NOTHING = Bounds(-math.inf, -math.inf)  # is below it: the step is skipped
+FINITE = Bounds(math.inf, math.inf)
 
 
 def bounds(loop: dict[str, Any], at: int) -> Bounds:
@@ -41,7 +42,7 @@ def bounds(loop: dict[str, Any], at: int) -> Bounds:
         return NOTHING
     known = [seen for seen in loop.get("recent", ()) if seen[0] <= at - _READ]
     if len(known) < _LEAST:
-        return Bounds(math.inf, math.inf)
+        return FINITE
     _, losses, norms = zip(*known[-WINDOW:], strict=True)
     return Bounds(_above(losses), _above(norms))
 

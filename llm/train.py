@@ -38,6 +38,7 @@ def fit(
     validation: Callable[[], Iterable[dict]],
     documents: Callable[[int], list[str]],
     learning_rate: Callable[[int], float],
+    locate: Callable[[Any, dict, int], str] | None = None,
     knobs: Knobs,
     checkpoints: Checkpoints,
     writer: MetricWriter,
@@ -52,6 +53,8 @@ def fit(
       batches: from a step to an iterator over the batches of that step and on.
       validation: the validation batches, always the same; empty turns validation off.
       documents: ids of the documents in the batch of a step, for the error message.
+      locate: says of parameters, a batch and its step where numbers stop being finite;
+        with it, each step is waited for.
 
     Raises:
       Preempted, Interrupted: asked to stop; the state is saved.
@@ -83,7 +86,12 @@ def fit(
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
         watchdog.beat(at)
         if metrics.pop("skipped", 0.0):
-            skipped(at, metrics)
+            where = locate(state.params, batch, at) if locate else ""
+            if knobs.spike == "off":
+                raise _diverged(
+                    at, metrics, documents(at - 1), checkpoints, loop, where
+                )
+            skipped(at, metrics, where)
         elif not all(math.isfinite(metrics[k]) for k in ("objective", "grad_norm")):
             raise _diverged(at, metrics, documents(at - 1), checkpoints, loop)
         elif knobs.spike != "off":
@@ -107,18 +115,18 @@ def fit(
         loop["events"].append({"step": at, "event": kind, "message": message})
         console.message(f"step {at}: {message}")
 
-    def skipped(at: int, metrics: dict[str, float]) -> None:
+    def skipped(at: int, metrics: dict[str, float], where: str) -> None:
         """What follows a spike, once: not where a step is skipped again."""
         if at in loop.get("skipped", ()):
             return
         loop["skipped"] = [*loop.get("skipped", ()), at]
         if spikes.too_many(loop, at):
-            raise _diverged(at, metrics, documents(at - 1), checkpoints, loop)
+            raise _diverged(at, metrics, documents(at - 1), checkpoints, loop, where)
         event(
             at, "spike",
             f"loss {metrics['objective']:.4g} with gradient norm "
-            f"{metrics['grad_norm']:.4g}: not learned from; documents in the batch: "
-            f"{_shown(documents(at - 1))}",
+            f"{metrics['grad_norm']:.4g}: not learned from; {where}{'; ' * bool(where)}"
+            f"documents in the batch: {_shown(documents(at - 1))}",
         )  # fmt: skip
         loop["return"] = knobs.spike == "rollback"
 
@@ -154,9 +162,13 @@ def fit(
         stream, at = batches(first), first
         while at < knobs.steps and not loop["stopped_early"]:
             at += 1
-            bounds = None if knobs.spike == "off" else spikes.bounds(loop, at)
+            batch, bounds = next(stream), None
+            if knobs.spike != "off":
+                bounds = spikes.bounds(loop, at)
+            elif locate:
+                bounds = spikes.FINITE  # what is not leaves the parameters to look at
             profiler.before(at)
-            new_state, metrics = step(state, next(stream), bounds)
+            new_state, metrics = step(state, batch, bounds)
             if pending is not None:
                 settle()
             state, pending = new_state, (at, metrics)
@@ -176,7 +188,7 @@ def fit(
             # Asked once: a request that comes later in this step is for the next one.
             stopping = _asked_for(stop, at, last)
             saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
-            if extra or saving:
+            if extra or saving or locate:
                 train = settle(extra)
             if loop.pop("return", False) and loop.get("saved"):
                 state, pending = returned(state), None
@@ -287,14 +299,16 @@ def _watch(at, train_loss, loss, loop, knobs, event) -> bool:
     return improved
 
 
-def _diverged(at, metrics, documents, checkpoints, loop) -> Diverged:
+def _diverged(at, metrics, documents, checkpoints, loop, where="") -> Diverged:
     checkpoints.wait()
     saved = f"step {loop['saved']}" if loop.get("saved") else "none"
     return Diverged(
         f"step {at}: loss {metrics['objective']} with gradient norm "
-        f"{metrics['grad_norm']}; documents in the batch: {_shown(documents)}; "
+        f"{metrics['grad_norm']}; {where}{'; ' * bool(where)}"
+        f"documents in the batch: {_shown(documents)}; "
         f"last good checkpoint: {saved}; "
         "try a lower learning rate, longer warm-up, clipping or train.spike=skip"
+        + ("" if where else "; train.find_nan=True says where it begins")
     )
 
 

@@ -153,7 +153,7 @@ def build_step(
     def loss_of(params, batch, key, frozen):
         total, weight, metrics = objective.loss(
             apply, join(params, frozen.own), batch, rngs={"dropout": key},
-            policy=policy, **_reference(objective, frozen),
+            policy=policy, **reference(objective, frozen),
         )  # fmt: skip
         return total, (weight, metrics)
 
@@ -168,7 +168,7 @@ def build_step(
             (total, aux), gradient = gradient_of(params, part, key, frozen)
             return jax.tree.map(jnp.add, carry, (total, aux, gradient)), None
 
-        parts = jax.tree.map(lambda x: _in_turn(x, knobs.accumulate), batch)
+        parts = in_turn(batch, knobs.accumulate)
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(gradient_of, params, first, key, frozen)
         (total, aux), gradient = jax.tree.map(
@@ -182,9 +182,7 @@ def build_step(
         frozen: Frozen = NOTHING,
         bounds: spikes.Bounds | None = None,
     ):
-        rows = jax.tree.leaves(batch)[0].shape[0]
-        batch = {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
-        key = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
+        batch, key = numbered(batch), key_of(knobs.seed, state.step)
         total, (weight, sums), gradient = summed(state.params, batch, key, frozen)
         weight = jnp.maximum(weight, 1.0)
         gradient = jax.tree.map(lambda g: g / weight, gradient)
@@ -236,12 +234,27 @@ def jit_step(step: Callable, abstract: State, options: dict | None = None) -> Ca
     )
 
 
-def _in_turn(x: jax.Array, parts: int) -> jax.Array:
+def numbered(batch: dict) -> dict:
+    """A batch with the numbers of its rows, which dropout depends on."""
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    return {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
+
+
+def key_of(seed: int, step: jax.Array | int) -> jax.Array:
+    """The key of dropout after so many steps."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def in_turn(batch: dict, parts: int) -> dict:
     """[B, ...] as [parts, B / parts, ...]: row r goes to part r % parts."""
-    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    return jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1),
+        batch,
+    )
 
 
-def _reference(objective: Objective, frozen: Frozen) -> dict[str, Any]:
+def reference(objective: Objective, frozen: Frozen) -> dict[str, Any]:
+    """What an objective with a reference wants besides."""
     return {"reference": frozen.reference} if objective.reference else {}
 
 
@@ -251,11 +264,10 @@ def build_validate(
     """Sums of a batch: (params, batch, frozen=Frozen()) -> {name: (sum, weight)}."""
 
     def validate(params, batch, frozen: Frozen = NOTHING):
-        rows = jax.tree.leaves(batch)[0].shape[0]
-        batch = {**batch, "index": jnp.arange(rows, dtype=jnp.int32)}
-        params, others = join(params, frozen.own), _reference(objective, frozen)
-        return objective.loss(apply, params, batch, rngs=None, policy=policy, **others)[
-            2
-        ]
+        params, others = join(params, frozen.own), reference(objective, frozen)
+        _, _, sums = objective.loss(
+            apply, params, numbered(batch), rngs=None, policy=policy, **others
+        )
+        return sums
 
     return validate

@@ -18,7 +18,7 @@ LAYERS = (
     "aot",
     "serve",
     "beginning",
-    "train plan report interpret importing harness comparing drift",
+    "train finite plan report interpret importing harness comparing drift",
     "train_step interpret_page lifecycle_page",
     "report_corpus",
     "guards",

@@ -6,6 +6,7 @@ Every run is a process of its own; all share a compilation cache.
 import gzip
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -344,3 +345,11 @@ def test_what_was_lost_counts(place, server):
     told = json.loads((workdir / "train.json").read_text())
     assert told["lost_seconds"] == pytest.approx(gone)
     assert told["goodput"] < told["seconds"] / (told["seconds"] + gone)
+
+
+def test_it_says_where_numbers_stop_being_finite(place, server):
+    workdir = fresh(place, "nan")
+    more = ("optimizer.learning_rate=1e30", "train.find_nan=True", "train.steps=8")
+    code, _, err = server.run(*words(place, workdir, *(f"--config.{x}" for x in more)))
+    assert code == 1 and re.search("not finite first: |not so the gradients of ", err)
+    assert "find_nan" not in err and "\n" not in err.strip()

@@ -98,10 +98,14 @@ def with_head(model: nn.Module) -> Callable[..., tuple[Output, Head | None]]:
     """
 
     def apply(params, inputs, train=False, rngs=None):
-        def both(m):
-            output = m(inputs, train=train)
-            return output, m.head(output.hidden_BTD)
-
-        return model.apply({"params": params}, method=both, rngs=rngs)
+        return model.apply(
+            {"params": params}, inputs, train=train, method=both, rngs=rngs
+        )
 
     return apply
+
+
+def both(model: nn.Module, inputs: Inputs, train: bool = False):
+    """A method for `model.apply`: the Output, and the Head of its hidden states."""
+    output = model(inputs, train=train)
+    return output, model.head(output.hidden_BTD)

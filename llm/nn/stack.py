@@ -144,7 +144,7 @@ class Stack(nn.Module):
     def _scanned(self, step):
         repeat = nn.scan(
             step,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             length=self.layers,
             unroll=self.layers if self.how == "unroll" else 1,

@@ -21,6 +21,7 @@ from llm import (
     atomic,
     beginning,
     compiler,
+    finite,
     flops,
     hosts,
     network,
@@ -166,6 +167,10 @@ def run(c: ConfigDict, workdir: str) -> None:
     validate = jax.jit(
         train_step.build_validate(apply, objective, policy, adapter.join)
     )
+    locate = None
+    if t.find_nan:
+        found = finite.build_locate(model, objective, policy, knobs, adapter.join)
+        locate = functools.partial(found, frozen=frozen)
     peak = _peak_rate(c)
     with (
         sharding.laid_out(mesh, c.rules),
@@ -187,6 +192,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             validation=lambda: map(on_devices, held_out),
             documents=data.document_ids,
             learning_rate=lambda at: peak * float(factor(np.int32(at))),
+            locate=locate,
             knobs=knobs,
             checkpoints=checkpoints,
             writer=writer,
