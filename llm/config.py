@@ -133,6 +133,9 @@ def base() -> ConfigDict:
     c.train.spike = "off"
     # Say where numbers stop being finite, if they do: each step is then waited for.
     c.train.find_nan = False
+    # Metadata server that announces maintenance and preemption, upon which the run is
+    # saved and ends with exit code 75: an address, auto (Google's, on TPUs), or none.
+    c.train.notices = "auto"
     # End with exit code 76 if a step takes so many times the median; 0 waits for ever.
     c.train.watchdog = 50.0
     # Also log to Weights & Biases (needs the wandb package).

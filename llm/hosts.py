@@ -118,6 +118,18 @@ def _meet(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
+def gathered(value: float) -> list[float]:
+    """The values of all processes, in their order; all must call it at once."""
+    import jax
+
+    if jax.process_count() == 1:
+        return [value]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(np.float32(value)).tolist()
+
+
 def agreed(request: str, choices: tuple[str, ...]) -> str:
     """What any process was asked for; the last of the choices that was. '' is nothing.
 

@@ -21,11 +21,15 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._ask)
         return self
 
+    def ask(self, name: str = "SIGTERM") -> None:
+        """Asks as a signal of that name would."""
+        self.requested = name
+
     def _ask(self, number, frame):
         del frame
         if number == signal.SIGINT and self.requested:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        self.ask(signal.Signals(number).name)
 
     def __exit__(self, *exception):
         for number, handler in self._before.items():

@@ -16,9 +16,10 @@ from typing import Any
 
 import jax
 
-from llm import hosts, spikes
+from llm import hosts, spikes, stragglers
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
+from llm.maintenance import Notices
 from llm.monitor import Console, MetricWriter, StepTimer
 from llm.profiling import Profiler
 from llm.stopping import StopRequest
@@ -70,6 +71,7 @@ def fit(
     stop, stopping = StopRequest(), ""
     watchdog = Watchdog(writer.workdir, times=knobs.watchdog)
     profiler = Profiler(writer.workdir, *knobs.profile)
+    waits = stragglers.Waits()
 
     @contextlib.contextmanager
     def pause():
@@ -107,6 +109,13 @@ def fit(
         record["seconds"] = loop["seconds"]
         spent = max(loop["seconds"] + loop["lost"], 1e-9)
         record["goodput"] = loop["productive"] / spent
+        inputs = waits.of_each()
+        record["input_s"] = max(inputs)
+        late = stragglers.behind(inputs, 1 / max(lap.steps_per_s, 1e-9))
+        if late is not None and late != loop.get("late"):
+            event(at, "straggler", f"process {late} waits {inputs[late]:.2f} s a step "
+                  "for its batch, and the others for it")  # fmt: skip
+        loop["late"] = late
         writer.write(record)
         console.log(record)
         return metrics
@@ -158,11 +167,18 @@ def fit(
         at = int(state.step)
         raise Preempted(at) if stopping == "SIGTERM" else Interrupted(at)
 
-    with stop, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
+    def notice(said: str) -> None:
+        console.message(f"this machine will go: {said}")
+        stop.ask()
+
+    notices = Notices(knobs.notices, notice)
+    with stop, notices, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
         stream, at = batches(first), first
         while at < knobs.steps and not loop["stopped_early"]:
             at += 1
-            batch, bounds = next(stream), None
+            with waits:
+                batch = next(stream)
+            bounds = None
             if knobs.spike != "off":
                 bounds = spikes.bounds(loop, at)
             elif locate:
@@ -178,6 +194,7 @@ def fit(
             if at == first + 1:
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
+                waits.restart()
             last = at == knobs.steps
             validating = last or _due(at, knobs.validate_every)
             loss, extra = None, None

@@ -30,7 +30,7 @@ LAYERS = (
     "compress",
     "compression",
     "optim checkpoint monitor memory data page plots preview adapter progress spikes "
-    "watchdog profiling",
+    "watchdog profiling exhausted maintenance stragglers",
     "sources stages",
     "compiler topology",
     "sharding losses flops objective task metrics traffic",

@@ -5,17 +5,21 @@ Every run is a process of its own; all share a compilation cache.
 
 import gzip
 import json
+import pathlib
 import random
 import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import forks
 import jax
 import numpy as np
 import pytest
+from test_maintenance import server as metadata
 
 from llm import config
 from llm.inference import load
@@ -41,7 +45,15 @@ def get_config(arg=None):
     c.mesh = (("data", 1),)
     return c
 """.replace("STEPS", str(STEPS))
-TIMES = {"tokens_per_s", "model_flops_per_s", "mfu", "eta_s", "seconds", "goodput"}
+TIMES = {
+    "tokens_per_s",
+    "model_flops_per_s",
+    "mfu",
+    "eta_s",
+    "seconds",
+    "goodput",
+    "input_s",
+}
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +110,9 @@ def records(workdir):
     return [json.loads(line) for line in lines]
 
 
-def loop_of(workdir):
+def loop_of(workdir, step=STEPS):
     """What the last checkpoint remembers, its digest of all arrays among it."""
-    root = workdir / "checkpoints" / str(STEPS) / "loop"
+    root = workdir / "checkpoints" / str(step) / "loop"
     return json.loads((root / "metadata").read_text())
 
 
@@ -353,3 +365,32 @@ def test_it_says_where_numbers_stop_being_finite(place, server):
     code, _, err = server.run(*words(place, workdir, *(f"--config.{x}" for x in more)))
     assert code == 1 and re.search("not finite first: |not so the gradients of ", err)
     assert "find_nan" not in err and "\n" not in err.strip()
+
+
+def test_a_notice_of_the_machine_saves_the_run(place, server):
+    workdir = fresh(place, "notice")
+    with metadata({"/preempted": "TRUE"}) as url:
+        notices = f"--config.train.notices={url}"
+        code, _, err = server.run(*words(place, workdir, notices))
+    assert code == 75 and "this machine will go: preempted: TRUE" in err
+    assert loop_of(workdir, step=1)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(place):
+    """Over 2,000 steps with logs, validations and checkpoints, in one process."""
+    workdir = fresh(place, "memory")
+    more = ("train.steps=2000", "train.checkpoint_every=50", "train.notices=none")
+    command = [sys.executable, "-m", "llm.main"]
+    command += words(place, workdir, *(f"--config.{x}" for x in more))
+    seen: dict[int, int] = {}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stderr:
+            at = re.match(r"step\s+(\d+)/", line)
+            if at:
+                status = pathlib.Path(f"/proc/{run.pid}/status").read_text()
+                seen[int(at[1])] = int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+    assert run.returncode == 0
+    early = max(size for step, size in seen.items() if 300 <= step < 600)
+    late = max(size for step, size in seen.items() if step > 1700)
+    assert late < early + 30_000, seen  # kilobytes

@@ -21,9 +21,11 @@ from llm import (
     atomic,
     beginning,
     compiler,
+    exhausted,
     finite,
     flops,
     hosts,
+    maintenance,
     network,
     optim,
     preview,
@@ -122,6 +124,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         patience=t.patience,
         spike=t.spike,
         watchdog=t.watchdog,
+        notices=_metadata(t.notices, devices[0].platform),
         profile=tuple(c.profile_steps) or (0, 0),
         overfit_gap=t.overfit_gap,
         flops_per_token=_flops_per_token(c, model, made, objective),
@@ -146,7 +149,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     restored = checkpoints.restore(abstract, say=console_line)
     if restored is None:
         given = beginning.weights(source, host)
-        with sharding.laid_out(mesh, c.rules):
+        with exhausted.told(workdir, abstract), sharding.laid_out(mesh, c.rules):
             state, frozen = beginning.first(
                 init, adapter, tx, abstract, made, seed=c.seed, given=given,
                 reference=objective.reference, say=console_line,
@@ -173,6 +176,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         locate = functools.partial(found, frozen=frozen)
     peak = _peak_rate(c)
     with (
+        exhausted.told(workdir, abstract),
         sharding.laid_out(mesh, c.rules),
         MetricWriter(
             workdir,
@@ -203,6 +207,13 @@ def run(c: ConfigDict, workdir: str) -> None:
         _write_result(workdir, state, loop, knobs, groups, made)
 
 
+def _metadata(notices: str, platform: str) -> str:
+    """The address to ask for notices about this machine, or ''."""
+    if notices == "auto":
+        return maintenance.GOOGLE if platform == "tpu" else ""
+    return "" if notices == "none" else notices
+
+
 def _silent(line: str) -> None:
     """What process 0 says for all."""
 
@@ -223,6 +234,10 @@ def check(c: ConfigDict) -> None:
     if t.spike not in spikes.POLICIES:
         raise InputError(
             got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"
+        )
+    if t.notices not in ("auto", "none") and not t.notices.startswith("http://"):
+        raise InputError(
+            got=f"train.notices {t.notices!r}", want="auto, none or an http:// address"
         )
     steps = c.profile_steps
     if len(steps) not in (0, 2) or (steps and not 0 < steps[0] <= steps[1]):
