@@ -126,6 +126,10 @@ class Checkpoints:
             )
         return None
 
+    def newest(self) -> int:
+        """The step of the newest checkpoint, readable or not; -1 without one."""
+        return max(self._manager.all_steps(), default=-1)
+
     def _set_aside(self, step: int) -> None:
         aside = self._root.parent / "unreadable"
         aside.mkdir(parents=True, exist_ok=True)

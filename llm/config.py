@@ -118,6 +118,10 @@ def base() -> ConfigDict:
     c.train.log_every = 10
     c.train.validate_every = 0
     c.train.checkpoint_every = 0
+    # Steps between checkpoints of each machine on its own disk, for runs on many hosts:
+    # a crash that leaves the machines loses no more; 0 keeps none. And where they lie.
+    c.train.local_every = 0
+    c.train.local_dir = ""
     # Sequences in a validation; 0 takes the whole split.
     c.train.validation_sequences = 256
     # Checkpoints kept: the newest ones, and the best ones by validation loss.

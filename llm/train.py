@@ -19,6 +19,7 @@ import jax
 from llm import hosts, spikes, stragglers
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
+from llm.local_checkpoint import LocalCheckpoints
 from llm.maintenance import Notices
 from llm.monitor import Console, MetricWriter, StepTimer
 from llm.profiling import Profiler
@@ -40,6 +41,7 @@ def fit(
     documents: Callable[[int], list[str]],
     learning_rate: Callable[[int], float],
     locate: Callable[[Any, dict, int], str] | None = None,
+    local: LocalCheckpoints | None = None,
     knobs: Knobs,
     checkpoints: Checkpoints,
     writer: MetricWriter,
@@ -56,6 +58,7 @@ def fit(
       documents: ids of the documents in the batch of a step, for the error message.
       locate: says of parameters, a batch and its step where numbers stop being finite;
         with it, each step is waited for.
+      local: where this machine keeps its own parts, every `knobs.local_every` steps.
 
     Raises:
       Preempted, Interrupted: asked to stop; the state is saved.
@@ -205,7 +208,8 @@ def fit(
             # Asked once: a request that comes later in this step is for the next one.
             stopping = _asked_for(stop, at, last)
             saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
-            if extra or saving or locate:
+            nearby = local and _due(at, knobs.local_every) and not saving
+            if extra or saving or locate or nearby:
                 train = settle(extra)
             if loop.pop("return", False) and loop.get("saved"):
                 state, pending = returned(state), None
@@ -221,6 +225,9 @@ def fit(
                 saving |= loop["stopped_early"] or (improved and checkpoints.keeps_best)
             if saving:
                 save(at, loss)
+            elif nearby:
+                with pause():
+                    local.save(state, loop)
             if stopping:
                 leave()
         checkpoints.wait()

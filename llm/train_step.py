@@ -35,6 +35,7 @@ class Knobs:
     log_every: int = 10
     validate_every: int = 0
     checkpoint_every: int = 0
+    local_every: int = 0
     patience: int = 0
     spike: str = "off"
     watchdog: float = 0.0

@@ -21,7 +21,7 @@ LAYERS = (
     "train finite plan report interpret importing harness comparing drift",
     "train_step interpret_page lifecycle_page",
     "report_corpus",
-    "guards",
+    "guards local_checkpoint",
     "objectives evals",
     "inference interop adapters",
     "network",
@@ -52,7 +52,7 @@ PLUG_INS = (
     "stages",
     "adapters",
     "compress",
-    "guards",
+    "guards local_checkpoint",
 )
 # They receive `apply` and `generate`, and do not import who makes them.
 FORBIDDEN = {"objectives": {"models", "inference"}, "evals": {"models", "inference"}}

@@ -153,6 +153,23 @@ def test_one_is_killed_and_four_go_on(place, alone):
 
 
 @pytest.mark.slow
+def test_all_are_killed_and_go_on_from_their_own_disks(place, alone):
+    fields = {"local_every": 2, "local_dir": place / "disk", "checkpoint_every": 0}
+    more = [f"--config.train.{name}={value}" for name, value in fields.items()]
+    workdir, started = start(place, "near", 2, *more)
+    until_step(workdir, 8, started)
+    for process in started:
+        process.send_signal(signal.SIGKILL)
+    ended(place, workdir, started)
+    workdir, started = start(place, "near", 2, *more)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0, 0], said
+    assert "the checkpoints of the machines themselves are newer" in said[0]
+    assert_same(workdir, alone)
+    assert list((place / "disk").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_one_is_asked_to_stop_and_all_do(place, alone):
     workdir, started = start(place, "stopped", 2)
     until_step(workdir, 6, started)

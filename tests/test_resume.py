@@ -367,6 +367,27 @@ def test_it_says_where_numbers_stop_being_finite(place, server):
     assert "find_nan" not in err and "\n" not in err.strip()
 
 
+def test_killed_with_checkpoints_on_its_own_disk(place, server, undisturbed):
+    """No more is lost than the steps between them, and nothing of them stays."""
+    workdir, disk = fresh(place, "near"), place / "disk"
+    fields = {"local_every": 3, "local_dir": disk, "checkpoint_every": 0}
+    more = [f"--config.train.{name}={value}" for name, value in fields.items()]
+    run = server.start(*words(place, workdir, *more))
+    # A validation at 14 leaves a shared one, if it is the best.
+    forks.until(lambda: any(r["step"] >= 20 for r in records(workdir)))
+    run.kill()
+    code, _, _ = run.wait()
+    assert code == -signal.SIGKILL
+    code, out, err = server.run(*words(place, workdir, *more))
+    assert code == 0, err
+    assert "the checkpoints of the machines themselves are newer" in out
+    assert int(re.search(r"resuming after step (\d+)", out)[1]) >= 18
+    for got, wanted in zip(records(workdir), records(undisturbed), strict=True):
+        assert got["loss"] == wanted["loss"]
+    assert loop_of(workdir)["digests"] == loop_of(undisturbed)["digests"]
+    assert list(disk.iterdir()) == []
+
+
 def test_a_notice_of_the_machine_saves_the_run(place, server):
     workdir = fresh(place, "notice")
     with metadata({"/preempted": "TRUE"}) as url:

@@ -43,6 +43,7 @@ from llm.checkpoint import Checkpoints
 from llm.data import loader, tokens
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
+from llm.local_checkpoint import LocalCheckpoints
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
@@ -121,6 +122,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         log_every=t.log_every,
         validate_every=t.validate_every,
         checkpoint_every=t.checkpoint_every,
+        local_every=t.local_every,
         patience=t.patience,
         spike=t.spike,
         watchdog=t.watchdog,
@@ -146,7 +148,13 @@ def run(c: ConfigDict, workdir: str) -> None:
     checkpoints = Checkpoints(
         workdir, abstract, keep_last=t.keep_last, keep_best=t.keep_best
     )
-    restored = checkpoints.restore(abstract, say=console_line)
+    local = restored = None
+    if t.local_every:
+        local = LocalCheckpoints(t.local_dir, workdir, say=console_line)
+        restored = local.restore(abstract, after=checkpoints.newest())
+        if restored:
+            console_line("the checkpoints of the machines themselves are newer")
+    restored = restored or checkpoints.restore(abstract, say=console_line)
     if restored is None:
         given = beginning.weights(source, host)
         with exhausted.told(workdir, abstract), sharding.laid_out(mesh, c.rules):
@@ -197,12 +205,15 @@ def run(c: ConfigDict, workdir: str) -> None:
             documents=data.document_ids,
             learning_rate=lambda at: peak * float(factor(np.int32(at))),
             locate=locate,
+            local=local,
             knobs=knobs,
             checkpoints=checkpoints,
             writer=writer,
             console=console,
         )
     checkpoints.close()
+    if local:
+        local.remove()
     if hosts.first():
         _write_result(workdir, state, loop, knobs, groups, made)
 
@@ -238,6 +249,11 @@ def check(c: ConfigDict) -> None:
     if t.notices not in ("auto", "none") and not t.notices.startswith("http://"):
         raise InputError(
             got=f"train.notices {t.notices!r}", want="auto, none or an http:// address"
+        )
+    if t.local_every and not t.local_dir:
+        raise InputError(
+            got=f"train.local_every {t.local_every} without train.local_dir",
+            want="a folder on the machine's own disk",
         )
     steps = c.profile_steps
     if len(steps) not in (0, 2) or (steps and not 0 < steps[0] <= steps[1]):
