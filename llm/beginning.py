@@ -20,11 +20,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, run_directory, sharding, train_step, tree
+from llm import importing, run_directory, sharding, train_step, tree
 from llm.adapter import Adapter, named_boxes, nested
 from llm.checkpoint import Checkpoints, State, restore_params
 from llm.errors import InputError
@@ -134,9 +133,8 @@ def first(
 
     every = leaves | added(params)
     wanted = tree.named_leaves(abstract.params)
-    trained = nested(
-        {n: jax.device_put(every[n], leaf.sharding) for n, leaf in wanted.items()}
-    )
+    laid_out = jax.jit(lambda x: x, out_shardings=_shardings(wanted))
+    trained = nested(laid_out({n: every[n] for n in wanted}))
     own = made.own
     if own != ():
         own = nested({n: leaves[n] for n in tree.named_leaves(own)})
@@ -150,19 +148,21 @@ def first(
 
 
 def save(workdir: str, frozen: Frozen) -> None:
-    """Writes what stays, once, to `frozen/`; nothing if there is nothing."""
+    """Writes what stays, once, to `frozen/`; nothing if there is nothing.
+
+    All processes take part, each with what its devices hold.
+    """
     alike = frozen.reference is frozen.own
     for name, held in (
         (load.OWN, frozen.own),
         (load.REFERENCE, None if alike else frozen.reference),
     ):
-        where = epath.Path(workdir) / name
-        if jax.tree.leaves(held) and not where.exists():
-            with atomic.folder(where) as partial:
-                checkpoints = Checkpoints(os.fspath(partial), held)
+        if jax.tree.leaves(held):
+            checkpoints = Checkpoints(os.path.join(workdir, name), held)
+            if checkpoints.newest() < 0:
                 state = State(jnp.int32(0), held, None, None)
                 checkpoints.save(state, {}, None, donated=False)
-                checkpoints.close()
+            checkpoints.close()
 
 
 def restore(workdir: str, made: Parts, reference: bool) -> Frozen:

@@ -72,7 +72,9 @@ def fit(
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
     stop, stopping = StopRequest(), ""
-    watchdog = Watchdog(writer.workdir, times=knobs.watchdog)
+    watchdog = Watchdog(
+        writer.workdir, times=knobs.watchdog, process=jax.process_index()
+    )
     profiler = Profiler(writer.workdir, *knobs.profile)
     waits = stragglers.Waits()
 

@@ -35,6 +35,7 @@ class Watchdog:
 
     Args:
       times: of the median step; 0 never ends anything.
+      process: which of several this is; each writes stacks of its own.
       least: seconds, so that short steps may wait for a busy machine.
       clock, end: the monotonic time, and what ends the process with a code.
     """
@@ -44,12 +45,14 @@ class Watchdog:
         workdir: str,
         *,
         times: float,
+        process: int = 0,
         least: float = 120.0,
         clock=time.monotonic,
         end=os._exit,
     ):
         self._workdir, self._times, self._least = workdir, times, least
         self._clock, self._end = clock, end
+        self._who = f"-process-{process}" if process else ""
         self._steps: collections.deque[float] = collections.deque(maxlen=_STEPS)
         self._step, self._last, self._paused = 0, None, 0
         self._lock, self._done = threading.Lock(), threading.Event()
@@ -96,7 +99,7 @@ class Watchdog:
             if waited <= max(self._least, self._times * median):
                 return False
             step = self._step + 1
-        path = pathlib.Path(self._workdir) / f"hang-{step}.txt"
+        path = pathlib.Path(self._workdir) / f"hang-{step}{self._who}.txt"
         with contextlib.suppress(OSError), path.open("w") as file:
             faulthandler.dump_traceback(file)
         print(

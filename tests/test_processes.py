@@ -24,7 +24,7 @@ CONFIG = """
 from llm import config, registry
 
 def get_config(arg=None):
-    arg = config.parse_arg(arg, text="")
+    arg = config.parse_arg(arg, text="", lora=False)
     c = config.base()
     c.workload = "train"
     c.data.source = registry.spec("sources", "text", path=arg.text, piece_bytes=500)
@@ -36,6 +36,8 @@ def get_config(arg=None):
     c.train.update(steps=STEPS, batch_size=16, seq_len=32, accumulate=2)
     c.train.update(log_every=1, validate_every=10, checkpoint_every=5)
     c.train.update(validation_sequences=16)
+    if arg.lora:
+        c.adapter = registry.spec("adapters", "lora")
     c.mesh = (("data", 2), ("fsdp", 2), ("tensor", 2))
     return c
 """.replace("STEPS", str(STEPS))
@@ -58,7 +60,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place, name, count, *more):
+def start(place, name, count, *more, lora=False):
     """`count` processes of a run, and where they write."""
     workdir = place / name
     if not workdir.exists():
@@ -82,7 +84,7 @@ def start(place, name, count, *more):
             }
         command = [
             sys.executable, "-m", "llm.main",
-            f"--config={place / 'config.py'}:text={place / 'text.txt'}",
+            f"--config={place / 'config.py'}:text={place / 'text.txt'}{',lora' * lora}",
             f"--workdir={workdir}", *more,
         ]  # fmt: skip
         output = (place / f"{name}.{number}.txt").open("w")
@@ -136,6 +138,27 @@ def test_two_processes(place, alone):
     assert codes == [0, 0], said
     assert_same(workdir, alone)
     assert "parameters" in said[0] and "parameters" not in said[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2])
+def test_frozen_weights_in_several_processes(place, count):
+    """An adapter's base lies beside the checkpoints, and is found by another number."""
+    workdir, started = start(place, "lora_alone", 1, lora=True)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0], said
+    want = losses(workdir)
+    workdir, started = start(place, "lora", count, lora=True)
+    until_step(workdir, 8, started)
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+    codes, said = ended(place, workdir, started)
+    assert codes == [75] * count, said
+    workdir, started = start(place, "lora", 1, lora=True)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0], said
+    assert "resuming after step" in said[0]
+    assert_same(workdir, want)
 
 
 @pytest.mark.slow

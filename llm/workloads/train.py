@@ -106,7 +106,6 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
 
     made = beginning.parts(init, adapter, mesh, c.rules)
-    _check_alone(made, objective)
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = _optimizer(c, factor, axes, policy)
@@ -334,15 +333,6 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
         raise InputError(
             got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
             want=f"at most {known} tokens",
-        )
-
-
-def _check_alone(made: beginning.Parts, objective: Any) -> None:
-    """Raises InputError for what is written beside checkpoints, by one process only."""
-    if jax.process_count() > 1 and (made.own != () or objective.reference):
-        raise InputError(
-            got=f"weights that stay frozen, in {jax.process_count()} processes",
-            want="one process, or adapter full and an objective without a reference",
         )
 
 
