@@ -85,6 +85,9 @@ def _start(**explicit) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # Two programs at once may meet the other processes' in another order, upon which
+    # gloo aborts; other backends order what they run themselves.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.distributed.initialize(
         heartbeat_timeout_seconds=_LOST_SECONDS,
         shutdown_timeout_seconds=_END_SECONDS,

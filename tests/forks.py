@@ -53,6 +53,11 @@ class Run:
     def kill(self, number=signal.SIGKILL):
         os.kill(self.pid, number)
 
+    def over(self):
+        """Whether it has ended, and waits to be asked how."""
+        status = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "Z"
+
     def wait(self):
         """(exit code, stdout, stderr)."""
         code = self._server.ask({"wait": self.pid})

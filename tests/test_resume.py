@@ -241,10 +241,15 @@ def chaos(place, server, undisturbed, kinds, seed):
             continue
         path = workdir / "metrics.jsonl"
         since = path.stat().st_mtime_ns if path.exists() else 0
-        run = server.start(*words(place, workdir))
-        forks.until(lambda s=since, p=path: p.exists() and p.stat().st_mtime_ns != s)
+        run, codes = server.start(*words(place, workdir)), set()
+        forks.until(
+            lambda s=since, p=path, r=run: (
+                (p.exists() and p.stat().st_mtime_ns != s) or r.over()
+            )
+        )
         time.sleep(rng.random() * 0.3)
-        codes = disturb(run, kind, workdir, rng)
+        if not run.over():  # one that was stopped at its last step has nothing to do
+            codes = disturb(run, kind, workdir, rng)
         code, _, err = run.wait()
         assert code in codes | {0}, (kind, code, err)
         if code == 2:
