@@ -1,14 +1,15 @@
 """What the TPU compiler says of training steps, for pods that are not here.
 
-    python benchmarks/aot_report.py [--only=NAME] [--json=FILE]
+    python benchmarks/aot_report.py [--only=NAME] [--pod=POD] [--products=int8]
+                                    [--json=FILE]
 
-Prints cycles, step time, MFU, peak memory and collectives of the 1B and 8B configs and
-of the reference shape on three pods; takes libtpu (`pip install .[tpu]`) and minutes
-for each line. `reference` is the shape with a published figure: a Llama of width 2048,
-16 layers, 16 heads of 128 on 8, feed-forward 8192, 32,768 tokens untied, 2048 tokens a
-row and 4 rows a chip, cut over all chips, AdamW with float32 moments. MaxText 0.2.5
-takes 628 M cycles of it on v5e:16x16 (7.4 GB of temporaries), 339 M (7.8) on v5p:4x4x4
-and 327 M (8.0) on v6e:16x16, all without attention's kernel.
+Prints cycles, step time, MFU, peak memory and what a chip sends for the 1B and 8B
+configs and the reference shape on three pods, or on another; takes libtpu (`pip install
+.[tpu]`) and minutes for each line. `reference` is the shape with a published figure: a
+Llama of width 2048, 16 layers, 16 heads of 128 on 8, feed-forward 8192, 32,768 tokens
+untied, 2048 tokens a row and 4 rows a chip, cut over all chips, AdamW with float32
+moments. MaxText 0.2.5 takes 628 M cycles of it on v5e:16x16 (7.4 GB of temporaries),
+339 M (7.8) on v5p:4x4x4 and 327 M (8.0) on v6e:16x16, all without attention's kernel.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import json
 import pathlib
 
 from llm import aot, config, topology, units
+from llm.errors import InputError
+from llm.nn.low_precision import PRODUCTS
 
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 SIBLING = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
@@ -53,20 +56,26 @@ def line(name, found):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="reference, 1b or 8b")
-    parser.add_argument("--pod", default="", help="one pod instead of three")
-    parser.add_argument("--json", default="", help="where to write all figures")
+    parser.add_argument("--only", choices=cases(), help="one shape instead of three")
+    parser.add_argument("--pod", help="one pod instead of three")
+    parser.add_argument("--products", default="dtype", choices=PRODUCTS)
+    parser.add_argument("--json", help="where to write all figures")
     args = parser.parse_args()
     made = []
-    for name, (c, rows) in cases().items():
-        for pod_name in (args.pod,) if args.pod else PODS:
-            if args.only in ("", name):
-                pod = topology.find(pod_name)
-                found = aot.compiled(aot.placed(c, pod, rows), pod)
-                made.append({"case": name, **found})
-                print(line(name, found), flush=True)
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(made, indent=1) + "\n")
+    try:
+        for name, (c, rows) in cases().items():
+            c.train.products = args.products
+            for pod_name in (args.pod,) if args.pod else PODS:
+                if args.only in (None, name):
+                    pod = topology.find(pod_name)
+                    found = aot.compiled(aot.placed(c, pod, rows), pod)
+                    made.append({"case": name, "products": args.products, **found})
+                    print(line(name, found), flush=True)
+                    if args.json:  # what is known if this is stopped
+                        text = json.dumps(made, indent=1) + "\n"
+                        pathlib.Path(args.json).write_text(text)
+    except InputError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

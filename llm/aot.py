@@ -71,7 +71,14 @@ def placed(c: ConfigDict, pod: Pod, rows: int = 0) -> ConfigDict:
 def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
     """What the compiler says of a step of the config on the pod, as plain values."""
     mesh = pod.mesh(c.mesh)
-    policy = Policy(c.train.dtype, "tpu", len(pod.devices), pod.kind)
+    policy = Policy(
+        c.train.dtype,
+        "tpu",
+        len(pod.devices),
+        pod.kind,
+        c.train.products,
+        c.train.attention,
+    )
     model, objective, init = network.build(
         c.model, c.objective, policy, c.tokenizer.vocab_size
     )
@@ -114,6 +121,7 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         // (sharding.batch_ways(mesh) * c.train.accumulate),
         "accumulate": c.train.accumulate,
         "remat": c.model.get("remat", "none"),
+        "products": c.train.products,
         "attention": kernel(
             policy, shapes["tokens"].shape[0], getattr(model, "head_dim", 0),
             getattr(model, "windows", ()),

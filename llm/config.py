@@ -111,6 +111,12 @@ def base() -> ConfigDict:
     c.train.accumulate = 1
     # Compute dtype of matrix products: float32 or bfloat16. Parameters are float32.
     c.train.dtype = "bfloat16"
+    # How activations and kernels are multiplied: dtype (the one above), int8 or fp8
+    # (eight bits, scaled as they come; logits and attention keep the dtype).
+    c.train.products = "dtype"
+    # What carries attention out: auto, xla, splash (TPU) or cudnn (NVIDIA). One that is
+    # named and cannot run ends the run; auto says which it took.
+    c.train.attention = "auto"
     # Decay of the exponential moving average of parameters; 0 keeps none.
     c.train.ema = 0.0
     # Steps between log lines, between validations and between checkpoints; 0 is never

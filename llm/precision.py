@@ -33,12 +33,18 @@ class Policy:
       platform: `cpu`, `gpu` or `tpu`, of the devices that the program is compiled for.
       devices: how many of them.
       chip: what jax calls one, such as `TPU v5 lite`; '' where it does not matter.
+      products: how activations and kernels are multiplied in training: `dtype`, or in
+        eight bits, `int8` or `fp8` (`llm/nn/low_precision.py`).
+      attention: what carries it out, a name of `llm/nn/attention.py`; `auto` is the
+        fused kernel of the platform where that takes the rows and heads.
     """
 
     dtype: str = "float32"
     platform: str = "cpu"
     devices: int = 1
     chip: str = ""
+    products: str = "dtype"
+    attention: str = "auto"
 
     @property
     def operands(self) -> Any:

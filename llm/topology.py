@@ -105,8 +105,11 @@ def _devices(name: str, generation: str, slices: int, chips: int) -> Sequence[An
         )  # fmt: skip
     from jax.experimental import topologies
 
-    # There is no machine of a cloud to ask, and another process may compile, too.
+    # There is no machine of a cloud to ask, which libtpu would complain of, and another
+    # process may compile, too.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5e-4")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     told: dict[str, Any] = {}
     if generation in _SQUARE:

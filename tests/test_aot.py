@@ -15,29 +15,47 @@ from llm import aot, config, topology
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "aot.json"
 CONFIGS = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
 KEPT = ("cycles", "product_cycles", "temporary_bytes")
-# Sequences of a device: size, topology, rows, changes of the config.
-CASES = {
-    "reference v5e:16x16": ("1b", "v5e:16x16", 4),
-    "1b v5e:16x16": ("1b", "v5e:16x16", 2),
-    "1b v6e:16x16": ("1b", "v6e:16x16", 2),
-    "8b v5p:4x4x4": ("8b", "v5p:4x4x4", 1),
-}
+PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
+ROWS = {"reference": 4, "1b": 4, "8b": 1}  # sequences of a device
+# What the sizes' docstrings name, with the batches of the configs themselves.
+NAMED = ("125m v5e:2x4", "350m v5e:2x4", "1b v5e:2x4", "1b v6e:2x4", "8b v5p:4x4x4")
+CASES = [f"{size} {pod}" for size in ROWS for pod in PODS]
+CASES += [f"{case}, its own batch" for case in NAMED]
+SMALL = ("small v5e:2x2", "small v6e:2x2")
 
 
 def measured(case):
-    size, name, rows = CASES[case]
-    c = config.load(CONFIGS, size)
-    if case.startswith("reference"):
+    case, own = case.removesuffix(", its own batch"), "own" in case
+    size, name = case.split()
+    c = config.load(
+        CONFIGS, "1b" if size == "reference" else size.replace("small", "1b")
+    )
+    if size == "reference":
         c.model.update(qk_norm=False, remat="attention_k,context,gate,up,norm")
         c.objective.z_loss = 0.0
+    if size == "small":
+        c.model.update(layers=2, width=256, heads=4, kv_heads=2, head_dim=64, mlp=512)
+        c.tokenizer.vocab_size = 1024
+        c.objective.chunk = 128
+        c.train.seq_len = 256
     pod = topology.find(name)
-    return aot.compiled(aot.placed(c, pod, rows), pod)
+    return aot.compiled(aot.placed(c, pod, 0 if own else ROWS.get(size, 2)), pod)
 
 
 @pytest.mark.aot
 @pytest.mark.skipif(not topology.available(), reason="libtpu: pip install .[tpu]")
 @pytest.mark.parametrize("case", CASES)
 def test_sizes_fit_and_cost_what_they_did(case):
+    check(case)
+
+
+@pytest.mark.skipif(not topology.available(), reason="libtpu: pip install .[tpu]")
+@pytest.mark.parametrize("case", SMALL)
+def test_a_small_step_costs_what_it_did(case):
+    check(case)
+
+
+def check(case):
     found = measured(case)
     assert found["fits"], found
     assert found["attention"] == "splash (Pallas)"
@@ -50,7 +68,7 @@ def test_sizes_fit_and_cost_what_they_did(case):
 
 if __name__ == "__main__":
     records = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    for case in sys.argv[1:] or CASES:
+    for case in sys.argv[1:] or (*SMALL, *CASES):
         found = measured(case)
         records[case] = {name: found.get(name) for name in KEPT}
         print(case, records[case], flush=True)

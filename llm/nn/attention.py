@@ -17,12 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from llm.nn import ring
+from llm.errors import InputError
+from llm.nn import cudnn, ring
 from llm.nn.context import Context
+from llm.nn.cudnn import cudnn_attention
 from llm.nn.scores import attended, attention_weights
 from llm.nn.splash import fits, splash_attention
 from llm.precision import Policy, matmul, over_batch, row_major, transposed
 
+KERNELS = ("auto", "xla", "splash", "cudnn")
 _MASKED = -1e30
 _PIECE = 128  # queries
 
@@ -55,15 +58,21 @@ def attention(
             q_BTNH, context, causal=causal, window=window, scale=scale, policy=policy
         )
     past = causal and not context.ordered
-    if choice(policy, T, H, window=window, past=past) == "splash":
-        q_BTNH = q_BTNH * scale
+    chosen = choice(policy, T, H, window=window, past=past)
+    if chosen != "xla":
+        given = (x.astype(policy.operands) for x in (q_BTNH * scale, k_BSKH, v_BSKH))
+    if chosen == "splash":
         return splash_attention(
-            *(x.astype(policy.operands) for x in (q_BTNH, k_BSKH, v_BSKH)),
+            *given,
             context.reach.segments_BT,
             causal=causal,
             window=window or 0,
             chip=policy.chip,
         ).astype(policy.activations)
+    if chosen == "cudnn":
+        mask_BTS = context.reach.mask_BTS(causal, window)
+        made_BTNH = cudnn_attention(*given, mask_BTS, ordered=context.ordered)
+        return made_BTNH.astype(policy.activations)
     q_BTKGH = (q_BTNH * scale).reshape(B, T, K, N // K, H)
     q_BKGTH = q_BTKGH.transpose(0, 2, 3, 1, 4).astype(policy.operands)
     k_BKSH = k_BSKH.swapaxes(1, 2).astype(policy.operands)
@@ -78,16 +87,49 @@ def attention(
 def choice(
     policy: Policy, rows: int, head_dim: int, *, window: Any = None, past: bool = False
 ) -> str:
-    """What carries out attention of rows of so many tokens: splash or xla.
+    """What carries out attention of rows of so many tokens: splash, cudnn or xla.
+
+    Where the policy names one it is that, but for what lies in a cache: that is always
+    for XLA, as its queries are few.
 
     Args:
       window: an array is one that only the running program knows.
       past: keys lie in a cache, or some may be seen from before them.
+
+    Raises:
+      InputError: the one that is named cannot do it.
     """
-    static = window is None or isinstance(window, int)
-    if policy.platform == "tpu" and static and not past and fits(rows, head_dim):
-        return "splash"
-    return "xla"
+    if past or policy.attention == "xla":
+        return "xla"
+    lacking = {
+        "splash": _splash_lacks(policy, rows, head_dim, window),
+        "cudnn": cudnn.lacks(policy, rows, head_dim),
+    }
+    if policy.attention == "auto":
+        return next((name for name, why in lacking.items() if not why), "xla")
+    if policy.attention not in lacking:
+        raise InputError(
+            got=f"train.attention {policy.attention!r}",
+            want=f"one of {', '.join(KERNELS)}",
+        )
+    if lacking[policy.attention]:
+        raise InputError(
+            got=f"train.attention {policy.attention!r}, which "
+            f"{lacking[policy.attention]}",
+            want="a kernel for these rows and this chip",
+            do="set train.attention=auto",
+        )
+    return policy.attention
+
+
+def _splash_lacks(policy: Policy, rows: int, head_dim: int, window: Any) -> str:
+    if policy.platform != "tpu":
+        return f"runs on TPUs, not on a {policy.platform}"
+    if not (window is None or isinstance(window, int)):
+        return "does not take windows that differ a layer"
+    if not fits(rows, head_dim):
+        return f"does not take rows of {rows} with heads of {head_dim}"
+    return ""
 
 
 def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> str:
@@ -95,16 +137,25 @@ def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> 
 
     Args:
       windows: of a scanned stack of layers.
+
+    Raises:
+      InputError: as `choice`.
     """
     if ring.ways() > 1:
         return f"XLA products, around a ring of {ring.ways()}"
     window = jnp.zeros(()) if windows else None
-    if choice(policy, rows, head_dim, window=window) == "splash":
-        return "splash (Pallas)"
-    if policy.platform == "tpu":
-        why = "windows that differ a layer" if windows else f"rows of {rows}"
-        return f"XLA products over the batch, as splash does not take {why}"
-    if policy.platform == "cpu" and policy.devices == 1:
+    chosen = choice(policy, rows, head_dim, window=window)
+    if chosen != "xla":
+        return {"splash": "splash (Pallas)", "cudnn": "cuDNN's flash attention"}[chosen]
+    if policy.platform != "cpu":
+        if policy.attention == "xla":
+            return "XLA products over the batch, as asked for"
+        if policy.platform == "tpu":
+            why = f"splash {_splash_lacks(policy, rows, head_dim, window)}"
+        else:
+            why = f"cuDNN's {cudnn.lacks(policy, rows, head_dim)}"
+        return f"XLA products over the batch, as {why}"
+    if policy.devices == 1:
         return f"XLA products, an example at a time, {_PIECE} queries a piece"
     return "XLA products over the batch"
 

@@ -44,7 +44,8 @@ class Gated(nn.Module):
     def _down(self, spec, gated, kernel_FD, policy):
         """The last product, of what the gate lets through."""
         activation = ACTIVATIONS[self.activation]
-        if policy.platform == "tpu" and isinstance(kernel_FD, jax.Array):
+        whole = policy.products == "dtype" and isinstance(kernel_FD, jax.Array)
+        if policy.platform == "tpu" and whole:
             return _gated_product(*gated, kernel_FD, activation, policy)
         gate_BTF, up_BTF = gated
         hidden_BTF = nn.with_logical_constraint(

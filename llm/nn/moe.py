@@ -122,7 +122,7 @@ class MoE(nn.Module):
             "BTD,DE->BTE",
             shape=(D, E),
             axes=("embed", "experts"),
-            policy=dataclasses.replace(self.policy, dtype="float32"),
+            policy=dataclasses.replace(self.policy, dtype="float32", products="dtype"),
             name="router",
         )(x_BTD.astype(jnp.float32))
         routing = route(logits_BTE, segments_BT > 0, self.top_k, self.renormalise)

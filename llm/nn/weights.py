@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from llm import sharding
+from llm.nn import low_precision
 from llm.precision import Policy, Weight, dense, matmul, row_major, transposed
 
 
@@ -74,6 +75,8 @@ def einsum(
         return y + _product(low, kernel.b, 1, policy) * kernel.scale
     if isinstance(kernel, Weight):  # it has no gradient
         return _forward(x, kernel, contracted, policy)[0]
+    if policy.products != "dtype":
+        return low_precision.product(x, kernel, contracted, policy)
     return _product(x, kernel, contracted, policy)
 
 

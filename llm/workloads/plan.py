@@ -109,7 +109,11 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
             do="set --config.plan.price",
         )  # fmt: skip
     platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
-    policy = Policy(c.train.dtype, platform)
+    # cuDNN's kernel cannot be traced without a GPU: products in the open take more.
+    policy = Policy(
+        c.train.dtype, platform, products=c.train.products,
+        attention="xla" if platform == "gpu" else "auto",
+    )  # fmt: skip
     model, objective, init = network.build(
         c.model, c.objective, policy, c.tokenizer.vocab_size
     )

@@ -47,6 +47,7 @@ from llm.local_checkpoint import LocalCheckpoints
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
+from llm.nn.low_precision import PRODUCTS
 from llm.nn.pipeline import check_stages
 from llm.precision import Policy
 
@@ -63,7 +64,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     kind = devices[0].device_kind
-    policy = Policy(t.dtype, devices[0].platform, len(devices), kind)
+    policy = Policy(
+        t.dtype, devices[0].platform, len(devices), kind, t.products, t.attention
+    )
     options = compiler.options(policy)
     console_line = functools.partial(print, flush=True) if hosts.first() else _silent
 
@@ -241,6 +244,10 @@ def check(c: ConfigDict) -> None:
     _check_batch(t, mesh)
     if t.dtype not in ("float32", "bfloat16"):
         raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
+    if t.products not in PRODUCTS:
+        raise InputError(
+            got=f"train.products {t.products!r}", want=f"one of {', '.join(PRODUCTS)}"
+        )
     if t.spike not in spikes.POLICIES:
         raise InputError(
             got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"

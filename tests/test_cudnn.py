@@ -1,0 +1,91 @@
+"""The form of cuDNN's attention, carried out by XLA, and where it is chosen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_splash import given
+
+from llm.errors import InputError
+from llm.nn.attention import attention, choice, kernel
+from llm.nn.context import Context, Reach
+from llm.nn.cudnn import cudnn_attention
+from llm.precision import Policy
+
+GPU = Policy("bfloat16", "gpu", 8, "NVIDIA A100-SXM4-80GB")
+H100 = Policy("bfloat16", "gpu", 8, "NVIDIA H100 80GB HBM3")
+
+
+@pytest.mark.parametrize("causal, window", [(True, 0), (True, 70), (False, 0)])
+def test_equals_the_products(causal, window):
+    q, k, v, positions, segments = given()
+    reach = Reach(positions, segments, positions, segments)
+    context = Context((k,), (v,), reach, ordered=causal)
+    weight = np.random.default_rng(1).normal(size=q.shape).astype(np.float32)
+
+    def plain(q, k, v):
+        own = context._replace(keys=(k,), values=(v,))
+        o = attention(q, own, causal=causal, window=window, scale=1.0, policy=Policy())
+        return jnp.sum(o * weight), o
+
+    def fused(q, k, v):
+        mask = reach.mask_BTS(causal, window)
+        o = cudnn_attention(q, k, v, mask, ordered=causal, implementation="xla")
+        return jnp.sum(o * weight), o
+
+    want, o = jax.grad(plain, (0, 1, 2), has_aux=True)(q, k, v)
+    got, own = jax.grad(fused, (0, 1, 2), has_aux=True)(q, k, v)
+    np.testing.assert_allclose(own, o, atol=2e-5)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, atol=2e-4)
+
+
+def test_where_it_runs_and_what_is_said():
+    assert choice(GPU, 2048, 128) == choice(H100, 2048, 256) == "cudnn"
+    assert choice(GPU, 2048, 64, window=jnp.int32(9)) == "cudnn"
+    assert choice(GPU, 2048, 128, past=True) == "xla"
+    assert kernel(GPU, 2048, 128) == "cuDNN's flash attention"
+    for policy, rows, head_dim, why in (
+        (Policy("float32", "gpu"), 2048, 128, "bfloat16, not float32"),
+        (GPU, 2048, 256, "up to 128, not 256"),
+        (GPU, 2048, 36, "multiple of 8"),
+        (GPU, 2047, 128, "even length, not 2047"),
+    ):
+        assert choice(policy, rows, head_dim) == "xla"
+        assert why in kernel(policy, rows, head_dim)
+
+
+def named(name, platform, dtype="bfloat16"):
+    return Policy(dtype, platform, attention=name)
+
+
+def test_one_that_is_named_is_taken_or_refused():
+    assert choice(named("xla", "gpu"), 2048, 128) == "xla"
+    assert kernel(named("xla", "tpu"), 2048, 128).endswith("as asked for")
+    assert choice(named("cudnn", "gpu"), 2048, 128) == "cudnn"
+    assert choice(named("splash", "tpu"), 2048, 128) == "splash"
+    for policy, why in (
+        (named("cudnn", "tpu"), "runs on NVIDIA GPUs, not on a tpu"),
+        (named("cudnn", "gpu", "float32"), "takes bfloat16, not float32"),
+        (named("splash", "cpu"), "runs on TPUs, not on a cpu"),
+        (named("flash", "gpu"), "want one of auto, xla, splash, cudnn"),
+    ):
+        with pytest.raises(InputError, match=why):
+            kernel(policy, 2048, 128)
+
+
+def test_the_program_of_a_gpu_calls_it(monkeypatch):
+    calls = []
+
+    def through_xla(*given, **knobs):
+        calls.append(knobs)
+        return cudnn_attention(*given, **knobs, implementation="xla")
+
+    monkeypatch.setattr("llm.nn.attention.cudnn_attention", through_xla)
+    q, k, v, positions, segments = (jnp.asarray(x) for x in given())
+    reach = Reach(positions, segments, positions, segments)
+    context = Context((k,), (v,), reach, ordered=True)
+    own = attention(q, context, policy=GPU)
+    want = attention(q, context, policy=Policy())
+    assert calls == [{"ordered": True}] and own.dtype == jnp.bfloat16
+    np.testing.assert_allclose(own.astype(jnp.float32), want, atol=0.03)
