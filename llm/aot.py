@@ -151,22 +151,23 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
 def search(
     c: ConfigDict, pod: Pod, *, remats: Sequence[str], meshes: Sequence[tuple]
 ) -> Iterator[dict[str, Any]]:
-    """Compiles every mesh and rematerialisation with 1, 2, 4 ... rows while they fit.
+    """Compiles every mesh and rematerialisation with 1, 2, 4 ... rows.
 
-    What does not fit with some rows does not with more, so each ends the climb. A plan
-    without a step time, or that does not fit, is given too, as a try.
+    What does not fit with some rows does not with more, and what is slower than with
+    half of them gets no faster, so either ends the climb. A plan without a step time,
+    or that does not fit, is given too, as a try.
     """
     for mesh in meshes:
         for remat in remats:
-            rows = 1
+            rows, speed = 1, 0.0
             while True:
                 tried = ConfigDict(c.to_dict())
                 tried.mesh, tried.model.remat = mesh, remat
                 found = compiled(placed(tried, pod, rows), pod)
                 yield found
-                if not found["fits"]:
+                if not found["fits"] or found.get("tokens_per_s", 0.0) < speed:
                     break
-                rows *= 2
+                rows, speed = 2 * rows, found.get("tokens_per_s", 0.0)
 
 
 def best(tries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

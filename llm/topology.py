@@ -59,21 +59,32 @@ class Pod(NamedTuple):
         return self.devices[0].device_kind
 
     def mesh(self, axes: Sequence[tuple[str, int]]) -> Mesh:
-        """The axes over all devices; of several slices, `data` first, across them."""
+        """The axes over all devices; of several slices, `data` is across them.
+
+        Raises:
+          InputError: the slices do not divide `data`.
+        """
         if self.slices == 1:
             return sharding.make_mesh(axes, self.devices)
         from jax.experimental import mesh_utils
 
-        each = len(self.devices) // self.slices
-        within = sharding.make_mesh(axes, [StandIn() for _ in range(each)])
-        names, sizes = within.axis_names, within.devices.shape
-        if "data" not in names:
-            names, sizes = ("data", *names), (1, *sizes)
-        across = tuple(self.slices if n == "data" else 1 for n in names)
-        grid = mesh_utils.create_hybrid_device_mesh(
-            sizes, across, devices=np.asarray(self.devices)
+        if "data" not in dict(axes):
+            axes = (("data", self.slices), *axes)
+        whole = sharding.make_mesh(axes, [StandIn() for _ in self.devices])
+        if whole.shape["data"] % self.slices:
+            raise InputError(
+                got=f"a mesh with data {whole.shape['data']} on {self.slices} slices",
+                want=f"a multiple of {self.slices}",
+            )
+        across = tuple(self.slices if n == "data" else 1 for n in whole.axis_names)
+        within = tuple(
+            n // ways for n, ways in zip(whole.devices.shape, across, strict=True)
         )
-        return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
+        grid = mesh_utils.create_hybrid_device_mesh(
+            within, across, devices=np.asarray(self.devices)
+        )
+        kinds = (AxisType.Auto,) * len(across)
+        return Mesh(grid, whole.axis_names, axis_types=kinds)
 
 
 def find(name: str) -> Pod:

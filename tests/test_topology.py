@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm import aot, compiler, topology
+from llm import aot, compiler, config, topology
 from llm.errors import InputError
 from llm.precision import Policy
 
@@ -31,6 +31,30 @@ def test_the_fastest_that_fits_is_best():
     ]
     assert aot.best(tries)["remat"] == "selective"
     assert aot.best(tries[:1]) is None
+
+
+def test_a_search_climbs_while_it_gets_faster(monkeypatch):
+    speeds = {1: 3.0, 2: 5.0, 4: 4.0, 8: 99.0}
+    monkeypatch.setattr(aot, "placed", lambda c, pod, rows: rows)
+    monkeypatch.setattr(
+        aot, "compiled", lambda rows, pod: {"fits": True, "tokens_per_s": speeds[rows]}
+    )
+    c = config.base()
+    c.model = {"name": "llama", "remat": "none"}
+    found = aot.search(c, None, remats=("full",), meshes=((("fsdp", -1),),))
+    assert [x["tokens_per_s"] for x in found] == [3.0, 5.0, 4.0]
+
+
+@needs_libtpu
+def test_the_data_axis_goes_across_slices():
+    pod = topology.find("2xv5e:2x2")
+    for axes in ((("data", 2), ("fsdp", -1)), (("data", 2), ("fsdp", 4))):
+        mesh = pod.mesh(axes)
+        assert dict(mesh.shape) == {"data": 2, "fsdp": 4}
+        for row, its in enumerate(mesh.devices):
+            assert {d.slice_index for d in its} == {row}
+    with pytest.raises(InputError, match="want a multiple of 2"):
+        pod.mesh((("data", 1), ("fsdp", -1)))
 
 
 @needs_libtpu

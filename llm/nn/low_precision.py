@@ -10,9 +10,11 @@ of the plain product, itself made of rounded operands.
     fp8    a scale for each array; e4m3 forward, e5m2, whose range is wider, for
            gradients (arXiv:2209.05433)
 
-A chip with an int8 unit (v5e, v5p, v6e) multiplies int8 at twice the speed of bfloat16;
-fp8 is faster on tpu7x and on NVIDIA's from Hopper on, elsewhere a way to try it. What
-carries the values, parameters, moments and the sums, stays as it is.
+A chip with an int8 unit (v5e, v5p, v6e) multiplies int8 at twice the speed of
+bfloat16; fp8 is faster on tpu7x and on NVIDIA's from Hopper on, elsewhere a way to try
+it. Finding scales and rounding are passes over memory beside, which may cost more than
+products save: compile the plan before you believe it (LOG.md has a case). Parameters
+and moments stay float32.
 """
 
 import functools
