@@ -39,18 +39,23 @@ def cases():
     }
 
 
-def line(name, found):
+def line(name, found, pod):
     """One row of the report."""
     if not found["fits"] or not found.get("cycles"):
         return f"{name:10} {found['topology']:10} {found.get('why', 'does not fit')}"
     sent = sum(x["bytes"] for x in found["collectives"])
+    hours = 1e9 / found["tokens_per_s"] / 3600
+    price = (
+        f"${hours * pod.chips * pod.chip.price:.2f}" if pod.chip.price else "unknown"
+    )
     return (
         f"{name:10} {found['topology']:10} "
         f"cycles {found['cycles'] / 1e6:6.1f} M "
         f"(with attention {found['total_cycles'] / 1e6:6.1f} M)  "
         f"step {found['step_s'] * 1e3:6.0f} ms  MFU {found['mfu']:5.1%}  "
         f"temporary {found['temporary_bytes'] / 1e9:5.2f} GB  "
-        f"peak {units.size(found['peak_bytes'])}  sent {units.size(sent)}"
+        f"peak {units.size(found['peak_bytes'])}  sent {units.size(sent)}  "
+        f"a billion tokens {price}"
     )
 
 
@@ -70,7 +75,7 @@ def main():
                     pod = topology.find(pod_name)
                     found = aot.compiled(aot.placed(c, pod, rows), pod)
                     made.append({"case": name, "products": args.products, **found})
-                    print(line(name, found), flush=True)
+                    print(line(name, found, pod), flush=True)
                     if args.json:  # what is known if this is stopped
                         text = json.dumps(made, indent=1) + "\n"
                         pathlib.Path(args.json).write_text(text)

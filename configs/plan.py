@@ -18,7 +18,8 @@ compiles the real step for that pod, too, which takes the TPU compiler (`pip ins
 chips, and from these the step time, MFU, hours and dollars. Topologies: v4:2x2x2,
 v5e:16x16, v5p:4x4x4, v6e:16x16, tpu7x:2x2x1, 2xv5e:16x16 (two slices) and their like.
 `rows` is the sequences of a device; `search` tries rows, rematerialisations and meshes
-and keeps the fastest plan that fits.
+and keeps the fastest plan that fits. With JAX_COMPILATION_CACHE_DIR=FOLDER, the
+compiled step stays in FOLDER, under a key that another process here makes again.
 """
 
 from llm import config

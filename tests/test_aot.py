@@ -5,7 +5,9 @@ writes tests/golden/aot.json anew, in minutes for each.
 """
 
 import json
+import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -64,6 +66,21 @@ def check(case):
         pytest.skip(f"no record of {case}: python tests/test_aot.py")
     for name in KEPT:
         assert found[name] == pytest.approx(golden[case][name], rel=0.03), name
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(not topology.available(), reason="libtpu: pip install .[tpu]")
+def test_processes_agree_on_the_key_of_a_compiled_step(tmp_path):
+    code = "import test_aot; test_aot.measured('small v5e:2x2')"
+    here = pathlib.Path(__file__).parent
+    kept = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        told = {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PLATFORMS": "cpu"}
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=here, env=os.environ | told, check=True
+        )
+        kept.append({path.name for path in folder.glob("jit_step-*")})
+    assert kept[0] and kept[0] == kept[1]
 
 
 if __name__ == "__main__":
