@@ -267,7 +267,11 @@ def check(c: ConfigDict) -> None:
             got=f"profile_steps {tuple(steps)}", want="two steps, such as (10, 13)"
         )
     length(t, rows_per_epoch=1)
-    policy = Policy(t.dtype, devices[0].platform, len(devices))
+    policy = Policy(
+        t.dtype, devices[0].platform, len(devices), devices[0].device_kind,
+        t.products, t.attention,
+    )  # fmt: skip
+    _attention(c, policy)
     model, objective, init = network.build(
         c.model, c.objective, policy, c.tokenizer.vocab_size
     )
@@ -460,19 +464,25 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
+def _attention(c: ConfigDict, policy: Policy) -> str:
+    """What carries attention out."""
+    m = c.model
+    head_dim = m.get("head_dim") or m.width // m.get("heads", 1)
+    return kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()))
+
+
 def _opening(c, made, abstract, mesh, knobs, groups, policy):
     """What a run says before its first step."""
     trained, whole = tree.count(abstract.params), tree.count(made.whole)
     which = f", {units.count(trained)} of them trained" if made.own != () else ""
     devices = mesh.devices.size
     m = c.model
-    head_dim = m.get("head_dim") or m.width // m.get("heads", 1)
-    attention = kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()))
+    products = policy.dtype if policy.products == "dtype" else policy.products
     kind = mesh.devices.flat[0].device_kind
     yield (
         f"{c.model.name}: {units.count(whole)} parameters{which}, "
-        f"{policy.dtype} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
-        f"rules {c.rules}, attention: {attention}"
+        f"{products} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
+        f"rules {c.rules}, attention: {_attention(c, policy)}"
     )
     for group in groups:
         names = group["names"]
