@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from llm import atomic, hosts
+from llm import atomic, hosts, tree
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
@@ -191,21 +191,30 @@ def restore_params(
         best = [step for _, step in loop.get("best", []) if step in steps]
         step = best[0] if best and which == "best" else newest
         item = "ema" if (root / str(step) / "ema").exists() else "params"
+        _check_shapes(manager.item_metadata(step)[item], abstract_params, model_dir)
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract_params)})
         params = manager.restore(step, args=args)[item]
         _check_digest(params, _loop(manager, step)["digests"][item])
         return params, step
+    except InputError:
+        raise
     except _UNREADABLE as error:
-        if "shape" in str(error).lower():
-            raise InputError(
-                got=f"a checkpoint in {model_dir} whose arrays have other shapes than "
-                "its config.json and tokenizer make",
-                want="the tokenizer and the config that it was trained with",
-            ) from error
         raise InputError(
             got=f"a checkpoint in {model_dir} that cannot be read ({_reason(error)})",
             want="a checkpoint of the model in its config.json",
         ) from error
+
+
+def _check_shapes(written: Any, wanted: Any, model_dir: str) -> None:
+    """Before anything is read: orbax leaves what it has begun to read behind."""
+    held = {n: x.shape for n, x in tree.named_leaves(written.tree).items()}
+    for name, leaf in tree.named_leaves(wanted).items():
+        if name in held and held[name] != leaf.shape:
+            raise InputError(
+                got=f"{name} of {held[name]} in the checkpoint of {model_dir}, where "
+                f"its config.json and tokenizer make {leaf.shape}",
+                want="the tokenizer and the config that it was trained with",
+            )
 
 
 def digest(arrays: Any) -> str:

@@ -4,6 +4,7 @@ Child processes do not inherit this: they see the devices of the machine.
 """
 
 import gc
+import os
 
 import jax
 import pytest
@@ -20,6 +21,20 @@ def devices():
     found = jax.devices()
     assert len(found) == 8 and found[0].platform == "cpu"
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Child processes, many of which need the same programs, share what they compile.
+
+    This process does not: jax reads the environment when it is imported.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

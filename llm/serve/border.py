@@ -3,9 +3,11 @@
 Errors have OpenAI's shape wherever they come from.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from llm.errors import InputError
 
 OPEN = ("/", "/page.css", "/page.js", "/health", "/ready", "/metrics")  # without a key
 _MOST_DROPPED = 256 << 20  # bytes of a body that is refused
+_SECONDS, _PAUSE = 20.0, 1.0  # for all of it, and for a part
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -143,11 +146,15 @@ class Border:
 async def _heard_out(receive: Any, more: bool = True) -> None:
     """Drops the rest of a body: most clients read no answer before they have sent all.
 
-    Of a body without an end, not all: the connection is closed after the answer.
+    Not of one without an end, or of a client that pauses: the connection is closed
+    after the answer.
     """
-    dropped = 0
-    while more and dropped < _MOST_DROPPED:
-        event = await receive()
+    dropped, end = 0, time.monotonic() + _SECONDS
+    while more and dropped < _MOST_DROPPED and time.monotonic() < end:
+        try:
+            event = await asyncio.wait_for(receive(), _PAUSE)
+        except TimeoutError:
+            return
         dropped += len(event.get("body", b""))
         more = event.get("more_body", False)
 

@@ -55,7 +55,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     @app.exception_handler(RequestValidationError)
     async def bad_request(request, error):
-        return refuse(400, protocol.complaint(error.errors()[0]))
+        return refuse(400, protocol.complaint(error.errors()))
 
     @app.exception_handler(Refused)
     async def refused(request, error):

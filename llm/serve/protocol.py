@@ -4,7 +4,7 @@ A field that we do not carry out is refused, unless leaving it out changes no an
 Numbers that are not finite are refused everywhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,10 +17,11 @@ _SEED = 1 << 63
 Text = Annotated[str, Field(max_length=4 << 20)]
 # Strict: neither true nor "1" is a number, neither 1 nor "yes" is true.
 Int = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Id = Annotated[Int, Field(ge=0, lt=1 << 31)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
-Bias = Annotated[float, Field(ge=-100, le=100)]
+Bias = Annotated[Number, Field(ge=-100, le=100)]
 
 
 class _Strict(BaseModel):
@@ -70,13 +71,13 @@ class _Sampled(_Strict):
     """What completions and chat have in common."""
 
     model: Annotated[str, Field(max_length=1000)] = ""
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Int, Field(ge=-1, lt=1 << 31)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    min_p: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[Number, Field(gt=0, le=100)] = 1.0
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Bias],
@@ -259,16 +260,32 @@ _WANTED = {
 }
 
 
-def complaint(error: Mapping[str, Any]) -> str:
-    """A line about the first of pydantic's errors.
+def complaint(errors: Sequence[Mapping[str, Any]]) -> str:
+    """A line about the first of pydantic's errors of a body.
 
     Where a field takes one of several things, pydantic says what is wrong with it as
-    the first of them; this says what it is, and what it may be.
+    each of them; if it is clearly one of them, that is told, else what it may be.
     """
-    place = [str(part) for part in error["loc"][1:]]
-    several = [n for n, part in enumerate(place) if part in _WANTED]
-    if not several or error["type"] == "missing":
-        return f"{'.'.join(place)[:200]}: {error['msg']}"[:500]
-    at = several[-1]
-    shown = ".".join(place[: at + 1])
-    return f"{shown[:200]}: got {error['input']!r:.80}; want {_WANTED[place[at]]}"
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        return f"the body is no JSON: {reason} at character {first['loc'][-1]}"[:500]
+    place = [str(part) for part in first["loc"][1:]]
+    several = [n for n, part in enumerate(place[:-1]) if part in _WANTED]
+    if not several:
+        return f"{'.'.join(place)[:200] or 'the body'}: {first['msg']}"[:500]
+    field = place[: several[-1] + 1]
+    size = len(field)
+    # By what it might be: the part of the place that follows the field.
+    same = [e for e in errors if [str(x) for x in e["loc"][1:]][:size] == field]
+    fitting: dict[str, list[Mapping[str, Any]]] = {}
+    for error in same:
+        rest = error["loc"][1 + size :]
+        if len(rest) > 1 or not error["type"].endswith("_type"):
+            fitting.setdefault(str(rest[0]), []).append(error)
+    if len(fitting) == 1:
+        ((_, (error, *_)),) = fitting.items()
+        inner = [*field, *(str(part) for part in error["loc"][2 + size :])]
+        return f"{'.'.join(inner)[:200]}: {error['msg']}"[:500]
+    shown = ".".join(field)
+    return f"{shown[:200]}: got {first['input']!r:.80}; want {_WANTED[field[-1]]}"

@@ -72,15 +72,16 @@ class Service:
 
     def vectors(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
         """(vectors [N, D], tokens read) of texts; InputError for one too long."""
-        tokens = sum(map(len, self.tokenizer.encode_batch(texts)))
-        made = self.embed(texts)
-        if made.cut:
+        around = len(self.tokenizer.start()) + len(self.tokenizer.finish())
+        sizes = [len(ids) for ids in self.tokenizer.encode_batch(texts)]
+        long = sum(size + around > self.context for size in sizes)
+        if long:
             raise InputError(
-                got=f"{made.cut} of {len(texts)} texts that are longer than the "
-                f"context length of {self.context} tokens",
+                got=f"{long} of {len(texts)} texts that are longer than the context "
+                f"length of {self.context} tokens",
                 want="shorter ones",
             )
-        return made.vectors, tokens
+        return self.embed(texts).vectors, sum(sizes)
 
     def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """A conversation's ids."""
