@@ -476,7 +476,6 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     trained, whole = tree.count(abstract.params), tree.count(made.whole)
     which = f", {units.count(trained)} of them trained" if made.own != () else ""
     devices = mesh.devices.size
-    m = c.model
     products = policy.dtype if policy.products == "dtype" else policy.products
     kind = mesh.devices.flat[0].device_kind
     yield (
