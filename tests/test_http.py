@@ -217,6 +217,13 @@ def test_embeddings(client, up):
     got = client.embeddings.create(model="tiny", input=texts)  # as base64
     plain = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
     want = up[2].embed(texts).vectors
+    ids = [TOKENIZER.encode(text) for text in texts]
+    by_ids = client.embeddings.create(model="tiny", input=ids)
+    np.testing.assert_array_equal(
+        [x.embedding for x in by_ids.data], [x.embedding for x in got.data]
+    )
+    alone = client.embeddings.create(model="tiny", input=ids[1])
+    np.testing.assert_allclose(alone.data[0].embedding, want[1], atol=1e-6)
     for n in range(3):
         np.testing.assert_allclose(got.data[n].embedding, want[n], atol=1e-6)
         np.testing.assert_allclose(plain.data[n].embedding, want[n], atol=1e-6)
@@ -277,6 +284,7 @@ BAD = [
                               "tools": [{"type": "function"}]}, 400),
     ("/v1/embeddings", {"input": []}, 400), ("/v1/embeddings", {"input": [""]}, 400),
     ("/v1/embeddings", {"input": ["\ud800"]}, 400),
+    ("/v1/embeddings", {"input": [[1], [10**6]]}, 400),
     ("/tokenize", {}, 400), ("/detokenize", {"tokens": [10**8]}, 400),
     ("/feedback/rating", {"prompt": "a", "answer": "b"}, 400),
     ("/nowhere", {}, 404), ("/health", {}, 405),
@@ -312,7 +320,7 @@ def test_what_is_refused(up, path, body, status):
         ("chat/completions",
          {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
          "messages.0.content.0.type: Input should be 'text'"),
-        ("embeddings", {"input": 4}, "input: got 4; want a text, or a list of 1"),
+        ("embeddings", {"input": 4}, "input: got 4; want a text, a list of token ids"),
     ],
 )  # fmt: skip
 def test_one_line_says_what_is_wrong(up, path, body, said):

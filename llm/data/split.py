@@ -52,7 +52,7 @@ def split(
         raise InputError(
             got=f"{len(documents)} documents in {len(sizes)} groups",
             want=f"at least {len(SPLITS)} groups: {', '.join(SPLITS)} cut none",
-            do="add text, or cut a long file by piece_bytes of the source 'text'",
+            do="add more; a long text file is cut by piece_bytes of the source 'text'",
         )
     order = sorted(sizes, key=lambda name: (_hash(name), name))
     total = sum(sizes.values())

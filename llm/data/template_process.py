@@ -40,7 +40,7 @@ class _Child:
             raise InputError(
                 got=f"a process for chat templates that does not start ({said[-1]})",
                 want="the package jinja2",
-                do='pip install -e ".[hf]"',
+                do="pip install jinja2",
             )
 
     def answer(self, request: str) -> dict[str, str]:

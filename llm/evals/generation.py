@@ -218,7 +218,7 @@ def _corpus(name: str, figures) -> tuple[Figure, str]:
     made = metric.corpus_score(said, columns, n_bootstrap=1000)
     mean, half = made._mean, made._ci  # the library shows them in its text alone
     return (
-        Figure(made.score, mean - half, mean + half, len(said)),
+        Figure(made.score, max(mean - half, 0.0), min(mean + half, 100.0), len(said)),
         str(metric.get_signature()),
     )
 

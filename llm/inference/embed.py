@@ -45,8 +45,8 @@ def embedder(
     normalise: bool = True,
     max_tokens: int,
     batch_size: int = 32,
-) -> Callable[[Sequence[str]], Embedded]:
-    """A function that embeds texts.
+) -> Callable[[Sequence[str | Sequence[int]]], Embedded]:
+    """A function that embeds texts, or their token ids.
 
     Args:
       pooling: the mean over all tokens of a row, its first token, or its last.
@@ -83,10 +83,11 @@ def embedder(
         size_B1 = jnp.linalg.norm(vectors_BD, axis=-1, keepdims=True)
         return vectors_BD / jnp.maximum(size_B1, _SMALLEST)
 
-    def run(texts: Sequence[str]) -> Embedded:
-        made = [
-            _row(tokenizer, ids, max_tokens) for ids in tokenizer.encode_batch(texts)
-        ]
+    def run(texts: Sequence[str | Sequence[int]]) -> Embedded:
+        plain = [text for text in texts if isinstance(text, str)]
+        encoded = iter(tokenizer.encode_batch(plain) if plain else ())
+        ids = (next(encoded) if isinstance(text, str) else text for text in texts)
+        made = [_row(tokenizer, list(of_text), max_tokens) for of_text in ids]
         rows = [row for row, _ in made]
         order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
         vectors = [None] * len(rows)

@@ -137,7 +137,8 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
     @app.post("/v1/embeddings")
     async def embeddings(body: protocol.EmbeddingRequest, request: Request):
         check(body.model)
-        texts = [body.input] if isinstance(body.input, str) else body.input
+        one = isinstance(body.input, str) or isinstance(body.input[0], int)
+        texts = [body.input] if one else body.input
         loop = asyncio.get_running_loop()
         vectors_ND, tokens = await loop.run_in_executor(
             one_at_a_time, service.vectors, texts

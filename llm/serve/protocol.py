@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llm.inference.sampling import BIASED, Sampling
 
-MOST_CHOICES = 128  # of one request
+MOST_CHOICES, MOST_TEXTS = 128, 2048  # of one request
 _MOST_TOKENS = 1 << 20
 _SEED = 1 << 63
 Text = Annotated[str, Field(max_length=4 << 20)]
@@ -207,12 +207,20 @@ class EmbeddingRequest(_Strict):
     """POST /v1/embeddings."""
 
     input: (
-        Annotated[str, Field(min_length=1, max_length=4 << 20)]
+        Annotated[Text, Field(min_length=1)]
+        | Annotated[list[Id], Field(min_length=1)]
         | Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=4 << 20)]],
-            Field(min_length=1, max_length=2048),
+            list[Annotated[Text, Field(min_length=1)]],
+            Field(min_length=1, max_length=MOST_TEXTS),
         ]
-    ) = Field(description="a text, or a list of 1 to 2048 of them, none empty")
+        | Annotated[
+            list[Annotated[list[Id], Field(min_length=1)]],
+            Field(min_length=1, max_length=MOST_TEXTS),
+        ]
+    ) = Field(
+        description="a text, a list of token ids, or a list of either, of at most "
+        f"{MOST_TEXTS}, none empty"
+    )
     model: Annotated[str, Field(max_length=1000)] = ""
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None

@@ -50,7 +50,7 @@ class Service:
     guard: Guard
     scheduler: Scheduler | None = None
     grammars: Grammars | None = None
-    embed: Callable[[Sequence[str]], Embedded] | None = None
+    embed: Callable[[Sequence[Sequence[int]]], Embedded] | None = None
     log: RequestLog | None = None
     feedback: Feedback | None = None
     seconds: float = 600.0
@@ -70,18 +70,28 @@ class Service:
             raise self._too_long(f"more than {len(text) // longest}")
         return self._fitting(with_start(self.tokenizer, self.tokenizer.encode(text)))
 
-    def vectors(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
-        """(vectors [N, D], tokens read) of texts; InputError for one too long."""
+    def vectors(
+        self, texts: Sequence[str] | Sequence[Sequence[int]]
+    ) -> tuple[np.ndarray, int]:
+        """(vectors [N, D], tokens read) of texts or their ids.
+
+        Raises:
+          InputError: one too long, or ids that the tokenizer lacks.
+        """
         around = len(self.tokenizer.start()) + len(self.tokenizer.finish())
-        sizes = [len(ids) for ids in self.tokenizer.encode_batch(texts)]
-        long = sum(size + around > self.context for size in sizes)
+        rows = texts
+        if isinstance(texts[0], str):
+            rows = self.tokenizer.encode_batch(texts)
+        for ids in rows:
+            self.check_ids(ids, "token id")
+        long = sum(len(ids) + around > self.context for ids in rows)
         if long:
             raise InputError(
                 got=f"{long} of {len(texts)} texts that are longer than the context "
                 f"length of {self.context} tokens",
                 want="shorter ones",
             )
-        return self.embed(texts).vectors, sum(sizes)
+        return self.embed(rows).vectors, sum(map(len, rows))
 
     def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """A conversation's ids."""

@@ -223,6 +223,8 @@ def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
         else:
             lines = enumerate(text.split("\n"), start=1)
             items = [(n, _line(file, n, line)) for n, line in lines if line.strip()]
+    except InputError:  # of a line
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(
             got=f"{file}, which is not JSON ({error})",
