@@ -22,7 +22,7 @@ ROWS = {"reference": 4, "1b": 4, "8b": 1}  # sequences of a device
 # What the sizes' docstrings name, with the batches of the configs themselves.
 NAMED = ("125m v5e:2x4", "350m v5e:2x4", "1b v5e:2x4", "1b v6e:2x4", "8b v5p:4x4x4")
 CASES = [f"{size} {pod}" for size in ROWS for pod in PODS]
-CASES += ["1b 2xv5e:16x16"]
+CASES += ["1b 2xv5e:16x16", "1b tpu7x:2x2x1"]
 CASES += [f"{case}, its own batch" for case in NAMED]
 SMALL = ("small v5e:2x2", "small v6e:2x2")
 
