@@ -114,8 +114,8 @@ def base() -> ConfigDict:
     # How activations and kernels are multiplied: dtype (the one above), int8 or fp8
     # (eight bits, scaled as they come; logits and attention keep the dtype).
     c.train.products = "dtype"
-    # What carries attention out: auto, xla, splash (TPU) or cudnn (NVIDIA). One that is
-    # named and cannot run ends the run; auto says which it took.
+    # What carries attention out: auto (splash on TPUs, else xla), xla, splash, or cudnn
+    # (NVIDIA). One that is named and cannot run ends the run; auto says what it took.
     c.train.attention = "auto"
     # Decay of the exponential moving average of parameters; 0 keeps none.
     c.train.ema = 0.0

@@ -35,8 +35,8 @@ class Policy:
       chip: what jax calls one, such as `TPU v5 lite`; '' where it does not matter.
       products: how activations and kernels are multiplied in training: `dtype`, or in
         eight bits, `int8` or `fp8` (`llm/nn/low_precision.py`).
-      attention: what carries it out, a name of `llm/nn/attention.py`; `auto` is the
-        fused kernel of the platform where that takes the rows and heads.
+      attention: what carries it out, a name of `llm/nn/attention.py`; `auto` is
+        splash where that takes the rows and heads, else XLA's products.
     """
 
     dtype: str = "float32"

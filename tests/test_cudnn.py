@@ -1,5 +1,7 @@
 """The form of cuDNN's attention, carried out by XLA, and where it is chosen."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,8 @@ from llm.nn.context import Context, Reach
 from llm.nn.cudnn import cudnn_attention
 from llm.precision import Policy
 
-GPU = Policy("bfloat16", "gpu", 8, "NVIDIA A100-SXM4-80GB")
-H100 = Policy("bfloat16", "gpu", 8, "NVIDIA H100 80GB HBM3")
+GPU = Policy("bfloat16", "gpu", 8, "NVIDIA A100-SXM4-80GB", attention="cudnn")
+H100 = Policy("bfloat16", "gpu", 8, "NVIDIA H100 80GB HBM3", attention="cudnn")
 
 
 @pytest.mark.parametrize("causal, window", [(True, 0), (True, 70), (False, 0)])
@@ -45,11 +47,14 @@ def test_where_it_runs_and_what_is_said():
     assert choice(GPU, 2048, 64, window=jnp.int32(9)) == "cudnn"
     assert choice(GPU, 2048, 128, past=True) == "xla"
     assert kernel(GPU, 2048, 128) == "cuDNN's flash attention"
+    auto = dataclasses.replace(GPU, attention="auto")
+    assert choice(auto, 2048, 128) == "xla"
+    assert "cuDNN's was not asked for" in kernel(auto, 2048, 128)
     for policy, rows, head_dim, why in (
         (Policy("float32", "gpu"), 2048, 128, "bfloat16, not float32"),
-        (GPU, 2048, 256, "up to 128, not 256"),
-        (GPU, 2048, 36, "multiple of 8"),
-        (GPU, 2047, 128, "even length, not 2047"),
+        (auto, 2048, 256, "up to 128, not 256"),
+        (auto, 2048, 36, "multiple of 8"),
+        (auto, 2047, 128, "even length, not 2047"),
     ):
         assert choice(policy, rows, head_dim) == "xla"
         assert why in kernel(policy, rows, head_dim)

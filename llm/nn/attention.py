@@ -105,8 +105,8 @@ def choice(
         "splash": _splash_lacks(policy, rows, head_dim, window),
         "cudnn": cudnn.lacks(policy, rows, head_dim),
     }
-    if policy.attention == "auto":
-        return next((name for name, why in lacking.items() if not why), "xla")
+    if policy.attention == "auto":  # cuDNN's only by name, until a GPU has shown it
+        return "xla" if lacking["splash"] else "splash"
     if policy.attention not in lacking:
         raise InputError(
             got=f"train.attention {policy.attention!r}",
@@ -153,7 +153,8 @@ def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> 
         if policy.platform == "tpu":
             why = f"splash {_splash_lacks(policy, rows, head_dim, window)}"
         else:
-            why = f"cuDNN's {cudnn.lacks(policy, rows, head_dim)}"
+            lacking = cudnn.lacks(policy, rows, head_dim)
+            why = f"cuDNN's {lacking}" if lacking else "cuDNN's was not asked for"
         return f"XLA products over the batch, as {why}"
     if policy.devices == 1:
         return f"XLA products, an example at a time, {_PIECE} queries a piece"
