@@ -16,7 +16,7 @@ import sys
 
 from absl import app, logging
 
-from llm import config, host, hosts, registry
+from llm import command_line, host, hosts, registry
 from llm.errors import InputError, Stopped, report_input_error
 
 
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells much, and what it raises, twice
     signal.signal(signal.SIGTERM, _stop)
     try:
-        c, workdir = config.from_flags(argv)
+        c, workdir = command_line.from_flags(argv)
         hosts.join(c.workload)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
@@ -41,4 +41,4 @@ def _stop(number, frame):
 
 if __name__ == "__main__":
     host.keep_memory()
-    app.run(main, flags_parser=config.parse)
+    app.run(main, flags_parser=command_line.parse)

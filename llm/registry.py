@@ -53,6 +53,13 @@ def spec(folder: str, name: str, **knobs: Any) -> dict[str, Any]:
     return {"name": name, **known, **knobs}
 
 
+def knobs(folder: str, name: str) -> dict[str, Any]:
+    """What `spec` returns, without the name."""
+    found = spec(folder, name)
+    del found["name"]
+    return found
+
+
 def build(folder: str, spec: Any, **given: Any) -> Any:
     """Imports `llm/<folder>/<name>.py` and calls what it exports.
 

@@ -24,7 +24,7 @@ from llm.precision import Policy
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
-    """How long and how; `llm/config.py` says what each field means."""
+    """How long and how; `llm/fields.py` says what each field means."""
 
     steps: int
     tokens_per_step: int

@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "llm").rglob("*.py"))
 # one line do not import each other.
 LAYERS = (
     "main",
+    "command_line",
     "workloads",
     "aot",
     "serve",
@@ -34,7 +35,8 @@ LAYERS = (
     "sources stages",
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
-    "config document",
+    "config",
+    "fields document",
     "registry run_directory tensorboard",
     "atomic",
     "hlo quantized stopping",

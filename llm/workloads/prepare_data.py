@@ -62,7 +62,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             got=f"no documents from the source {settings['source']['name']!r}"
             + (f" ({told})" if told else ""),
             want="one text or more",
-            do="see data.source in llm/config.py",
+            do="see data.source in llm/fields.py",
         )
     if told and settings["source"]["name"] == "records":  # of which each counts
         print(f"left out by the source: {told}", flush=True)
