@@ -46,6 +46,8 @@ setup(
             "uvicorn>=0.35",
         ],
         "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5", "scipy"],
+        # The Bayesian search of sweeps.
+        "sweep": ["optuna>=4"],
         "wandb": ["wandb"],
         # notebooks/ and their test; Colab has most of it.
         "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "nbclient>=0.10"],

@@ -19,12 +19,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from llm import registry
+from llm import registry, run_directory
 from llm.errors import InputError
 from llm.fields import base, debug
 
-__all__ = ("base", "begin_with", "chats", "debug", "load", "parse_arg", "records",
-           "source")  # fmt: skip
+__all__ = ("base", "begin_with", "chats", "debug", "load", "of_run", "parse_arg",
+           "records", "source")  # fmt: skip
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -43,6 +43,31 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
             )
         values[name] = _typed(name, text if has_value else "true", defaults[name])
     return ConfigDict(values)
+
+
+def of_run(path: str) -> ConfigDict:
+    """The config of a run directory, or of a config.json; of older ones with defaults.
+
+    Raises:
+      InputError: there is none.
+    """
+    folder = pathlib.Path(path)
+    name = folder.name if folder.suffix == ".json" else "config.json"
+    held = run_directory.load(
+        str(folder.parent if name == folder.name else folder), name
+    )
+    return ConfigDict(_filled(held["config"], base().to_dict()))
+
+
+def _filled(held: Any, defaults: Any) -> Any:
+    """What JSON gives back, its lists as tuples, with the fields that it lacks."""
+    if isinstance(held, list):
+        return tuple(_filled(value, None) for value in held)
+    if not isinstance(held, dict):
+        return held
+    defaults = defaults if isinstance(defaults, dict) else {}
+    missing = {} if "name" in held else {k: defaults[k] for k in defaults.keys() - held}
+    return missing | {k: _filled(v, defaults.get(k)) for k, v in held.items()}
 
 
 def begin_with(c: ConfigDict, sibling: str, model: str) -> None:

@@ -74,13 +74,15 @@ def base() -> ConfigDict:
     c.optimizer.clip_norm = 1.0
 
     c.schedule = ConfigDict()
-    # cosine wsd rsqrt linear constant, each after a linear warm-up.
+    # cosine wsd rsqrt linear constant, each after a linear warm-up; or range, which
+    # grows from the share `first` of the peak to the peak (configs/lr_range.py).
     c.schedule.name = "cosine"
     # Warm-up, and the final decay of wsd, as shares of the run.
     c.schedule.warmup = 0.05
     c.schedule.decay = 0.2
     # Final learning rate as a share of the peak.
     c.schedule.final = 0.1
+    c.schedule.first = 1e-4
 
     c.train = ConfigDict()
     # Length of the run: exactly one of these three is not 0. Epochs may be 1.5.
@@ -307,6 +309,26 @@ def base() -> ConfigDict:
     c.compress.method = ConfigDict(registry.spec("compress", "int8"))
     # A text file or folder that perplexity is measured on; '' is our own source.
     c.compress.text = ""
+
+    c.sweep = ConfigDict()
+    # Fields of `trial`, the config of a trial, that trials differ in: axes such as
+    # ("optimizer.learning_rate", "log", 1e-3, 1e-1), see llm/sweep.py.
+    c.sweep.space = ()
+    # grid, random, or bayes (needs optuna); how many trials random and bayes take, and
+    # how many points of a range a grid has.
+    c.sweep.search = "random"
+    c.sweep.trials = 16
+    c.sweep.points = 5
+    # Trials at once, which share the GPUs, TPU chips or cores of this machine.
+    c.sweep.processes = 1
+    # What is compared, a figure of train.json or evaluate.json, and whether the best is
+    # the least (min) or the most (max).
+    c.sweep.metric = "validation_loss"
+    c.sweep.goal = "min"
+    # Successive halving: of the trials at a rung, one in so many goes on; 0 trains all
+    # to their end. And the step of the first rung; each next one is so many times that.
+    c.sweep.halving = 0
+    c.sweep.first_rung = 0
 
     c.plan = ConfigDict()
     # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0

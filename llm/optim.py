@@ -20,7 +20,7 @@ from llm.errors import InputError
 from llm.precision import FLOAT32, Policy, matmul, transposed
 
 NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
-SCHEDULES = ("constant", "cosine", "linear", "rsqrt", "wsd")
+SCHEDULES = ("constant", "cosine", "linear", "range", "rsqrt", "wsd")
 # Axes of a leaf that only stack what are separate parameters.
 STACKING = ("layers", "experts")
 
@@ -32,6 +32,7 @@ def schedule(
     warmup: float = 0.05,
     decay: float = 0.2,
     final: float = 0.1,
+    first: float = 1e-4,
 ) -> Callable[[jax.Array], jax.Array]:
     """The factor of the peak learning rate at a step (0 is the first update).
 
@@ -39,7 +40,9 @@ def schedule(
       steps: length of the run.
       warmup: share of the run over which the factor rises linearly from near 0 to 1.
       decay: share of the run over which `wsd` falls linearly at the end.
-      final: factor at the end of the run (`rsqrt` and `constant` do without).
+      final: factor at the end of the run (`rsqrt`, `range` and `constant` do without).
+      first: factor of the first update of `range`, a test of learning rates
+        (arXiv:1506.01186): it then grows by the same share each step, without warm-up.
     """
     if name not in SCHEDULES:
         raise InputError(
@@ -50,6 +53,8 @@ def schedule(
     rest = max(1, steps - rise)
 
     def factor(step):
+        if name == "range":
+            return first ** (1 - jnp.asarray(step, jnp.float32) / max(1, steps - 1))
         step = jnp.asarray(step, jnp.float32) + 1
         up = jnp.minimum(step / rise, 1.0)
         done = jnp.clip((step - rise) / rest, 0.0, 1.0)

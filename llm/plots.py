@@ -18,7 +18,8 @@ from llm import units
 
 
 class Series(NamedTuple):
-    """One line: `style` is line, faint (behind the others) or dots (joined marks)."""
+    """One line: `style` is line, faint (behind the others), dots (joined marks) or
+    points (marks alone)."""
 
     name: str
     x: Sequence[float]
@@ -32,16 +33,19 @@ def lines(
     *,
     title: str,
     x_label: str = "step",
+    x_format: Callable[[float], str] | None = None,
     y_format: Callable[[float], str] = "{:.3g}".format,
     tick_format: Callable[[float], str] | None = None,
     width: int = 520,
     height: int = 230,
+    log_x: bool = False,
     log_y: bool | None = None,
     from_zero: bool = False,
 ) -> str:
     """A figure with axes, ticks, grid, legend and values on hover.
 
     Args:
+      x_format: None is for whole numbers, such as steps.
       tick_format: of the axis' labels; None takes `y_format`, that of the values.
       log_y: None takes a logarithmic axis where it reads better: all values are
         positive and the largest is over 2.5 times the smallest.
@@ -58,7 +62,7 @@ def lines(
     ys = [y for s in series for y in s.y]
     if log_y is None:
         log_y = not from_zero and min(ys) > 0 and max(ys) > 2.5 * min(ys)
-    x_axis = _Axis(min(xs), max(xs), max(2, width // 110))
+    x_axis = _Axis(min(xs), max(xs), max(2, width // 110), log=log_x, pad=0.03 * log_x)
     y_axis = _Axis(0 if from_zero else min(ys), max(ys), 5, log=log_y, pad=0.06)
 
     labels = [(tick_format or y_format)(tick) for tick in y_axis.ticks]
@@ -76,20 +80,25 @@ def lines(
         y = at(x_axis.low, tick)[1]
         parts.append(_line(left, y, right, y, "grid"))
         parts.append(_text(left - 8, y + 4, label, "tick", "end"))
-    for tick in filter(float.is_integer, map(float, x_axis.ticks)):  # of whole steps
+    for tick in map(float, x_axis.ticks):
+        if x_format is None and not tick.is_integer():  # there is no half a step
+            continue
         x = at(tick, y_axis.low)[0]
         parts.append(_line(x, bottom, x, bottom + 4, "axis"))
-        parts.append(_text(x, bottom + 17, units.count(tick), "tick", "middle"))
+        label = (x_format or units.count)(tick)
+        parts.append(_text(x, bottom + 17, label, "tick", "middle"))
     parts.append(_line(left, bottom, right, bottom, "axis"))
     parts.append(_text(right, height - 4, x_label, "tick", "end"))
     for s in sorted(series, key=lambda s: s.style != "faint"):
         points = [at(x, y) for x, y in zip(*_thinned(s.x, s.y, width), strict=True)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline class="{s.style} c{s.colour}" points="{path}"/>')
-        if s.style == "dots" or len(points) == 1:
+        if s.style != "points":
+            parts.append(f'<polyline class="{s.style} c{s.colour}" points="{path}"/>')
+        if s.style in ("dots", "points") or len(points) == 1:
             parts += [_dot(x, y, s.colour) for x, y in points]
     shown = [s for s in series if s.style != "faint"]
-    parts += _columns(shown, at, (left, right), (top, bottom), x_label, y_format)
+    formats = (x_format or "{:,.0f}".format, y_format)
+    parts += _columns(shown, at, (left, right), (top, bottom), x_label, formats)
     if log_y:
         title += " (log scale)"
     legend = "".join(
@@ -190,7 +199,7 @@ def _thinned(x, y, columns):
     return [x[i] for i in kept], [y[i] for i in kept]
 
 
-def _columns(series, at, sides, ends, x_label, y_format):
+def _columns(series, at, sides, ends, x_label, formats):
     """Invisible columns that show a rule, dots and the values while hovered."""
     top, bottom = ends
     most = int(sides[1] - sides[0]) // 5
@@ -205,11 +214,11 @@ def _columns(series, at, sides, ends, x_label, y_format):
     edges = [sides[0], *edges, sides[1]]
     parts = []
     for i, (x, place) in enumerate(zip(xs, places, strict=True)):
-        words, dots = [f"{x_label} {x:,.0f}"], []
+        words, dots = [f"{x_label} {formats[0](x)}"], []
         for s in series:
             if x in values[s.name]:
                 y = values[s.name][x]
-                words.append(f"{s.name} {y_format(y)}")
+                words.append(f"{s.name} {formats[1](y)}")
                 dots.append(_dot(*at(x, y), s.colour, "on-hover"))
         parts.append(
             f'<g class="hit"><rect x="{edges[i]:.1f}" y="{top}" '

@@ -63,24 +63,24 @@ def _made_anything(workdir: epath.Path) -> bool:
     return any(name != "config.json" and not name.startswith(".") for name in names)
 
 
-def load(workdir: str) -> dict[str, Any]:
-    """The content of config.json.
+def load(workdir: str, name: str = "config.json") -> dict[str, Any]:
+    """The content of config.json, or of a file like it.
 
     Raises:
       InputError: the directory is not a run directory.
     """
-    path = epath.Path(workdir) / "config.json"
+    path = epath.Path(workdir) / name
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(
-            got=f"{workdir or 'no directory'}, which has no config.json",
+            got=f"{workdir or 'no directory'}, which has no {name}",
             want="the directory of a run",
             do="train one first, or correct the path",
         ) from error
     except ValueError as error:
         raise InputError(
-            got=f"{path}, which is not JSON ({error})", want="a whole config.json"
+            got=f"{path}, which is not JSON ({error})", want=f"a whole {name}"
         ) from error
 
 

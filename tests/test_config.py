@@ -1,6 +1,7 @@
 """Argument strings, sibling configs, and the base config itself."""
 
 import inspect
+import json
 import pathlib
 import re
 
@@ -93,13 +94,24 @@ def test_base_takes_the_defaults_of_the_plug_ins():
         assert entry.to_dict() == registry.spec(folder, entry.name)
 
 
+# A rate that grows in three steps says nothing.
+STEPS = {"lr_range": 20}
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
-def test_every_config_has_a_debug_form(path):
-    c = config.load(str(path), path.stem, "debug")
+def test_every_config_has_a_debug_form(path, tmp_path):
+    of = ""
+    if path.stem == "again":
+        held = {"config": config.load(str(path), "quickstart").to_dict()}
+        (tmp_path / "config.json").write_text(json.dumps(held))
+        of = f"run={tmp_path}"
+    c = config.load(str(path), path.stem, f"{of},debug".strip(","))
     assert c.workload in registry.choices("workloads")
-    assert c.train.steps == 3 and not c.train.tokens and not c.train.epochs
-    full = config.load(str(path), path.stem)
+    full = config.load(str(path), path.stem, of)
     assert full.workload == c.workload
+    c, full = c.get("trial", c), full.get("trial", full)
+    assert c.train.steps == STEPS.get(path.stem, 3)
+    assert not c.train.tokens and not c.train.epochs
     # The same structure, whatever the size.
     assert sorted(full.model) == sorted(c.model)
     given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
@@ -108,3 +120,19 @@ def test_every_config_has_a_debug_form(path):
         "harness", "compare", "monitor", "compress", "lifecycle",
     )  # fmt: skip
     assert sum(given) == 1 or uses_a_run
+
+
+def test_the_config_of_a_run_comes_back(tmp_path):
+    """Types and tuples survive JSON; fields that are newer have their defaults."""
+    c = config.load(str(CONFIGS / "x"), "quickstart")
+    c.sweep.space = (("model.layers", "values", 1, 2),)
+    c.optimizer.learning_rate = 1.0
+    held = json.loads(json.dumps(c.to_dict()))
+    del held["sweep"]["points"], held["compress"]
+    (tmp_path / "config.json").write_text(json.dumps({"config": held}))
+    for path in (tmp_path, tmp_path / "config.json"):
+        found = config.of_run(str(path))
+        assert found.to_dict() == c.to_dict()
+        assert type(found.optimizer.learning_rate) is float
+    with pytest.raises(InputError, match=r"no config\.json"):
+        config.of_run(str(tmp_path / "nowhere"))

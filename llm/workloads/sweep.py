@@ -1,0 +1,125 @@
+"""Trains trials that differ in some fields: trials.json, sweep.json and sweep.html.
+
+`c.trial` is the config of a trial, `c.sweep` says what varies and how it is searched.
+The same command goes on where it was stopped, and does nothing twice; more
+`sweep.trials`, or other `sweep.processes`, are the same sweep.
+"""
+
+import json
+import pathlib
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, run_directory, sweep, sweep_page, trials, units
+from llm.errors import InputError
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Runs what is missing of the sweep, and writes its page after each trial."""
+    axes, wanted = check(c)
+    own = c.to_dict()
+    own["sweep"] = {**own["sweep"], "trials": 0, "processes": 0}  # may change
+    run_directory.claim(workdir, own, device="", devices=0)
+    root, s = pathlib.Path(workdir), c.sweep
+    combinations = sweep.grid(axes, s.points) if s.search == "grid" else []
+    total = len(combinations) or s.trials
+    where = root / "sweep.html"
+
+    def propose(known):
+        number = len(known)
+        if number >= total:
+            return None
+        if s.search == "grid":
+            return combinations[number]
+        if s.search == "random":
+            return sweep.drawn(axes, c.seed, number)
+        return sweep.suggested(axes, c.seed, [_seen(t, wanted) for t in known])
+
+    def show(known):
+        atomic.write_text(
+            epath.Path(where), sweep_page.write(root, known, axes, wanted)
+        )
+
+    known = trials.run(
+        root, c.trial, propose, wanted, processes=s.processes, total=total, each=show
+    )
+    show(known)
+    leader = trials.best(known, wanted)
+    if leader is None:
+        raise InputError(
+            got=f"{len(known)} trials, none of which came to its end; the last: "
+            f"{known[-1].reason}",
+            want="one that does",
+            do=f"see {root / 'trials'}",
+        )
+    result = {
+        "metric": wanted.metric,
+        "best": leader._asdict(),
+        "statuses": {
+            status: sum(t.status == status for t in known)
+            for status in ("done", "halved", "failed")
+        },
+        "seconds": round(sum(t.seconds for t in known), 1),
+    }
+    atomic.write_text(root / "sweep.json", json.dumps(result, indent=1) + "\n")
+    print(
+        f"best of {len(known)}: trial {leader.number}, {trials.named(leader.values)}: "
+        f"{wanted.metric} {leader.value:.4f}; "
+        f"{units.duration(result['seconds'])} of trials"
+    )
+    print(f"page: {where}")
+
+
+def check(c: ConfigDict) -> tuple[tuple[sweep.Axis, ...], trials.Wanted]:
+    """The axes and what is wanted; InputError for a sweep that cannot be."""
+    s = c.sweep
+    if "trial" not in c:
+        raise InputError(
+            got="a sweep without `trial`", want="the config of a trial, c.trial",
+            do="see configs/sweep.py",
+        )  # fmt: skip
+    axes = sweep.axes(s.space, c.trial)
+    for name, known in (("search", sweep.SEARCHES), ("goal", ("min", "max"))):
+        if s[name] not in known:
+            raise InputError(
+                got=f"sweep.{name} {s[name]!r}", want=f"one of {', '.join(known)}"
+            )
+    for name in ("trials", "points", "processes"):
+        if s[name] < 1:
+            raise InputError(got=f"sweep.{name} {s[name]}", want="1 or more")
+    if s.search == "bayes":
+        try:
+            import optuna  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                got="sweep.search 'bayes' without the package optuna",
+                want="it installed",
+                do='pip install -e ".[sweep]"',
+            ) from error
+    for slot in range(s.processes):
+        trials.share(slot, s.processes)
+    t = c.trial.train
+    if s.halving:
+        every = t.validate_every
+        fits = s.halving > 1 and s.first_rung > 0 and every and t.steps
+        if not fits or s.first_rung % every or not s.metric.startswith("validation_"):
+            raise InputError(
+                got=f"sweep.halving {s.halving} from step {s.first_rung} by "
+                f"{s.metric}, of {t.steps} steps that validate every {every}",
+                want="halving of 2 or more, by a figure of validations, and "
+                "sweep.first_rung at one of them",
+            )
+    rungs = sweep.rungs(s.first_rung, s.halving, t.steps)
+    sign = 1 if s.goal == "min" else -1
+    return axes, trials.Wanted(s.metric, sign, rungs, s.halving)
+
+
+def _seen(trial: trials.Trial, wanted: trials.Wanted) -> sweep.Seen:
+    """A trial as the search sees it; one that failed is as bad as can be."""
+    value = trial.value
+    if trial.status == "failed":
+        value = float("inf")
+    elif value is not None:
+        value *= wanted.sign
+    return sweep.Seen(trial.values, value, trial.steps, trial.status == "halved")
