@@ -84,10 +84,9 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
     )
     adapter = adapters.build(c.adapter)
     made = beginning.parts(init, adapter, mesh, c.rules)
-    tx = optim.optimizer(
-        c.optimizer.name, optim.schedule(steps=1000, **c.schedule), made.axes,
-        policy=policy,
-        **{k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")},
+    tx = optim.configured(
+        c.optimizer, optim.schedule(steps=1000, **c.schedule), made.axes,
+        model=c.model, policy=policy,
     )  # fmt: skip
     state = train_step.abstract_state(
         made.trained, tx, mesh, c.rules, ema=c.train.ema > 0

@@ -56,7 +56,11 @@ def of_run(path: str) -> ConfigDict:
     held = run_directory.load(
         str(folder.parent if name == folder.name else folder), name
     )
-    return ConfigDict(_filled(held["config"], base().to_dict()))
+    defaults = base().to_dict()
+    for field in ("adapter", "model", "objective"):  # whose knobs depend on their name
+        defaults[field] = {}
+    defaults["data"]["source"] = defaults["compress"]["method"] = {}
+    return ConfigDict(_filled(held["config"], defaults))
 
 
 def _filled(held: Any, defaults: Any) -> Any:
@@ -66,8 +70,8 @@ def _filled(held: Any, defaults: Any) -> Any:
     if not isinstance(held, dict):
         return held
     defaults = defaults if isinstance(defaults, dict) else {}
-    missing = {} if "name" in held else {k: defaults[k] for k in defaults.keys() - held}
-    return missing | {k: _filled(v, defaults.get(k)) for k, v in held.items()}
+    made = {k: _filled(v, defaults.get(k)) for k, v in held.items()}
+    return {k: defaults[k] for k in defaults.keys() - held} | made
 
 
 def begin_with(c: ConfigDict, sibling: str, model: str) -> None:

@@ -58,6 +58,10 @@ def base() -> ConfigDict:
     c.optimizer.name = "adamw"
     # Peak learning rate; with muon, of the parameters that AdamW updates.
     c.optimizer.learning_rate = 3e-3
+    # Width of the model at which the learning rates were found: at another width each
+    # parameter learns as much slower or faster as it must (muP, see llm/optim.py).
+    # 0 takes them as they are.
+    c.optimizer.base_width = 0
     # Peak learning rate of the matrices that Muon updates.
     c.optimizer.muon_learning_rate = 0.02
     # First and second moment decay (adam family, lion); momentum is for sgd, muon.

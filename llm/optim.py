@@ -9,7 +9,8 @@ taken a layer at a time, so that scanning does not change training.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "range", "rsqrt", "wsd")
 # Axes of a leaf that only stack what are separate parameters.
 STACKING = ("layers", "experts")
+# Models that `rates` is right for, which is checked by what their layers put out.
+TRANSFERS = ("llama", "olmo2")
 
 
 def schedule(
@@ -96,6 +99,70 @@ def is_matrix(axes: tuple[str, ...]) -> bool:
     return len(own) >= 2 and "embed" in (own[0], own[-1]) and "vocab" not in own
 
 
+def rates(
+    name: str, axes: dict[str, tuple[str, ...]], *, width: int, base_width: int
+) -> dict[str, float]:
+    """Factors of the learning rate that let it stay when the width grows.
+
+    Maximal-update parametrisation (arXiv:2203.03466, table 3), for optimizers whose
+    update does not depend on the gradient's size: what reads the width, hidden matrices
+    and the head, learns as much slower as it is wider; embeddings, norms and biases do
+    not. The initial values that go with it (1 / sqrt(fan-in), and a head of zeros) are
+    those of the models anyway. Muon's matrices are right as they are. Heads and `mlp`
+    are to grow with the width, `head_dim` to stay.
+
+    Args:
+      name: of the optimizer.
+      base_width: where the learning rate was found.
+
+    Raises:
+      InputError: an optimizer or a model that this is not for.
+    """
+    tied = not any(names == ("embed", "vocab") for names in axes.values())
+    if name == "sgd" or tied or any("rank" in names for names in axes.values()):
+        what = f"the optimizer {name!r}" if name == "sgd" else "tied or added weights"
+        raise InputError(
+            got=f"optimizer.base_width with {what}",
+            want="not sgd, and all of a model with a head of its own",
+        )
+
+    def reads_width(names):
+        return is_matrix(names) or names == ("embed", "vocab")
+
+    labels = groups(name, axes)
+    return {
+        leaf: base_width / width if reads_width(n) and labels[leaf] != "muon" else 1.0
+        for leaf, n in axes.items()
+    }
+
+
+def configured(
+    knobs: Mapping[str, Any],
+    factor: Callable[[jax.Array], jax.Array],
+    axes: dict[str, tuple[str, ...]],
+    *,
+    model: Mapping[str, Any],
+    policy: Policy = FLOAT32,
+) -> optax.GradientTransformation:
+    """The optimizer of a config.
+
+    Args:
+      knobs: as `c.optimizer` has them.
+      factor, axes, policy: see `optimizer`.
+      model: the knobs of the model, for its name and width.
+    """
+    own = {k: v for k, v in knobs.items() if k not in ("clip_norm", "base_width")}
+    base, scales = knobs["base_width"], {}
+    if base:
+        if model["name"] not in TRANSFERS:
+            raise InputError(
+                got=f"optimizer.base_width with the model {model['name']!r}",
+                want=f"0, or one of {', '.join(TRANSFERS)}",
+            )
+        scales = rates(own["name"], axes, width=model["width"], base_width=base)
+    return optimizer(own.pop("name"), factor, axes, policy=policy, rates=scales, **own)
+
+
 def optimizer(
     name: str,
     factor: Callable[[jax.Array], jax.Array],
@@ -111,6 +178,7 @@ def optimizer(
     decay: str = r".*(kernel|embedding)",
     freeze: str = "",
     policy: Policy = FLOAT32,
+    rates: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """An optimizer by name; clipping is the training loop's, which has the norm.
 
@@ -119,22 +187,33 @@ def optimizer(
       axes: {leaf name: logical axes}.
       decay: regular expression of the leaves that decay, decoupled from the gradient.
       policy: precision of Muon's products.
+      rates: {leaf name: factor of its learning rate}; weight decay stays as it is.
     """
     if name not in NAMES:
         raise InputError(got=f"optimizer {name!r}", want=f"one of {', '.join(NAMES)}")
 
     def scaled(core, peak):
         return optax.chain(
-            core,
+            *slowed(core),
             optax.add_decayed_weights(weight_decay, lambda p: tree.matches(p, decay)),
             optax.scale_by_learning_rate(lambda step: peak * factor(step)),
+        )
+
+    def slowed(core):
+        """The core, and where there are any, the rates of its leaves."""
+        if not rates or set(rates.values()) == {1.0}:
+            return (core,)
+        return core, optax.stateless(
+            lambda updates, _: tree.map_named(lambda n, u: u * rates[n], updates)
         )
 
     adam = optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
     # L2 regularisation for plain Adam, as it was defined; AdamW decouples it.
     coupled = optax.add_decayed_weights(weight_decay, lambda p: tree.matches(p, decay))
     plain = optax.chain(
-        coupled, adam, optax.scale_by_learning_rate(lambda s: learning_rate * factor(s))
+        coupled,
+        *slowed(adam),
+        optax.scale_by_learning_rate(lambda s: learning_rate * factor(s)),
     )
     made = {
         "adamw": lambda: scaled(adam, learning_rate),

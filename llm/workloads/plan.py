@@ -187,9 +187,8 @@ def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
     """(abstract training state, memory of a step), as the trainer would build them."""
     apply, policy = with_head(model), model.policy
     axes = train_step.logical_axes(jax.eval_shape(init, jax.random.key(0)))
-    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
     factor = optim.schedule(steps=1000, **c.schedule)
-    tx = optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+    tx = optim.configured(c.optimizer, factor, axes, model=c.model, policy=policy)
     state = train_step.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
 
     rows = _rows(c, mesh)

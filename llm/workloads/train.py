@@ -111,7 +111,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     made = beginning.parts(init, adapter, mesh, c.rules)
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
-    tx = _optimizer(c, factor, axes, policy)
+    tx = optim.configured(c.optimizer, factor, axes, model=c.model, policy=policy)
     abstract = train_step.abstract_state(made.trained, tx, mesh, c.rules, ema=t.ema > 0)
 
     knobs = train_step.Knobs(
@@ -293,12 +293,8 @@ def check(c: ConfigDict) -> None:
                 want="a regular expression",
             ) from error
     made = beginning.parts(init, adapters.build(c.adapter), mesh, c.rules)
-    _optimizer(c, optim.schedule(steps=1, **c.schedule), made.axes, policy)
-
-
-def _optimizer(c: ConfigDict, factor, axes, policy: Policy):
-    knobs = {k: v for k, v in c.optimizer.items() if k not in ("name", "clip_norm")}
-    return optim.optimizer(c.optimizer.name, factor, axes, policy=policy, **knobs)
+    factor = optim.schedule(steps=1, **c.schedule)
+    optim.configured(c.optimizer, factor, made.axes, model=c.model)
 
 
 def length(t: ConfigDict, rows_per_epoch: int) -> int:
