@@ -29,6 +29,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "scipy>=1.14",
         "sentencepiece>=0.2.0",
         "tensorflow-datasets>=4.9.9",
     ],
@@ -45,7 +46,7 @@ setup(
             "pydantic>=2.10",
             "uvicorn>=0.35",
         ],
-        "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5", "scipy"],
+        "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5"],
         # The Bayesian search of sweeps.
         "sweep": ["optuna>=4"],
         "wandb": ["wandb"],

@@ -9,13 +9,10 @@ How many tokens a model of N parameters deserves has two answers (Hoffmann et al
 arXiv:2203.15556, "Chinchilla"):
 
     rule of thumb   D = 20 N
-    parametric fit  L(N, D) = E + A / N^a + B / D^b, least at 6 N D FLOPs where
-                    a A / N^a = b B / D^b
+    parametric fit  the law of llm/scaling.py
 
-with E, A, B, a, b as Besiroglu et al. 2024 (arXiv:2404.10102) fitted them again to
-Chinchilla's runs; the constants first published disagree with those runs. Both are
-optimal for the loss per training FLOP: a model that will be used a lot should be
-smaller and trained for longer.
+Both are optimal for the loss per training FLOP: a model that will be used a lot should
+be smaller and trained for longer.
 """
 
 import math
@@ -30,7 +27,6 @@ from llm.flops import Chip
 from llm.topology import StandIn
 
 TOKENS_PER_PARAMETER = 20
-_E, _A, _B, _ALPHA, _BETA = 1.8172, 482.01, 2085.43, 0.3478, 0.3658
 # Of a device's memory, what the runtime, the program itself and fragmentation take.
 RESERVE = 0.05
 
@@ -125,22 +121,6 @@ def cost(
     tokens_per_s = chips * chip.peak_flops * mfu / flops_per_token
     hours = tokens / tokens_per_s / 3600
     return Cost(tokens_per_s, hours, hours * chips * price)
-
-
-def fitted_loss(parameters: float, tokens: float) -> float:
-    """Loss in nats a token of Chinchilla's data that the fit predicts."""
-    return _E + _A / parameters**_ALPHA + _B / tokens**_BETA
-
-
-def fitted_tokens(parameters: float) -> float:
-    """Tokens for which a model of this size is the best use of its training FLOPs."""
-    return (_BETA * _B * parameters**_ALPHA / (_ALPHA * _A)) ** (1 / _BETA)
-
-
-def fitted_parameters(flops: float) -> float:
-    """The best model size for so many training FLOPs, 6 N D."""
-    ratio = (_ALPHA * _A / (_BETA * _B)) ** (1 / (_ALPHA + _BETA))
-    return ratio * (flops / 6) ** (_BETA / (_ALPHA + _BETA))
 
 
 def spare_bytes(need: Memory, chip: Chip) -> float:

@@ -31,6 +31,7 @@ from llm import objective as objectives
 from llm.errors import InputError
 from llm.nn.contract import with_head
 from llm.precision import Policy
+from llm.scaling import CHINCHILLA
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -136,7 +137,7 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         price=price,
     )  # fmt: skip
     tokens = _tokens(c, corpus_dir)
-    fitted = plan.fitted_tokens(parameters)
+    fitted = CHINCHILLA.tokens(parameters)
     result = {
         "model": c.model.name,
         "parameters": parameters,
@@ -175,10 +176,10 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     }  # fmt: skip
     if tokens:
         # The size that would make the most of the same number of FLOPs.
-        best = plan.fitted_parameters(6 * parameters * tokens)
+        best = CHINCHILLA.parameters(6 * parameters * tokens)
         result["compute_optimal"] |= {
             "parameters_for_this_compute": best,
-            "loss_by_parametric_fit": plan.fitted_loss(parameters, tokens),
+            "loss_by_parametric_fit": CHINCHILLA.loss(parameters, tokens),
         }
     return result
 

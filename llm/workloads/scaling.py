@@ -1,0 +1,105 @@
+"""A ladder of small models, the law they follow, the next rung: scaling.json, .html.
+
+The grid of `c.sweep.space` over `c.trial` is trained as a sweep trains it; it varies
+the size of the model and the tokens it sees, and every run is one of its own, with a
+schedule that ends where its tokens do.
+"""
+
+import json
+import pathlib
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, run_directory, scaling, scaling_page, sweep, trials
+from llm.errors import InputError
+
+_SHARE = 0.8  # of intervals
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Trains what is missing of the ladder, fits the law and writes its page."""
+    axes = sweep.axes(c.sweep.space, c.trial)
+    grid = sweep.grid(axes, c.sweep.points)
+    own = c.to_dict()
+    own["sweep"] = {**own["sweep"], "processes": 0}  # may change
+    run_directory.claim(workdir, own, device="", devices=0)
+    root = pathlib.Path(workdir)
+    known = trials.run(
+        root, c.trial, lambda held: grid[len(held)] if len(held) < len(grid) else None,
+        trials.Wanted("validation_loss"), processes=c.sweep.processes, total=len(grid),
+    )  # fmt: skip
+    runs = [
+        scaling.Run(t.parameters, t.tokens, t.value)
+        for t in known
+        if t.status == "done"
+    ]
+    failed = [t for t in known if t.status != "done"]
+    if failed:
+        print(f"{len(failed)} failed, the first: {failed[0].reason}")
+    law = scaling.fit(runs)
+    result = {
+        "law": law._asdict(),
+        "runs": [r._asdict() for r in runs],
+        "held_out": _held_out(runs),
+        "next": _next(runs, law),
+    }
+    atomic.write_text(
+        epath.Path(root / "scaling.json"), json.dumps(result, indent=1) + "\n"
+    )
+    page = root / "scaling.html"
+    html = scaling_page.write(root.resolve().name, runs, law, result)
+    atomic.write_text(epath.Path(page), html)
+    print(
+        f"L(N, D) = {law.E:.3f} + {law.A:.4g} / N^{law.alpha:.3f} + {law.B:.4g} / "
+        f"D^{law.beta:.3f}"
+    )
+    for h in result["held_out"]:
+        low, high = h["interval"]
+        print(
+            f"held out: {h['parameters']:,} parameters, {h['tokens']:,} tokens: "
+            f"{h['loss']:.4f}, predicted {h['predicted']:.4f} ({low:.4f} to {high:.4f})"
+        )
+    ahead = result["next"]
+    low, high = ahead["interval"]
+    print(
+        f"next rung: {ahead['parameters']:,} parameters, {ahead['tokens']:,} tokens: "
+        f"{ahead['loss']:.4f} ({low:.4f} to {high:.4f}, {_SHARE:.0%})"
+    )
+    print(f"page: {page}")
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for a ladder that cannot be."""
+    sweep.axes(c.sweep.space, c.trial)
+
+
+def _held_out(runs: list[scaling.Run]) -> list[dict]:
+    """The largest model's runs, predicted from the others; [] where these are few."""
+    largest = max(r.parameters for r in runs)
+    smaller = [r for r in runs if r.parameters < largest]
+    try:
+        law = scaling.fit(smaller)
+    except InputError:
+        return []
+    return [
+        {**r._asdict(), **_predicted(smaller, law, r.parameters, r.tokens)}
+        for r in sorted(runs)
+        if r.parameters == largest
+    ]
+
+
+def _next(runs: list[scaling.Run], law: scaling.Law) -> dict:
+    """A rung as much above the largest as that is above the one below it."""
+    sizes = sorted({r.parameters for r in runs})
+    spans = sorted({r.tokens for r in runs})
+    size = round(sizes[-1] ** 2 / sizes[-2])
+    tokens = round(spans[-1] ** 2 / spans[-2])
+    found = _predicted(runs, law, size, tokens)
+    return {"parameters": size, "tokens": tokens, "loss": found["predicted"],
+            "interval": found["interval"]}  # fmt: skip
+
+
+def _predicted(runs, law, parameters, tokens) -> dict:
+    low, high = scaling.interval(runs, law, parameters, tokens, share=_SHARE)
+    return {"predicted": law.loss(parameters, tokens), "interval": [low, high]}
