@@ -4,7 +4,7 @@
 
 (Hoffmann et al. 2022, arXiv:2203.15556, third approach): the least sum of Huber's loss
 of errors in log L, from many starts, as the surface has many local minima. How sure a
-prediction is comes from fits of the same runs with their errors dealt out again.
+prediction is comes from fits of runs with other errors of the same size.
 
     law = fit(runs)
     law.loss(7e9, 1.4e11), law.parameters(1e21)
@@ -106,19 +106,22 @@ def interval(
 ) -> tuple[float, float]:
     """Between what a new run's loss will lie, with a chance of `share`.
 
-    Residuals in log L, widened for the five numbers that were fitted to them, are drawn
-    anew for each run, the law is fitted again, and one more is added to its prediction.
+    Normal errors in log L, as large as the residuals for the freedom that five fitted
+    numbers leave, are drawn for each run, the law is fitted again, and one more error
+    is added to its prediction.
     """
     n, d, target = _logs(runs)
-    start = np.array([*np.log(law[:3]), law.alpha, law.beta])
+    low, high = np.array(_BOUNDS).T
+    start = np.clip([*np.log(law[:3]), law.alpha, law.beta], low, high)
     fitted = _predicted(start, n, d)
-    spread = (target - fitted) * math.sqrt(len(runs) / max(1, len(runs) - len(law)))
+    freedom = max(1, len(runs) - len(law))
+    spread = math.sqrt(((target - fitted) ** 2).sum() / freedom)
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
-        drawn = fitted + rng.choice(spread, len(spread))
-        again = _law(_polished(start, n, d, drawn).x)
-        found.append(again.loss(parameters, tokens) * math.exp(rng.choice(spread)))
+        *errors, last = spread * rng.standard_normal(len(runs) + 1)
+        again = _law(_polished(start, n, d, fitted + errors).x)
+        found.append(again.loss(parameters, tokens) * math.exp(last))
     low, high = np.quantile(found, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 
