@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import threading
 
 import pytest
@@ -132,3 +133,29 @@ def running(service, *, keys=(), most_bytes=100_000):
         decode.join()
         serve.join()
         listening.close()
+
+
+@pytest.fixture(scope="module", name="model")
+def given_model():
+    """What tests that import this call `model`: (parts of a served model)."""
+    return model()
+
+
+@pytest.fixture(scope="module", name="up")
+def given_up(model, tmp_path_factory):
+    """(address, slots, service, folder) of a server that runs."""
+    folder = tmp_path_factory.mktemp("serve")
+    service, slots = make_service(
+        *model, folder=str(folder), most_waiting=200, most_of_client=200
+    )
+    with running(service) as url:
+        yield url, slots, service, folder
+
+
+def post(url, path, content, **headers):
+    """The reply to a JSON body, or to bytes as they are."""
+    import httpx
+
+    headers = {"content-type": "application/json", **headers}
+    content = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return httpx.post(url + path, content=content, headers=headers, timeout=60)

@@ -20,8 +20,19 @@ Int = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Id = Annotated[Int, Field(ge=0, lt=1 << 31)]
+Ids = Annotated[list[Id], Field(min_length=1)]
+Filled = Annotated[Text, Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 Bias = Annotated[Number, Field(ge=-100, le=100)]
+
+
+def _several(kind: Any, most: int) -> Any:
+    """A list of one or more, and at most so many."""
+    return Annotated[list[kind], Field(min_length=1, max_length=most)]
+
+
+_Prompt = Text | Ids | _several(Text, MOST_CHOICES) | _several(Ids, MOST_CHOICES)
+_Input = Filled | Ids | _several(Filled, MOST_TEXTS) | _several(Ids, MOST_TEXTS)
 
 
 class _Strict(BaseModel):
@@ -147,15 +158,7 @@ class _Sampled(_Strict):
 class CompletionRequest(_Sampled):
     """POST /v1/completions."""
 
-    prompt: (
-        Text
-        | Annotated[list[Id], Field(min_length=1)]
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES)]
-        | Annotated[
-            list[Annotated[list[Id], Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_CHOICES),
-        ]
-    ) = Field(
+    prompt: _Prompt = Field(
         description="a text, a list of token ids, or a list of either, of at most "
         f"{MOST_CHOICES}"
     )
@@ -206,18 +209,7 @@ class ChatRequest(_Sampled):
 class EmbeddingRequest(_Strict):
     """POST /v1/embeddings."""
 
-    input: (
-        Annotated[Text, Field(min_length=1)]
-        | Annotated[list[Id], Field(min_length=1)]
-        | Annotated[
-            list[Annotated[Text, Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_TEXTS),
-        ]
-        | Annotated[
-            list[Annotated[list[Id], Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_TEXTS),
-        ]
-    ) = Field(
+    input: _Input = Field(
         description="a text, a list of token ids, or a list of either, of at most "
         f"{MOST_TEXTS}, none empty"
     )
