@@ -55,6 +55,7 @@ setup(
         # accelerate: transformers asks for it when it reads GGUF.
         "oracle": [
             "accelerate>=1.10",
+            "datatrove>=0.10.1",
             "httpx>=0.28",
             "openai>=2",
             "peft>=0.17",

@@ -44,7 +44,9 @@ def base() -> ConfigDict:
     # What happens to them, in this order: files of llm/stages/ ...
     c.data.stages = ("normalise", "generated", "exact_dedup", "minhash")
     # ... and their knobs.
-    c.data.stage = ConfigDict({name: _knobs("stages", name) for name in c.data.stages})
+    c.data.stage = ConfigDict(
+        {name: _knobs("stages", name) for name in registry.choices("stages")}
+    )
     # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
     c.data.validation_fraction = 0.05
     c.data.test_fraction = 0.05

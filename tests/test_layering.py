@@ -35,6 +35,7 @@ LAYERS = (
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
     "config document",
+    "word_runs words",
     "registry run_directory tensorboard",
     "atomic",
     "hlo quantized stopping",
