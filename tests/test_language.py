@@ -75,7 +75,7 @@ def test_nothing_to_read(py3langid):
 
 def test_fasttext_model_of_ones_own(tmp_path):
     pytest.importorskip("fasttext")
-    # fasttext.train_supervised on TEXTS, dim=6, minn=2, maxn=2, bucket=300. Its training
+    # train_supervised on TEXTS, dim=6, minn=2, maxn=2, bucket=300. fastText's training
     # now and then stops with a NaN, so it is not trained here.
     path = str(pathlib.Path(__file__).parent / "golden" / "languages.bin")
     stage = language.make(languages=("fr",), model_path=path)

@@ -35,6 +35,7 @@ LAYERS = (
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
     "config document",
+    "word_lists",
     "word_runs words pii",
     "pii_forms",
     "checksums",
