@@ -34,6 +34,7 @@ LAYERS = (
     "sources stages",
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
+    "associations",
     "config document",
     "word_lists",
     "word_runs words pii",
