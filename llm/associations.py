@@ -4,14 +4,13 @@ For each group, the times it is named and, of these, the times that a word of a 
 stands within some words of it: `women+career`. Counts are added over documents, so the
 same counts before and after filters say whether these remove what speaks of some people
 (Dodge et al. 2021, arXiv:2104.08758, found that word lists do). A rate is compared with
-the one of all groups together: 2 is twice as often. Words are counted, not
-meant: `white` is mostly a colour, so groups that go by such words are phrases here.
+the one of all groups together: 2 is twice as often. Words are counted, not meaning:
+`white` is mostly a colour, so groups that go by such words are phrases here.
 
 The themes are those of the Word Embedding Association Test (Caliskan et al. 2017), its
 tests 5 to 8; groups and themes of one's own come as files.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,7 +23,8 @@ from llm.words import words
 
 GROUPS = {
     "women": "woman women girl girls she her hers herself female mother mothers "
-             "daughter daughters sister sisters wife wives aunt grandmother lady ladies",
+             "daughter daughters sister sisters wife wives aunt grandmother lady "
+             "ladies",
     "men": "man men boy boys he him his himself male father fathers son sons brother "
            "brothers husband husbands uncle grandfather gentleman gentlemen",
     "christians": "christian christians christianity catholic catholics protestant",
@@ -33,12 +33,14 @@ GROUPS = {
     "hindus": "hindu hindus hinduism",
     "buddhists": "buddhist buddhists buddhism",
     "atheists": "atheist atheists atheism",
-    "gay people": "gay gays lesbian lesbians homosexual homosexuals bisexual queer lgbt",
+    "gay people": "gay gays lesbian lesbians homosexual homosexuals bisexual queer "
+                  "lgbt",
     "transgender people": "transgender transsexual trans_woman trans_man trans_people",
     "black people": "african_american african_americans black_people black_person "
                     "black_man black_men black_woman black_women",
     "white people": "caucasian caucasians white_people white_person white_man "
-                    "white_men white_woman white_women european_american european_americans",
+                    "white_men white_woman white_women european_american "
+                    "european_americans",
     "asians": "asian asians asian_american asian_americans",
     "hispanics": "hispanic hispanics latino latinos latina latinas",
     "immigrants": "immigrant immigrants refugee refugees migrant migrants",
@@ -108,7 +110,8 @@ class Finder:
             while first < len(themes) and themes[first][0] < place - self._window:
                 first += 1
             near = set()
-            for other, _, theme in itertools.islice(themes, first, None):
+            for i in range(first, len(themes)):
+                other, _, theme = themes[i]
                 if other >= place + length + self._window:
                     break
                 near.add(theme)
