@@ -46,7 +46,7 @@ GROUPS = {
     "immigrants": "immigrant immigrants refugee refugees migrant migrants",
     "old people": "elderly old_people old_man old_woman older_people senior_citizens",
     "young people": "young_people teenager teenagers youth youths youngster youngsters",
-    "disabled people": "disabled disability disabilities wheelchair blind_people "
+    "disabled people": "disabled_people disability disabilities blind_people "
                        "deaf_people",
 }  # fmt: skip
 THEMES = {
