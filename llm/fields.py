@@ -26,7 +26,7 @@ def base() -> ConfigDict:
     c.data.stages = ("normalise", "generated", "exact_dedup", "minhash")
     # ... and their knobs.
     c.data.stage = ConfigDict(
-        {name: registry.knobs("stages", name) for name in c.data.stages}
+        {name: registry.knobs("stages", name) for name in registry.choices("stages")}
     )
     # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
     c.data.validation_fraction = 0.05

@@ -35,8 +35,13 @@ LAYERS = (
     "sources stages",
     "compiler topology",
     "sharding losses flops objective task metrics traffic sweep scaling",
+    "associations",
     "config",
     "fields document",
+    "word_lists",
+    "word_runs words pii",
+    "pii_forms",
+    "checksums",
     "registry run_directory tensorboard",
     "atomic",
     "hlo quantized stopping",
@@ -54,7 +59,7 @@ PLUG_INS = (
     "stages",
     "adapters",
     "compress",
-    "guards local_checkpoint",
+    "guards",
 )
 # They receive `apply` and `generate`, and do not import who makes them.
 FORBIDDEN = {"objectives": {"models", "inference"}, "evals": {"models", "inference"}}

@@ -9,9 +9,13 @@ from llm import registry
 from llm.data import runner
 from llm.document import Group, Map, Tag
 
+NEEDS = {"language": "py3langid"}
+
 
 @pytest.mark.parametrize("name", registry.choices("stages"))
 def test_contract(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     module = registry.module("stages", name)
     assert module.__doc__ and len(module.__doc__) > 100
     for parameter in inspect.signature(module.make).parameters.values():

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-
+from llm import word_lists
 from llm.errors import InputError
 
 TINY = {"words": ("forbidden",)}
@@ -31,7 +30,8 @@ def make(
       InputError: no words, or a file that cannot be read.
     """
     del device
-    listed = [word.split() for word in (*words, *_lines(path)) if word.split()]
+    given = [*words, *(word_lists.read(path) if path else ())]
+    listed = [word.split() for word in given if word.split()]
     if not listed:
         raise InputError(
             got="no words for the guard 'words'",
@@ -47,15 +47,3 @@ def make(
         return [match.span() for match in pattern.finditer(text)]
 
     return find, longest + 1
-
-
-def _lines(path: str) -> list[str]:
-    if not path:
-        return []
-    try:
-        lines = epath.Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            got=f"{path} ({error})", want="a file of UTF-8 with a word a line"
-        ) from error
-    return [line.partition("#")[0] for line in lines]

@@ -1,0 +1,80 @@
+"""Personal data and secrets: e-mail, telephone, IP, card, account and identity numbers.
+
+`policy` says what becomes of a document in which some are found:
+
+    redact  each is replaced by its kind, [EMAIL]; how many there were stands in `meta`
+    drop    the document is dropped, if there are more than `most`
+    count   they are counted, and all documents stay
+
+`llm/pii.py` says how they are found, and what is not found: names above all.
+"""
+
+import dataclasses
+from collections import Counter
+
+from llm import pii
+from llm.document import Document, Map, Tag
+from llm.errors import InputError
+
+TINY = {}
+POLICIES = ("redact", "drop", "count")
+
+
+def make(
+    *,
+    policy: str = "redact",
+    kinds: tuple[str, ...] = pii.KINDS,
+    public_only: bool = True,
+    most: int = 0,
+) -> Map | Tag:
+    """Makes the stage.
+
+    Args:
+      policy: one of the above.
+      kinds: what to look for.
+      public_only: IP addresses that the internet routes; those of one's own are left.
+      most: so many of them do not drop a document yet.
+
+    Raises:
+      InputError: no such policy or kind.
+    """
+    if policy not in POLICIES:
+        raise InputError(
+            got=f"data.stage.pii.policy {policy!r}",
+            want=f"one of {', '.join(POLICIES)}",
+        )
+    unknown = [kind for kind in kinds if kind not in pii.KINDS]
+    if unknown or not kinds:
+        raise InputError(
+            got=f"data.stage.pii.kinds {', '.join(unknown) or 'of nothing'}",
+            want=f"some of {', '.join(pii.KINDS)}",
+        )
+
+    def apply(document: Document) -> list[Document]:
+        found = pii.find(document.text, kinds, public_only=public_only)
+        if not found:
+            return [document]
+        meta = document.meta | {"pii": dict(Counter(entry.kind for entry in found))}
+        text = redacted(document.text, found)
+        return [dataclasses.replace(document, text=text, meta=meta)]
+
+    def score(document: Document) -> dict[str, float]:
+        found = pii.find(document.text, kinds, public_only=public_only)
+        counts = Counter(entry.kind for entry in found)
+        return {kind: float(counts[kind]) for kind in kinds}
+
+    def decide(scores: dict[str, float]) -> str:
+        if policy == "drop" and sum(scores.values()) > most:
+            return f"personal data or secrets, more than {most}"
+        return ""
+
+    return Map(apply) if policy == "redact" else Tag(score, decide)
+
+
+def redacted(text: str, found: list[pii.Found]) -> str:
+    """The text with what was found in it, in order, replaced by names of kinds."""
+    parts, place = [], 0
+    for start, stop, kind in found:
+        parts += [text[place:start], f"[{kind.upper()}]"]
+        place = stop
+    return "".join([*parts, text[place:]])
