@@ -7,6 +7,8 @@ from llm import page, plots, units
 from llm.scaling import Law, Run
 
 _COLOURS = 4
+_NONE = 0.05  # nats; below it the runs do not tell E from nothing
+_ENTROPY = ("nats a token, E", "the runs do not tell it from 0")
 _BUDGETS = (1, 10, 100, 1000)  # times the largest run's FLOPs
 
 
@@ -19,7 +21,7 @@ def write(title: str, runs: Sequence[Run], law: Law, result: dict[str, Any]) -> 
     ahead, held = result["next"], result["held_out"]
     header = f"<h1>{page.escape(title)}</h1><p>{len(runs)} runs</p>" + page.cards(
         [
-            ("loss that data alone leaves", f"{law.E:.3g}", "nats a token, E"),
+            ("loss that stays", f"{law.E:.2f}", _ENTROPY[law.E < _NONE]),
             ("with parameters", f"N^-{law.alpha:.2f}", f"A = {law.A:.3g}"),
             ("with tokens", f"D^-{law.beta:.2f}", f"B = {law.B:.3g}"),
             (
