@@ -35,9 +35,11 @@ def base() -> ConfigDict:
     c.tokenizer = ConfigDict()
     # Pieces in the vocabulary, byte pieces and special tokens included.
     c.tokenizer.vocab_size = 4096
-    # bpe or unigram, as SentencePiece trains them; or char.
+    # bpe, unigram or char, as SentencePiece trains them: any text comes back; byte, for
+    # UTF-8 as it is; word or wordpiece (BERT's), which lose what is not in them. And
+    # whether these two take all text in lower case.
     c.tokenizer.kind = "bpe"
-
+    c.tokenizer.lowercase = False
     # Template of conversations, for a corpus of them: plain, chatml, llama3, gemma or a
     # Jinja file; '' is the model's own, and plain where it has none.
     c.tokenizer.chat_template = ""

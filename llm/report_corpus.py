@@ -99,6 +99,7 @@ def tokenizer(t: dict[str, Any]) -> str:
         (
             ("vocabulary", _whole(t.get("vocab_size"))),
             ("unused pieces", _whole(t.get("unused_pieces"))),
+            ("unknown tokens", _unknown(t.get("unknown", {}))),
             ("fingerprint", str(t["fingerprint"])[:12] if "fingerprint" in t else None),
             ("time", _time(t)),
         )
@@ -114,6 +115,14 @@ def tokenizer(t: dict[str, Any]) -> str:
             for name in {**rates, **tokens}
         ],
     )
+    worst = page.table(
+        ("word that costs most", "pieces", "uses"),
+        [(w["word"], str(w["pieces"]), f"{w['uses']:,}") for w in t["worst_words"]],
+    ) if t.get("worst_words") else ""  # fmt: skip
+    languages = page.table(
+        ("language", "bytes per token"),
+        [(name, f"{rate:.3f}") for name, rate in t["languages"].items()],
+    ) if t.get("languages") else ""  # fmt: skip
     examples = "".join(
         page.pieces(example["pieces"]) for example in t.get("examples", [])
     )
@@ -121,7 +130,9 @@ def tokenizer(t: dict[str, Any]) -> str:
     return (
         page.panel(summary)
         + page.panel(table if rates or tokens else "")
+        + page.panel(languages)
         + page.panel(examples)
+        + page.panel(page.details("Words that are cut most", worst) if worst else "")
     )
 
 
@@ -131,6 +142,12 @@ def _documents(number: int) -> str:
 
 def _whole(value: int | None) -> str | None:
     return None if value is None else f"{value:,}"
+
+
+def _unknown(shares: dict[str, float]) -> str | None:
+    """Of held-out text; nothing where there are none."""
+    most = max(shares.values(), default=0.0)
+    return f"up to {most:.2%}" if most else None
 
 
 def _time(result: dict[str, Any]) -> str | None:

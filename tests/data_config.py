@@ -35,7 +35,12 @@ def make(source="stdlib", **knobs) -> ConfigDict:
                 "validation_fraction": 0.1,
                 "test_fraction": 0.1,
             },
-            "tokenizer": {"vocab_size": 512, "kind": "bpe", "chat_template": ""},
+            "tokenizer": {
+                "vocab_size": 512,
+                "kind": "bpe",
+                "lowercase": False,
+                "chat_template": "",
+            },
             "init_from": "",
         }
     )

@@ -26,7 +26,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=tokenizer.KINDS)
+@pytest.fixture(scope="module", params=tokenizer.SENTENCEPIECE)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return tokenizer.train([CODE], folder / "t", vocab_size=330, kind=request.param)
@@ -167,7 +167,7 @@ def test_empty_corpus(tmp_path, texts):
 
 @pytest.mark.parametrize(
     ("knobs", "words"),
-    [({"kind": "word"}, "bpe or unigram"), ({"vocab_size": 100}, "300 or more")],
+    [({"kind": "words"}, "bpe or unigram"), ({"vocab_size": 100}, "300 or more")],
 )
 def test_bad_settings(tmp_path, knobs, words):
     with pytest.raises(InputError, match=words):

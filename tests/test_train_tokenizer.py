@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import string
 
 import data_config
 import numpy as np
 import pytest
 
-from llm.data import corpus, tokenizer, tokens
+from llm.data import corpus, tokenizer, tokenizer_report, tokens
+from llm.document import Document
 from llm.errors import InputError
 from llm.workloads import prepare_data, train_tokenizer
 
@@ -116,3 +118,45 @@ def test_workdir_under_a_file(trained, tmp_path):
     c.data.corpus_dir = str(trained[0])
     with pytest.raises(InputError, match="parents are folders"):
         train_tokenizer.run(c, tmp_path / "file" / "run")
+
+
+def test_the_report_counts_what_is_lost(tmp_path):
+    """Unknown tokens, languages and costly words, each counted again by hand."""
+    pytest.importorskip("tokenizers")
+    c = data_config.make()
+    c.tokenizer.update(kind="word", vocab_size=400)
+    prepare_data.run(c, tmp_path)
+    result = train_tokenizer.run(c, tmp_path)
+    loaded = tokenizer.load(tmp_path / "tokenizer")
+    for name, share in result["unknown"].items():
+        texts = [d.text for d in corpus.read(tmp_path / "corpus", name)]
+        ids = [i for some in loaded.encode_batch(texts) for i in some]
+        count = len(ids) + 2 * len(texts)
+        assert share == pytest.approx(ids.count(loaded.unk_id) / count, abs=1e-6)
+        assert share > 0
+    assert result["worst_words"] == []  # a word is one token
+    assert result["languages"] == {}
+
+
+def test_the_report_by_language(tmp_path):
+    documents = [
+        Document(f"{n}.txt", text, "x", f"g{n}", "prose", len(text), {"language": name})
+        for n, (text, name) in enumerate(
+            [("ab " * 50, "aa"), ("cdefghij " * 50, "bb"), ("ab " * 20, "aa")]
+        )
+    ]
+    splits = dict(zip(("train", "validation", "test"), ([d] for d in documents),
+                      strict=True))  # fmt: skip
+    made = tokenizer.train(["ab " * 500 + "cdefghij " * 3 + string.printable * 2],
+                           tmp_path / "t", vocab_size=400, kind="char")  # fmt: skip
+    tokens.write(tmp_path / "k", splits, made, corpus_hash="")
+    found = tokenizer_report.about(tmp_path / "k", splits, made)
+    counted = {d.meta["language"]: [0, 0] for d in documents}
+    for d in documents:
+        counted[d.meta["language"]][0] += len(d.text)
+        counted[d.meta["language"]][1] += len(made.encode(d.text)) + 2
+    for name, (size, count) in counted.items():
+        assert found["languages"][name] == pytest.approx(size / count, abs=1e-4)
+    worst = found["worst_words"][0]
+    assert (worst["word"], worst["uses"]) == ("cdefghij", 50)
+    assert worst["pieces"] == len(made.encode("cdefghij")) > 1

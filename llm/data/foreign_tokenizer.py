@@ -168,6 +168,7 @@ def save(
     *,
     rows: int,
     fields: Mapping[str, Any],
+    kind: str = KIND,
 ) -> ForeignTokenizer:
     """Writes a tokenizer to the folder `directory` and returns it.
 
@@ -175,13 +176,14 @@ def save(
       files: {name: text}, of FILES.
       rows: the model's vocabulary.
       fields: of the model's config: `eos_token_id` and the like, an id or a list.
+      kind: one of `vocabularies.KINDS` for those that are trained here.
 
     Raises:
       InputError: files that are no tokenizer's.
     """
     library = _library(files, directory)
     try:
-        about = _about(library, files, rows, fields)
+        about = _about(library, files, rows, fields) | {"kind": kind}
         made = _made(library, files, about)
     except _BROKEN as error:
         raise _broken(directory, error) from error
@@ -220,11 +222,17 @@ def load(
     return made
 
 
-def _library(files, where):
+def package() -> Any:
+    """The package `tokenizers`; InputError where it is missing."""
     try:
         import tokenizers
     except ModuleNotFoundError as error:
         raise _lacking("tokenizers") from error
+    return tokenizers
+
+
+def _library(files, where):
+    tokenizers = package()
     try:
         library = tokenizers.Tokenizer.from_str(files[_MAIN])
     except Exception as error:  # the library raises nothing narrower
@@ -299,6 +307,7 @@ def _made(library, files, about) -> ForeignTokenizer:
         piece_bytes=contents,
         space_prefix=space_prefix,
         files=dict(files),
+        kind=about["kind"],
     )
 
 

@@ -29,13 +29,14 @@ import sentencepiece
 from etils import epath
 
 from llm import atomic
-from llm.data import foreign_tokenizer
+from llm.data import foreign_tokenizer, vocabularies
 from llm.data.chat_template import mark
 from llm.data.encodable import check_encodable
 from llm.data.tokenizer_json import NORMAL
 from llm.errors import InputError
 
-KINDS = ("bpe", "unigram", "char")
+SENTENCEPIECE = ("bpe", "unigram", "char")
+KINDS = (*SENTENCEPIECE, *vocabularies.KINDS)
 TEMPLATE = "chat_template.jinja"  # of the folder, where there is one
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
@@ -164,15 +165,17 @@ def train(
     *,
     vocab_size: int,
     kind: str = "bpe",
+    lowercase: bool = False,
     seed: int = 0,
-) -> Tokenizer:
+) -> Tokenizer | foreign_tokenizer.ForeignTokenizer:
     """Trains a tokenizer and writes it to the folder `directory`.
 
     Args:
       texts: the corpus; of more than 100 MB, a random choice of that size.
       vocab_size: pieces, with 256 byte pieces and 4 special ones; of a char model the
         most, which it may not reach.
-      kind: bpe, unigram or char.
+      kind: bpe, unigram or char, or one of `llm/data/vocabularies.py`.
+      lowercase: of those that lose it: word and wordpiece.
       seed: of that random choice.
 
     Raises:
@@ -180,6 +183,16 @@ def train(
     """
     if kind not in KINDS:
         raise InputError(got=f"tokenizer kind {kind!r}", want=" or ".join(KINDS))
+    if kind in vocabularies.KINDS:
+        return vocabularies.train(
+            _sample(list(texts), seed), directory,
+            vocab_size=vocab_size, kind=kind, lowercase=lowercase,
+        )  # fmt: skip
+    if lowercase:
+        raise InputError(
+            got=f"tokenizer.lowercase with the kind {kind!r}",
+            want="word or wordpiece, or tokenizer.lowercase=False",
+        )
     if vocab_size < _META + 40:
         raise InputError(
             got=f"vocab_size {vocab_size}",
@@ -248,7 +261,7 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
     folder = epath.Path(directory)
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
-        foreign = about["kind"] == foreign_tokenizer.KIND
+        foreign = about["kind"] in (foreign_tokenizer.KIND, *vocabularies.KINDS)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         foreign = False  # what is wrong is said below
     beside = folder / TEMPLATE

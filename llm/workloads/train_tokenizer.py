@@ -12,16 +12,12 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, importing
-from llm.data import chat_template, corpus, tokenizer, tokens
+from llm.data import chat_template, corpus, tokenizer, tokenizer_report, tokens
 from llm.errors import InputError
-
-_EXAMPLES = 6  # lines shown with their pieces
-_EXAMPLE_WIDTH = (30, 80)  # characters of such a line
 
 
 def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
@@ -41,6 +37,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "corpus": about["hash"],
         "vocab_size": c.tokenizer.vocab_size,
         "kind": c.tokenizer.kind,
+        **({"lowercase": True} if c.tokenizer.lowercase else {}),
         "chat_template": c.tokenizer.chat_template,
         "init_from": c.init_from,
         "seed": c.seed,
@@ -63,6 +60,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             workdir / "tokenizer",
             vocab_size=c.tokenizer.vocab_size,
             kind=c.tokenizer.kind,
+            lowercase=c.tokenizer.lowercase,
             seed=c.seed,
         )
     trained = _taught_to_chat(c, splits, workdir / "tokenizer")
@@ -78,14 +76,15 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             for name, part in counts.items()
         },
         "tokens": {name: part["tokens"] for name, part in counts.items()},
-        "examples": _examples(splits["validation"], trained),
-        "unused_pieces": _unused(workdir / "tokens", trained),
+        **tokenizer_report.about(workdir / "tokens", splits, trained),
         "seconds": round(time.time() - start, 3),
     }
     atomic.write_text(report, json.dumps(result, indent=1))
     for name, count in result["tokens"].items():
         rate = result["bytes_per_token"][name]
-        print(f"{name}: {count} tokens of {rate:.2f} bytes", flush=True)
+        unknown = result["unknown"][name]
+        lost = f", {unknown:.2%} of them unknown" if unknown else ""
+        print(f"{name}: {count} tokens of {rate:.2f} bytes{lost}", flush=True)
     return result
 
 
@@ -148,24 +147,3 @@ def _whole(workdir: epath.Path, result: dict[str, Any]) -> bool:
     for split in result["tokens"]:
         tokens.open_split(folders[1], split, fingerprint)
     return True
-
-
-def _examples(documents, trained: tokenizer.Tokenizer) -> list[dict[str, Any]]:
-    """A line from each of some documents, evenly spread, and its pieces."""
-    found = []
-    count = min(_EXAMPLES, len(documents))
-    for i in range(count):
-        lines = documents[i * len(documents) // count].text.split("\n")
-        fitting = [n for n in lines if _EXAMPLE_WIDTH[0] <= len(n) <= _EXAMPLE_WIDTH[1]]
-        if fitting:
-            line = fitting[len(fitting) // 2]
-            found.append({"text": line, "pieces": trained.pieces(trained.encode(line))})
-    return found
-
-
-def _unused(folder: epath.Path, trained: tokenizer.Tokenizer) -> int:
-    """Pieces that do not occur in the train split."""
-    seen = np.zeros(trained.vocab_size, bool)
-    for shard in tokens.open_split(folder, "train").shards:
-        seen[shard] = True
-    return int((~seen).sum())

@@ -1,0 +1,99 @@
+"""How well a tokenizer fits a corpus: bytes a token, by language; unknown; worst words.
+
+What train_tokenizer.json says beside the counts of tokens, all of it plain numbers and
+texts.
+"""
+
+import collections
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from llm.data import tokens
+from llm.document import Document
+
+_EXAMPLES = 6  # lines shown with their pieces
+_EXAMPLE_WIDTH = (30, 80)  # characters of such a line
+_WORDS = 20_000  # most frequent ones that are looked at
+_WORST = 15
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def about(
+    folder: epath.Path, splits: Mapping[str, Sequence[Document]], tokenizer: Any
+) -> dict[str, Any]:
+    """The report.
+
+    Args:
+      folder: where the tokens of the splits are.
+
+    Returns:
+      `examples`: lines and their pieces; `unused_pieces`: of the train split;
+      `unknown`: {split: share of tokens that are unknown}; `languages`: {language:
+      bytes a token} of all splits, where documents name one; `worst_words`: of the
+      validation split, those whose pieces cost most.
+    """
+    seen, unknown = np.zeros(tokenizer.vocab_size, bool), {}
+    for name in splits:
+        shards = tokens.open_split(folder, name).shards
+        count = sum(int((shard == tokenizer.unk_id).sum()) for shard in shards)
+        whole = sum(len(shard) for shard in shards)
+        unknown[name] = round(count / max(1, whole), 6)
+        for shard in shards if name == "train" else ():
+            seen[shard] = True
+    return {
+        "examples": _examples(splits["validation"], tokenizer),
+        "unused_pieces": int((~seen).sum()),
+        "unknown": unknown,
+        "languages": _languages(folder, splits),
+        "worst_words": _worst(splits["validation"], tokenizer),
+    }
+
+
+def _languages(folder, splits) -> dict[str, float]:
+    """Bytes a token of each language, the least compressed first."""
+    held = collections.defaultdict(lambda: [0, 0])
+    for name, documents in splits.items():
+        lengths = tokens.open_split(folder, name).lengths
+        for document, length in zip(documents, lengths, strict=True):
+            language = document.meta.get("language")
+            if isinstance(language, str) and language:
+                held[language][0] += len(document.text.encode("utf-8"))
+                held[language][1] += int(length)
+    rates = {name: round(size / count, 4) for name, (size, count) in held.items()}
+    return dict(sorted(rates.items(), key=lambda item: item[1]))
+
+
+def _worst(documents, tokenizer) -> list[dict[str, Any]]:
+    """Words by how many pieces they take beyond one each, over all their uses."""
+    counts = collections.Counter(
+        word for document in documents for word in _WORD.findall(document.text)
+    )
+    # By frequency, then by text: a Counter keeps the order of the corpus.
+    words = sorted(counts, key=lambda word: (-counts[word], word))[:_WORDS]
+    pieces = [len(ids) for ids in tokenizer.encode_batch(words)]
+    ranked = sorted(
+        zip(words, pieces, strict=True), key=lambda x: (-counts[x[0]] * (x[1] - 1), x)
+    )
+    return [
+        {"word": word, "pieces": count, "uses": counts[word]}
+        for word, count in ranked[:_WORST]
+        if count > 1
+    ]
+
+
+def _examples(documents, tokenizer) -> list[dict[str, Any]]:
+    """A line from each of some documents, evenly spread, and its pieces."""
+    found = []
+    count = min(_EXAMPLES, len(documents))
+    for i in range(count):
+        lines = documents[i * len(documents) // count].text.split("\n")
+        fitting = [n for n in lines if _EXAMPLE_WIDTH[0] <= len(n) <= _EXAMPLE_WIDTH[1]]
+        if fitting:
+            line = fitting[len(fitting) // 2]
+            shown = tokenizer.pieces(tokenizer.encode(line))
+            found.append({"text": line, "pieces": shown})
+    return found
