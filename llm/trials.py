@@ -11,7 +11,9 @@ The processes share the machine's GPUs, TPU chips or cores evenly. They end with
 one, however it ends.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import math
 import os
@@ -20,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -99,19 +101,23 @@ def run(
       total: how many there will be, to tell how far it is.
       each: called with all trials whenever one has ended.
     """
-    shares = [share(slot, processes) for slot in range(processes)]
-    known = {t.number: t for t in read(root)}
-    waiting = [t for t in known.values() if t.status == "running"]
-    free, working = list(range(processes)), []
-    start, before = time.monotonic(), sum(t.status != "running" for t in known.values())
+    with _alone(root), contextlib.ExitStack() as last:
+        shares = [share(slot, processes) for slot in range(processes)]
+        known = {t.number: t for t in read(root)}
+        waiting = [t for t in known.values() if t.status == "running"]
+        free, working = list(range(processes)), []
+        start, before = (
+            time.monotonic(),
+            sum(t.status != "running" for t in known.values()),
+        )
 
-    def keep(found: Trial) -> None:
-        known[found.number] = found
-        listed = [known[n]._asdict() for n in sorted(known)]
-        text = json.dumps(listed, indent=1) + "\n"
-        atomic.write_text(epath.Path(root / "trials.json"), text)
+        def keep(found: Trial) -> None:
+            known[found.number] = found
+            listed = [known[n]._asdict() for n in sorted(known)]
+            text = json.dumps(listed, indent=1) + "\n"
+            atomic.write_text(epath.Path(root / "trials.json"), text)
 
-    try:
+        last.callback(_ended, working)
         while True:
             while free:
                 values = None
@@ -144,11 +150,30 @@ def run(
                 print(_line(worker.trial, known.values(), wanted, ended, total, rest),
                       flush=True)  # fmt: skip
                 each([known[n] for n in sorted(known)])
-    finally:
-        for worker in working:
-            worker.ask()
-        for worker in working:
-            worker.end()
+
+
+def _ended(working: list["_Worker"]) -> None:
+    """Asks all to save and stop, then waits for them."""
+    for worker in working:
+        worker.ask()
+    for worker in working:
+        worker.end()
+
+
+@contextlib.contextmanager
+def _alone(root: pathlib.Path) -> Iterator[None]:
+    """Lets one process at a time run the trials of a directory."""
+    atomic.make_folder(root)
+    with atomic.writing(root / ".lock"), (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                got=f"{root}, in which another process runs trials",
+                want="one at a time",
+                do="wait for it, or use another --workdir",
+            ) from error
+        yield
 
 
 def best(trials, wanted: Wanted) -> Trial | None:
@@ -257,7 +282,9 @@ class _Worker:
         result = self._result()
         if code == 0:
             value = result.get(wanted.metric)
-            missing = f"no {wanted.metric} in train.json or evaluate.json"
+            missing = f"{wanted.metric} is {value}"
+            if value is None:
+                missing = f"no {wanted.metric} in train.json or evaluate.json"
             known = isinstance(value, (int, float)) and math.isfinite(value)
             self.trial = self.trial._replace(
                 status="done" if known else "failed", value=value if known else None,

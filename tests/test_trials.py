@@ -192,3 +192,10 @@ def test_shares_of_the_machine(monkeypatch):
     monkeypatch.setenv("TPU_VISIBLE_CHIPS", "")
     cores = sorted(core for n in (0, 1) for core in trials.share(n, 2)[1])
     assert cores == sorted(os.sched_getaffinity(0))
+
+
+def test_one_sweep_at_a_time(tmp_path, commanded):
+    with trials._alone(tmp_path), pytest.raises(InputError, match="another process"):
+        trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
+    assert trials.read(tmp_path) == []
+    trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
