@@ -35,8 +35,16 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        # These fill as the sources, the server and the metrics that need them come.
-        "data": [],
+        # What sources read and fetch with; each is asked for where it is needed.
+        "data": [
+            "fastwarc>=2",
+            "pyarrow>=20",
+            "resiliparse>=2",
+            "scrapy>=2.13",
+            "trafilatura>=2",
+            "warcio>=1.7.5",
+            "zstandard>=0.23",
+        ],
         "serve": [
             "fastapi>=0.120",
             "llguidance>=1.5",

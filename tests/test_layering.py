@@ -32,6 +32,8 @@ LAYERS = (
     "optim checkpoint monitor memory data page plots preview adapter progress spikes "
     "watchdog profiling exhausted maintenance stragglers",
     "sources stages",
+    "columns extract",
+    "reading",
     "compiler topology",
     "sharding losses flops objective task metrics traffic",
     "config document",
