@@ -3,9 +3,10 @@
 A source of big files holds one line or record, never a file. Nothing here trusts its
 input: links that lead in circles, a line without an end, a compressed file that is cut
 off or that unpacks to far more than its size are passed over by `skip(reason, id)`.
-Compression (gzip, zstd) is told by the first bytes, whatever the name says.
+Compression (gzip, bzip2, zstd) is told by the first bytes, whatever the name says.
 """
 
+import bz2
 import contextlib
 import gzip
 import io
@@ -110,6 +111,8 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
         first = raw.peek(4)[:4]
         if first.startswith(_GZIP):
             unpacked = gzip.GzipFile(fileobj=raw)
+        elif first.startswith(b"BZh"):
+            unpacked = bz2.BZ2File(raw)
         elif first == _ZSTD:
             zstandard = package("zstandard", "zstandard", _zstandard)
             unpacked = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
@@ -157,7 +160,9 @@ class _Guarded(io.RawIOBase):
     def __init__(self, unpacked, raw):
         self._unpacked, self._raw, self._given = unpacked, raw, 0
         self._broken = (EOFError, zlib.error, gzip.BadGzipFile)
-        if not isinstance(unpacked, gzip.GzipFile):
+        if isinstance(unpacked, bz2.BZ2File):
+            self._broken += (OSError, ValueError)
+        elif not isinstance(unpacked, gzip.GzipFile):
             self._broken += (_zstandard().ZstdError,)
 
     def readable(self) -> bool:

@@ -105,6 +105,6 @@ def test_every_config_has_a_debug_form(path):
     given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
     uses_a_run = full.workload in (
         "evaluate", "generate", "interpret", "convert", "embed", "serve", "predict",
-        "harness", "compare", "monitor", "compress", "lifecycle",
+        "harness", "compare", "monitor", "compress", "lifecycle", "crawl",
     )  # fmt: skip
     assert sum(given) == 1 or uses_a_run
