@@ -9,7 +9,7 @@ sitemaps are followed on the hosts of `start` and `crawl.hosts` alone, to
 `crawl.pages_per_host` pages each; private addresses are refused, redirects to them too,
 unless `crawl.private_hosts` names the host. The same command goes on after any end.
 Expected: `runs/crawl/pages/*.warc.gz` and crawl.json, a page a second and host. They
-are documents by --config.data.source.name=warc and data.source.path.
+are what `configs/quickstart.py:text=warc:runs/crawl/pages` learns.
 """
 
 from llm import config

@@ -11,6 +11,7 @@ do not name is what is left to do. (scrapy's own state is pickled, and lost by a
 import io
 import ipaddress
 import json
+import os
 import pathlib
 import sys
 import urllib.parse
@@ -84,6 +85,7 @@ class Pages(scrapy.Spider):
     def __init__(self, asked):
         super().__init__()
         self.asked, self.done, self.counts = asked, {}, {}
+        self.parent = os.getppid()
         folder = pathlib.Path(asked["folder"])
         self.log = folder / "fetched.jsonl"
         self.left = [(url, 0) for url in asked["start"]]
@@ -166,6 +168,8 @@ class Pages(scrapy.Spider):
 
     def page(self, response, depth):
         """Writes a page, then says so; its links come next."""
+        if os.getppid() != self.parent:  # nobody waits for it any more
+            raise CloseSpider("left alone")
         if self._full(response.url) or response.url in self.done:
             return
         links = []

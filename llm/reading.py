@@ -70,7 +70,7 @@ def files(
         raise InputError(
             got=f"path {path!r}, which does not exist" if path else "no path",
             want=f"{what}, or a folder of such files",
-            do="set data.source.path",
+            do="name one: --config=configs/quickstart.py:text=jsonl:PATH",
         )
     seen, found = set(), False
     for folder, folders, names in os.walk(root, followlinks=True):

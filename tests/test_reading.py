@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from llm import reading, registry
+from llm import config, reading, registry
 from llm.errors import InputError
 
 ROWS = [
@@ -145,3 +145,10 @@ def test_parquet(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     documents, skipped = read("parquet", path=str(file))
     assert not documents and skipped[0][0].startswith("damaged: ")
+
+
+def test_a_config_names_a_source_before_a_path(tmp_path):
+    assert config.source("jsonl:a/b.jsonl")["path"] == "a/b.jsonl"
+    assert config.source("jsonl:a")["name"] == "jsonl"
+    assert config.source("nosuch:a")["name"] == "text"
+    assert config.source("stdlib:a")["name"] == "text"  # which has no path

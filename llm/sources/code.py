@@ -7,7 +7,7 @@ was not written here by hand is left out and counted: folders of vendored code, 
 that say they are generated, minified ones (long lines), binary and large ones. The
 group is the top-level folder; of a single repository it is the one below.
 
-    --config.data.source.name=code --config.data.source.path=src/
+    --config=configs/quickstart.py:text=code:src/
 """
 
 import functools

@@ -8,7 +8,7 @@ breaks in quotes are as RFC 4180 has them; bytes that are not UTF-8 end as U+FFF
 are counted, since a table rarely says its encoding. A quote that is never closed would
 make the rest of the file one cell: past `max_line_bytes` the file is left, and said.
 
-    --config.data.source.name=csv --config.data.source.path=table.csv
+    --config=configs/quickstart.py:text=csv:table.csv
 """
 
 import csv

@@ -6,7 +6,7 @@ file itself at the top. The main text is taken out in a process of its own
 licence that a page says it has. What has no text, takes too long or is too large is
 left out and counted.
 
-    --config.data.source.name=html --config.data.source.path=mirror/
+    --config=configs/quickstart.py:text=html:mirror/
 """
 
 import pathlib

@@ -9,7 +9,7 @@ that is cut off is read to there. A document without an id is named by file and 
 and one without a group is its own. (Conversations and pairs are of the source
 `records`.)
 
-    --config.data.source.name=jsonl --config.data.source.path=corpus/
+    --config=configs/quickstart.py:text=jsonl:corpus/
 """
 
 import json

@@ -5,7 +5,7 @@ time, so a file may be of any size as long as one of its row groups fits in memo
 knobs say which column holds what, and `meta.url` leads into a structure. A file that is
 damaged is left out, or read as far as it goes, and counted.
 
-    --config.data.source.name=parquet --config.data.source.path=corpus/
+    --config=configs/quickstart.py:text=parquet:corpus/
 """
 
 import pathlib

@@ -6,7 +6,7 @@ taken as they are. A document is named by its record, its group is the host, and
 has url, timestamp and, where the page says so, language and licence. What is damaged is
 left out and counted: behind a broken member, reading goes on at the next whole one.
 
-    --config.data.source.name=warc --config.data.source.path=crawl/
+    --config=configs/quickstart.py:text=warc:crawl/
 """
 
 import pathlib

@@ -8,7 +8,7 @@ and files go, links keep their words, headings stand alone. What only a template
 lost with it. A document is named by its page; meta has its title, URL and timestamp and
 the language and licence of the project.
 
-    --config.data.source.name=wikipedia --config.data.source.path=DUMP.xml.bz2
+    --config=configs/quickstart.py:text=wikipedia:DUMP.xml.bz2
 """
 
 import html
