@@ -16,7 +16,10 @@ setup(
     description="The whole life cycle of a language model in JAX and Flax.",
     license="Apache-2.0",
     packages=find_namespace_packages(include=["llm", "llm.*"]),
-    package_data={"llm.serve": ["page.html", "page.css", "page.js"]},
+    package_data={
+        "llm.serve": ["page.html", "page.css", "page.js"],
+        "llm.sources": ["*.example.*"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -36,8 +39,18 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        # Languages of documents.
-        "data": ["py3langid>=0.4"],
+        # What sources read and fetch with, and the languages of documents; each is
+        # asked for where it is needed.
+        "data": [
+            "fastwarc>=2",
+            "py3langid>=0.4",
+            "pyarrow>=20",
+            "resiliparse>=2",
+            "scrapy>=2.13",
+            "trafilatura>=2",
+            "warcio>=1.7.5",
+            "zstandard>=0.23",
+        ],
         # A fastText model of one's own that identifies languages.
         "fasttext": ["fasttext-numpy2-wheel>=0.9.2"],
         "serve": [

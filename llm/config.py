@@ -130,9 +130,15 @@ QUESTION = (
 def source(text: str) -> dict[str, Any]:
     """The source for a config's argument `text=PATH`: a file or a folder of text.
 
-    A single file is cut in pieces, so that some can be held out. Without a path it is
-    the standard library of this Python.
+    A single file is cut in pieces, so that some can be held out. `NAME:PATH`, such as
+    `warc:crawl/`, is read by the source of that name. Without a path it is the standard
+    library of this Python.
     """
+    name, colon, path = text.partition(":")
+    if colon and name in registry.choices("sources"):
+        known = registry.defaults(registry.module("sources", name).make)
+        if "path" in known:
+            return registry.spec("sources", name, path=path)
     if not text:
         return registry.spec("sources", "stdlib")
     whole = pathlib.Path(text).is_dir()

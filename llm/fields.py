@@ -192,6 +192,24 @@ def base() -> ConfigDict:
     # The workdirs of two evaluations.
     c.compare.runs = ()
 
+    c.crawl = ConfigDict()
+    # Where a crawl begins: URLs. Only their hosts are visited, and these more.
+    c.crawl.start = ()
+    c.crawl.hosts = ()
+    # A page or address at which you are reached; it is told to every site.
+    c.crawl.contact = ""
+    # Seconds between two requests to a host; more where robots.txt asks for it.
+    c.crawl.delay = 1.0
+    # Most pages, of all hosts and of each; most links from a start.
+    c.crawl.pages = 100_000
+    c.crawl.pages_per_host = 1000
+    c.crawl.depth = 8
+    # A page that takes longer, in seconds, or is larger is left out.
+    c.crawl.seconds = 30.0
+    c.crawl.max_page_bytes = 8 * 2**20
+    # Hosts that may have private addresses, such as an intranet's.
+    c.crawl.private_hosts = ()
+
     c.monitor = ConfigDict()
     # The request log of a server; one to compare with, '' is the same log before; and
     # how many hours at the end of the log are compared, 0 is all of it.

@@ -117,7 +117,7 @@ def test_every_config_has_a_debug_form(path, tmp_path):
     given = [bool(full.train[name]) for name in ("steps", "tokens", "epochs")]
     uses_a_run = full.workload in (
         "evaluate", "generate", "interpret", "convert", "embed", "serve", "predict",
-        "harness", "compare", "monitor", "compress", "lifecycle",
+        "harness", "compare", "monitor", "compress", "lifecycle", "crawl",
     )  # fmt: skip
     assert sum(given) == 1 or uses_a_run
 

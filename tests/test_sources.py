@@ -11,6 +11,8 @@ from llm.document import Document
 @pytest.mark.parametrize("name", registry.choices("sources"))
 def test_contract(name):
     module = registry.module("sources", name)
+    for package in getattr(module, "NEEDS", ()):
+        pytest.importorskip(package)
     assert module.__doc__ and len(module.__doc__) > 200
     for parameter in inspect.signature(module.make).parameters.values():
         assert parameter.kind is parameter.KEYWORD_ONLY

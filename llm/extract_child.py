@@ -1,0 +1,67 @@
+"""The process that turns HTML into text for `llm/extract.py`; it may hang or die.
+
+It reads a line of JSON, {"bytes": n, "charset": "", "extractor": ""}, and n bytes of
+HTML; it answers with a line: {"text", "language", "licence"} or {"refused": why}.
+
+    python -P llm/extract_child.py
+"""
+
+import json
+import re
+import resource
+import sys
+
+MEMORY = 2 * 2**30
+_TAGS = re.compile(r"^[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*$")
+
+
+def main() -> None:
+    """Answers until its input ends."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, hard))
+    put("ready")
+    while line := sys.stdin.buffer.readline():
+        asked = json.loads(line)
+        html = sys.stdin.buffer.read(asked["bytes"])
+        try:
+            put(extracted(html, asked["charset"], asked["extractor"]))
+        except (ValueError, RecursionError, MemoryError) as error:
+            put({"refused": type(error).__name__})
+
+
+def put(answer) -> None:
+    """Writes one line of JSON."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
+    """The main text of a page, the language that it says, and a link to its licence."""
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.html import HTMLTree
+
+    if not charset:
+        charset = detect_encoding(html, from_html_meta=True)
+    text = bytes_to_str(html, charset, errors="replace")
+    tree = HTMLTree.parse(text)
+    root, licence = tree.document.query_selector("html"), ""
+    language = (root.getattr("lang") or "").strip() if root else ""
+    for link in tree.document.query_selector_all("[rel~=license][href]"):
+        licence = link.getattr("href")
+        break
+    if extractor == "trafilatura":
+        import trafilatura
+
+        body = trafilatura.extract(text, include_comments=False) or ""
+    else:
+        body = extract_plain_text(tree, main_content=True, alt_texts=False)
+    return {
+        "text": body,
+        "language": language if _TAGS.match(language) else "",
+        "licence": licence,
+    }
+
+
+if __name__ == "__main__":
+    main()

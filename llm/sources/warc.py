@@ -1,0 +1,158 @@
+"""Pages of web archives: WARC and WET, plain or compressed; the form of Common Crawl.
+
+Records are read one at a time by fastwarc. The main text of an HTML response is taken
+out in a process of its own (`llm/extract.py`); plain text, and the texts of a WET, are
+taken as they are. A document is named by its record, its group is the host, and meta
+has url, timestamp and, where the page says so, language and licence. What is damaged is
+left out and counted: behind a broken member, reading goes on at the next whole one.
+
+    --config=configs/quickstart.py:text=warc:crawl/
+"""
+
+import pathlib
+import urllib.parse
+from collections.abc import Iterator
+
+from llm import columns, extract, reading
+from llm.document import Document, Source
+from llm.errors import InputError
+
+TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
+NEEDS = ("fastwarc", "resiliparse")
+
+_WANTED = reading.ending(".warc", ".wet")
+_HTML = ("text/html", "application/xhtml+xml")
+
+
+def make(
+    *,
+    path: str = "",
+    extractor: str = "resiliparse",
+    seconds: float = 10.0,
+    max_page_bytes: int = 8 * 2**20,
+    max_documents: int = 0,
+) -> Source:
+    """Makes the source.
+
+    Args:
+      path: a file, or a folder of them.
+      extractor: resiliparse (fast) or trafilatura (drops more around the article).
+      seconds: a page that takes longer is left out.
+      max_page_bytes: so is a larger one.
+      max_documents: the first so many; 0 takes all.
+
+    Raises:
+      InputError: no such file, no such extractor, or a package that is missing.
+    """
+    if extractor not in extract.EXTRACTORS:
+        raise InputError(
+            got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
+        )
+
+    def documents(skip: reading.Skip) -> Iterator[Document]:
+        return columns.once(read(skip), max_documents, skip)
+
+    def read(skip: reading.Skip) -> Iterator[Document | None]:
+        warc = reading.package("fastwarc", "fastwarc", _fastwarc)
+        with extract.pages(extractor, seconds) as page:
+            for file, name in reading.files(path, "WARC or WET", _WANTED, skip):
+                for record in _records(warc, file, name, max_page_bytes, skip):
+                    yield _document(*record, page, skip)
+
+    return documents
+
+
+def _records(warc, file: pathlib.Path, name: str, most: int, skip: reading.Skip):
+    """(id, headers, type, charset, content) of responses and texts, past damage."""
+    types = warc.WarcRecordType
+    types = types.response | types.conversion | types.resource
+    start, told = 0, False
+    with file.open("rb") as stream:
+        mark = b"\x1f\x8b\x08" if stream.peek(2)[:2] == b"\x1f\x8b" else b"WARC/1."
+        while start >= 0:
+            stream.seek(start)
+            at = start
+            try:
+                for record in warc.ArchiveIterator(
+                    stream, record_types=types, auto_decode="all"
+                ):
+                    at, told = start + record.stream_pos, False
+                    id = (record.record_id or "").strip("<>") or f"{name}@{at}"
+                    content = record.reader.read(most + 1)
+                    if len(content) > most:
+                        skip(f"larger than {most} bytes", id)
+                        continue
+                    http = record.http_headers
+                    encoded = http and (
+                        http.get("Content-Encoding") or http.get("Transfer-Encoding")
+                    )
+                    if len(content) < record.content_length and not encoded:
+                        skip("cut off", id)
+                        continue
+                    if http and record.http_headers.status_code != 200:
+                        skip("not a page: another status than 200", id)
+                        continue
+                    kind = record.http_content_type or ""
+                    charset = record.http_charset or ""
+                    if not http:
+                        kind = record.headers.get("Content-Type", "").lower()
+                        kind = kind.partition(";")[0].strip()
+                    yield id, dict(record.headers), kind.lower(), charset, content
+                return
+            except (OSError, ValueError) as error:
+                if not told:
+                    skip(f"damaged: {error}", f"{name}, after byte {at}")
+                told = True
+            start = _find(stream, mark, at + 1)
+
+
+def _find(stream, mark: bytes, start: int) -> int:
+    """Where `mark` next stands in the stream, from `start` on; -1 if nowhere."""
+    stream.seek(start)
+    kept = b""
+    while part := stream.read(2**20):
+        place = (kept + part).find(mark)
+        if place >= 0:
+            return start - len(kept) + place
+        start += len(part)
+        kept = (kept + part)[-len(mark) + 1 :]
+    return -1
+
+
+def _document(id, headers, kind, charset, content, page, skip) -> Document | None:
+    meta = {"url": headers.get("WARC-Target-URI", "").strip("<>")}
+    meta["timestamp"] = headers.get("WARC-Date", "")
+    if kind in _HTML:
+        made = page(content, charset)
+        if "refused" in made:
+            skip(f"not extracted: {made['refused']}", id)
+            return None
+        text = made.pop("text")
+        meta |= made
+    elif kind == "text/plain":
+        text = content.decode("utf-8", "replace")
+        said = headers.get("WARC-Identified-Content-Language", "")
+        meta["language"] = said.partition(",")[0]
+    else:
+        skip("neither HTML nor plain text", id)
+        return None
+    if not text.strip():
+        skip("empty", id)
+        return None
+    text = columns.encodable(text)
+    host = urllib.parse.urlsplit(meta["url"]).hostname or id if _url(meta) else id
+    meta = {name: found for name, found in meta.items() if found}
+    return Document(id, text, "warc", host, "prose", len(text.encode()), meta)
+
+
+def _url(meta) -> bool:
+    try:
+        return bool(urllib.parse.urlsplit(meta["url"]).hostname)
+    except ValueError:  # such as brackets without an address
+        return False
+
+
+def _fastwarc():
+    import fastwarc.warc
+
+    return fastwarc.warc

@@ -1,0 +1,127 @@
+"""Fetches the pages of some sites into WARC files, politely: `workdir/pages/`.
+
+Reads c.crawl. robots.txt is obeyed, one request at a time goes to a host, with a delay,
+and only to the hosts that are named. The same command goes on where an earlier one
+ended, however it ended. The pages become documents by the source `warc`.
+"""
+
+import collections
+import importlib.util
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.parse
+
+from ml_collections import ConfigDict
+
+from llm import atomic, run_directory
+from llm.errors import InputError, Stopped
+
+_CHILD = pathlib.Path(__file__).parent.parent / "crawl_child.py"
+
+
+def run(c: ConfigDict, workdir: str) -> dict:
+    """Crawls; returns what is in crawl.json.
+
+    Raises:
+      InputError: nothing to begin with, no contact, or no package scrapy.
+    """
+    asked = _asked(c)
+    run_directory.claim(workdir, c.to_dict(), device="", devices=0)
+    folder = pathlib.Path(atomic.make_folder(pathlib.Path(workdir) / "pages"))
+    asked["folder"] = str(folder)
+    settings = pathlib.Path(workdir) / "crawl_settings.json"
+    atomic.write_text(settings, json.dumps(asked, indent=1))
+    # A signal of the terminal is for this process, which passes it on: a second one
+    # would end the child before it has written what it holds.
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(_CHILD), str(settings)], start_new_session=True
+    )
+    try:
+        code = child.wait()
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+    if code:
+        raise Stopped(f"the crawl ended with {code}; the same command goes on", 1)
+    made = _counted(folder)
+    if not made["pages"]:
+        told = ", ".join(f"{why}: {count}" for why, count in made["refused"].items())
+        raise InputError(
+            got=f"no page from {', '.join(asked['start'])}"
+            + (f" ({told})" if told else ""),
+            want="one page or more",
+            do="see crawl.hosts and crawl.private_hosts, and whether the sites answer",
+        )
+    atomic.write_text(pathlib.Path(workdir) / "crawl.json", json.dumps(made, indent=1))
+    for host, count in made["pages"].items():
+        print(f"{host}: {count} pages", flush=True)
+    for reason, count in made["refused"].items():
+        print(f"refused, {reason}: {count}", flush=True)
+    return made
+
+
+def _asked(c: ConfigDict) -> dict:
+    crawl = c.crawl
+    start = [url for url in crawl.start if url]
+    hosts = [urllib.parse.urlsplit(url).hostname for url in start]
+    bad = [u for u in start if not u.startswith(("http://", "https://"))]
+    if not start or bad or not all(hosts):
+        raise InputError(
+            got=f"crawl.start {tuple(crawl.start)}",
+            want="one URL or more, of http or https",
+            do="--config.crawl.start=\"('https://example.org/',)\"",
+        )
+    if not crawl.contact:
+        raise InputError(
+            got="no crawl.contact",
+            want="a page or address where those who run the sites reach you",
+            do="--config.crawl.contact=https://example.org/about-my-crawler",
+        )
+    if crawl.delay < 0 or min(crawl.pages, crawl.pages_per_host, crawl.seconds) <= 0:
+        raise InputError(
+            got=f"crawl.delay {crawl.delay}, pages {crawl.pages}, pages_per_host "
+            f"{crawl.pages_per_host}, seconds {crawl.seconds}",
+            want="a delay of 0 or more, the others above 0",
+        )
+    for package in ("scrapy", "warcio"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                got=f"no package {package}",
+                want="the extra `data`",
+                do=f"pip install 'llm-lifecycle[data]', or {package} alone",
+            )
+    return {
+        **{name: crawl[name] for name in ("delay", "depth", "pages", "pages_per_host")},
+        **{name: crawl[name] for name in ("seconds", "max_page_bytes")},
+        "start": start,
+        "hosts": sorted({*hosts, *(host for host in crawl.hosts if host)}),
+        "private_hosts": [host for host in crawl.private_hosts if host],
+        "agent": f"llm-lifecycle (+{crawl.contact})",
+    }
+
+
+def _counted(folder: pathlib.Path) -> dict:
+    pages, statuses = collections.Counter(), collections.Counter()
+    log = folder / "fetched.jsonl"
+    for line in log.read_text().splitlines() if log.exists() else ():
+        seen = json.loads(line)
+        statuses[str(seen["status"])] += 1
+        if seen["status"] == 200:
+            pages[urllib.parse.urlsplit(seen["url"]).hostname] += 1
+    stats = json.loads((folder / "stats.json").read_text())
+    refused = {
+        name.removeprefix("refused/"): count
+        for name, count in stats.items()
+        if name.startswith("refused/")
+    }
+    if stats.get("robotstxt/forbidden"):
+        refused["robots.txt"] = stats["robotstxt/forbidden"]
+    return {
+        "pages": dict(sorted(pages.items())),
+        "statuses": dict(statuses),
+        "refused": refused,
+    }

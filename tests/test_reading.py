@@ -1,0 +1,154 @@
+"""Files of others in every bad shape: read as far as they go, and said."""
+
+import csv
+import gzip
+import json
+import os
+
+import pytest
+
+from llm import config, reading, registry
+from llm.errors import InputError
+
+ROWS = [
+    {"id": f"r{i}", "text": f"text {i} é", "url": f"http://a.org/{i}"} for i in "abc"
+]
+
+
+def read(name, **knobs):
+    skipped = []
+    source = registry.build("sources", {"name": name, **knobs})
+    return list(source(lambda *skip: skipped.append(skip))), skipped
+
+
+def json_lines(rows=ROWS):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def packed(kind, content):
+    if kind == "zst":
+        zstandard = pytest.importorskip("zstandard")
+        return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+    return gzip.compress(content) if kind == "gz" else content
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "zst"])
+def test_json_lines(tmp_path, kind):
+    file = tmp_path / "x.jsonl"
+    file.write_bytes(packed(kind, json_lines()))  # told by its bytes, not its name
+    documents, skipped = read("jsonl", path=str(file))
+    assert [(d.id, d.text) for d in documents] == [(r["id"], r["text"]) for r in ROWS]
+    assert documents[0].meta == {"url": "http://a.org/a", "place": "x.jsonl:1"}
+    assert not skipped
+
+
+def test_fields_by_name_and_into_records(tmp_path):
+    row = {"body": "x", "meta": {"site": "a.org", "when": 5}, "license": "MIT"}
+    (tmp_path / "a.ndjson").write_text(json.dumps(row))
+    knobs = {"text": "body", "group": "meta.site", "timestamp": "meta.when"}
+    (document,), _ = read("jsonl", path=str(tmp_path), **knobs)
+    assert (document.id, document.group) == ("a.ndjson:1", "a.org")
+    assert document.meta == {"licence": "MIT", "timestamp": "5"}
+
+
+def test_bad_lines_are_counted(tmp_path):
+    bad = [
+        b"\xff\xfe", b"{", b"[1]", b'{"text": 3}', b'{"text": " "}', b"[" * 100_000,
+        b'{"text": "' + b"x" * 2**20 + b'"}', b'{"text": "\\ud800 half"}',
+        b'{"text": "again", "id": "ra"}',
+    ]  # fmt: skip
+    (tmp_path / "a.jsonl").write_bytes(json_lines() + b"\n".join(bad))
+    documents, skipped = read("jsonl", path=str(tmp_path), max_line_bytes=2**19)
+    assert [d.text for d in documents[3:]] == ["\ufffd half"]
+    assert skipped == [
+        ("not UTF-8", "a.jsonl:4"), ("not JSON", "a.jsonl:5"),
+        ("not a record", "a.jsonl:6"), ("no text in the field 'text'", "a.jsonl:7"),
+        ("empty", "a.jsonl:8"), ("not JSON", "a.jsonl:9"),
+        ("line longer than 524288 bytes", "a.jsonl:10"), ("id seen before", "ra"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst"])
+def test_cut_off_and_flipped(tmp_path, kind):
+    many = [{"text": os.urandom(50).hex()} for _ in range(5000)]
+    content = packed(kind, json_lines(many))
+    (tmp_path / "a.jsonl").write_bytes(content[: len(content) // 2])
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert [d.text for d in documents] == [m["text"] for m in many[: len(documents)]]
+    assert (kind == "zst" or documents) and len(documents) < 5000
+    assert len(skipped) == 1 and skipped[0][0].startswith(("damaged", "not JSON"))
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 0xFF
+    flipped[len(content) // 2 + 1] ^= 0xFF
+    (tmp_path / "a.jsonl").write_bytes(flipped)
+    _, skipped = read("jsonl", path=str(tmp_path))
+    assert any("damaged" in reason for reason, _ in skipped)
+
+
+def test_a_bomb_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_FREE", 2**20)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"0" * 2**25))
+    _, skipped = read("jsonl", path=str(tmp_path), max_line_bytes=2**26)
+    assert skipped == [("damaged: unpacks to more than 200 times its size",
+                        "a.jsonl.gz:1")]  # fmt: skip
+
+
+def test_links_in_circles_end(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.jsonl").write_bytes(json_lines())
+    (tmp_path / "d/back").symlink_to(tmp_path)
+    (tmp_path / "d/gone.jsonl").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "d/pipe.jsonl")
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert len(documents) == 3
+    assert skipped == [("link to a folder that was read", "d/back")]
+
+
+def test_no_file_is_one_line(tmp_path):
+    for path, got in (("", "no path"), ("nowhere", "does not exist")):
+        with pytest.raises(InputError, match=got):
+            read("jsonl", path=path)
+    with pytest.raises(InputError, match="no JSON lines in"):
+        read("jsonl", path=str(tmp_path))
+
+
+def test_tables(tmp_path):
+    rows = [*ROWS, {"id": "", "text": 'two\nlines, "quoted"', "url": ""}]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "text", "url"])
+        writer.writeheader()
+        writer.writerows(rows)
+    documents, skipped = read("csv", path=str(tmp_path))
+    assert [d.text for d in documents] == [row["text"] for row in rows]
+    assert documents[3].id == "a.csv:5" and not skipped
+    (tmp_path / "a.csv").write_bytes(b'id,text\n1,caf\xe9\n2,"open\n' + b"x\n" * 900)
+    documents, skipped = read("csv", path=str(tmp_path), max_line_bytes=1000)
+    assert [d.text for d in documents] == ["caf\ufffd"]
+    assert skipped[0] == ("not UTF-8, repaired", "a.csv, line 2")
+    assert skipped[1][0].startswith("damaged: field larger than")
+    (tmp_path / "t.tsv").write_text("text\tid\na, b\tx\n")
+    assert read("csv", path=str(tmp_path / "t.tsv"))[0][0].text == "a, b"
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"text": f"t{i}", "meta": {"url": f"u{i}"}, "n": i} for i in range(600)]
+    rows[5]["text"] = None
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=100)
+    documents, skipped = read("parquet", path=str(tmp_path), url="meta.url")
+    assert [d.text for d in documents] == [r["text"] for r in rows if r["text"]]
+    assert documents[-1].meta == {"url": "u599"}
+    assert skipped == [("no text in the field 'text'", "a.parquet:6")]
+    assert len(read("parquet", path=str(file), max_documents=7)[0]) == 7
+    file.write_bytes(file.read_bytes()[:-100])
+    documents, skipped = read("parquet", path=str(file))
+    assert not documents and skipped[0][0].startswith("damaged: ")
+
+
+def test_a_config_names_a_source_before_a_path(tmp_path):
+    assert config.source("jsonl:a/b.jsonl")["path"] == "a/b.jsonl"
+    assert config.source("jsonl:a")["name"] == "jsonl"
+    assert config.source("nosuch:a")["name"] == "text"
+    assert config.source("stdlib:a")["name"] == "text"  # which has no path

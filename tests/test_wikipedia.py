@@ -1,0 +1,55 @@
+"""Dumps of Wikipedia: which pages are taken, and what their markup says."""
+
+import bz2
+import pathlib
+
+import pytest
+
+from llm.sources import wikipedia
+
+EXAMPLE = pathlib.Path(wikipedia.TINY["path"]).read_bytes()
+
+
+def read(path):
+    skipped = []
+    documents = wikipedia.make(path=str(path))(lambda *skip: skipped.append(skip))
+    return list(documents), skipped
+
+
+def test_a_dump(tmp_path):
+    talk = b"<page><title>Talk:Tide</title><ns>1</ns><id>9</id></page></mediawiki>"
+    content = EXAMPLE.replace(b"</mediawiki>", talk)
+    (tmp_path / "x.xml.bz2").write_bytes(bz2.compress(content))
+    (document,), skipped = read(tmp_path)
+    assert not skipped and document.id == "en.wikipedia.org/7"
+    assert document.text == (
+        "Tide\n\nTides are the rise and fall of sea levels.\n\nCauses\n\n- The moon.\n"
+    )
+    assert document.meta == {
+        "title": "Tide", "url": "https://en.wikipedia.org/wiki/Tide", "language": "en",
+        "timestamp": "2026-01-01T00:00:00Z", "licence": "CC-BY-SA-4.0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", [bytes, bz2.compress])
+def test_a_dump_that_is_cut_off(tmp_path, pack):
+    filler = b"<!-- %s -->" % bytes(range(97, 123)) * 9
+    content = pack(EXAMPLE.replace(b"</mediawiki>", filler))
+    (tmp_path / "a.xml").write_bytes(content[:-20])
+    _, skipped = read(tmp_path)
+    assert len(skipped) == 1 and skipped[0][0].startswith("damaged: ")
+
+
+@pytest.mark.parametrize(
+    "markup, text",
+    [
+        ("{{a|{{b}}|[[c]]}}d", "d"), ("{|\n|x\n|}y", "y"), ("a<!-- b -->c", "ac"),
+        ("a<ref name=x/>b<ref>c</ref>", "ab"), ("''a'' '''b'''", "a b"),
+        ("[[File:a.jpg|thumb|of [[b]]]]c", "c"),
+        ("[http://a.org the b] [[c|d]]", "the b d"),
+        ("== A ==\ntext", "A\n\ntext"), ("a &amp; b&nbsp;c", "a & b\xa0c"),
+        ("#x\n## y", "- x\n- y"), ("{{" * 2000 + "a", "{{" * 2000 + "a"),
+    ],
+)  # fmt: skip
+def test_markup(markup, text):
+    assert wikipedia.plain(markup) == text
