@@ -18,7 +18,7 @@ setup(
     packages=find_namespace_packages(include=["llm", "llm.*"]),
     package_data={
         "llm.serve": ["page.html", "page.css", "page.js"],
-        "llm.sources": ["*.example.*"],
+        "llm.sources": ["*.example.*", "*.example/*"],
     },
     python_requires=">=3.11",
     install_requires=[
