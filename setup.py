@@ -43,6 +43,7 @@ setup(
         # asked for where it is needed.
         "data": [
             "fastwarc>=2",
+            "ftfy>=6.2",
             "py3langid>=0.4",
             "pyarrow>=20",
             "resiliparse>=2",

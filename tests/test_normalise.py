@@ -8,6 +8,7 @@ import data_config
 import pytest
 
 from llm.document import Document
+from llm.errors import InputError
 from llm.stages import normalise
 
 
@@ -70,3 +71,49 @@ def _tree(code):
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             node.value = ""
     return ast.dump(tree)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "before", "after"),
+    [
+        ({"form": "NFKC"}, "ﬁne ² Ⅷ\u3000x", "fine 2 VIII x\n"),
+        ({"lowercase": True}, "GRÖSSE Straße İ", "grösse straße i\u0307\n"),
+        ({"remove": r"[^\w\s.,]"}, "a—b, “c”! d.", "ab, c d.\n"),
+        ({"form": "NFKC", "lowercase": True, "remove": "[0-9]"}, "H₂O ℌ", "ho h\n"),
+        ({"remove": r"[\s\S]"}, "all of it", None),
+    ],
+)
+def test_knobs(knobs, before, after):
+    stage = normalise.make(**knobs)
+    document = Document("a", before, "s", "g", "prose", len(before.encode()))
+    made = stage.apply(document)
+    assert [d.text for d in made] == ([after] if after else [])
+    for again in made:
+        assert stage.apply(again) == made
+
+
+def test_wrong_encodings_are_repaired():
+    pytest.importorskip("ftfy")
+    stage = normalise.make(repair=True)
+
+    def repaired(text):
+        return stage.apply(Document("a", text, "s", "g", "prose", 9))[0].text
+
+    # UTF-8 read as Latin-1 or Windows-1252, once and twice.
+    for right in ("Größe", "naïve café", "“quoted” – text", "日本語", "Ελληνικά"):
+        for code in ("latin-1", "cp1252"):
+            try:
+                wrong = right.encode().decode(code)
+                twice = wrong.encode().decode(code)
+            except UnicodeDecodeError:
+                continue
+            assert repaired(wrong) == right + "\n"
+            assert repaired(twice) == right + "\n"
+        assert repaired(right) == right + "\n"
+    assert repaired("a &amp; b, it's") == "a &amp; b, it's\n"
+
+
+@pytest.mark.parametrize("knobs", [{"form": "NFX"}, {"remove": "["}])
+def test_knobs_that_cannot_be(knobs):
+    with pytest.raises(InputError):
+        normalise.make(**knobs)
