@@ -33,7 +33,7 @@ LAYERS = (
     "optim checkpoint monitor memory data page plots preview adapter progress spikes "
     "watchdog profiling exhausted maintenance stragglers",
     "sources stages",
-    "columns extract extract_child crawl_child",
+    "columns extract extract_child crawl_child contamination",
     "reading",
     "compiler topology",
     "sharding losses flops objective task metrics traffic sweep scaling",

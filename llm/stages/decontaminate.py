@@ -1,0 +1,37 @@
+"""Drops documents that hold items of an examination: runs of thirteen words in common.
+
+What a model is asked later it must not have read: see `llm/contamination.py`. Which
+items the corpus held, and where, says `benchmarks/contamination.py` of a run that was
+made without this stage.
+"""
+
+import pathlib
+
+from llm import contamination
+from llm.document import Document, Tag
+
+TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
+
+
+def make(*, path: str = "", words: int = contamination.WORDS, least: int = 1) -> Tag:
+    """Makes the stage.
+
+    Args:
+      path: a file of items (.jsonl, .txt, .csv, .tsv), or a folder of them.
+      words: words of a run.
+      least: runs in common from which a document is dropped.
+
+    Raises:
+      InputError: no items.
+    """
+    index = contamination.Index(contamination.items(path), words)
+
+    def score(document: Document) -> dict[str, float]:
+        found = index.found(document.text)
+        return {"items": float(len(found)), "runs": float(sum(found.values()))}
+
+    def decide(scores: dict[str, float]) -> str:
+        held = scores["runs"] >= least
+        return "holds items of an examination" if held else ""
+
+    return Tag(score, decide)
