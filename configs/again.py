@@ -9,10 +9,13 @@ much of it is the seed.
 """
 
 from llm import config
+from llm.errors import InputError
 
 
 def get_config(arg=None):
     text = arg or ""
     path = text.removeprefix("debug,").removesuffix(",debug")
+    if not path.startswith("run="):
+        raise InputError(got=f"argument {text!r}", want="run=DIR, a run directory")
     c = config.of_run(path.removeprefix("run="))
     return config.debug(c) if path != text else c

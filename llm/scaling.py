@@ -21,6 +21,7 @@ from scipy import optimize
 
 from llm.errors import InputError
 
+LEAST = 6  # runs for five numbers
 _DELTA = 1e-3  # of Huber's loss, in nats of log L
 _STARTS = tuple(
     itertools.product(
@@ -81,10 +82,10 @@ def fit(runs: Sequence[Run]) -> Law:
       InputError: too few runs, sizes or token counts for five numbers.
     """
     sizes, spans = {run.parameters for run in runs}, {run.tokens for run in runs}
-    if len(runs) < 6 or len(sizes) < 2 or len(spans) < 2:
+    if len(runs) < LEAST or len(sizes) < 2 or len(spans) < 2:
         raise InputError(
             got=f"{len(runs)} runs of {len(sizes)} sizes and {len(spans)} lengths",
-            want="6 runs or more, of 2 sizes and 2 lengths or more",
+            want=f"{LEAST} runs or more, of 2 sizes and 2 lengths or more",
         )
     n, d, target = _logs(runs)
     starts = np.array(_STARTS).T

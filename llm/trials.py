@@ -77,9 +77,23 @@ class Wanted(NamedTuple):
 
 
 def read(root: pathlib.Path) -> list[Trial]:
-    """The record of a sweep, by number; [] of none."""
+    """The record of a sweep, by number; [] of none, InputError if it is broken."""
     path = root / "trials.json"
-    return [Trial(**t) for t in json.loads(path.read_text())] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        found = [Trial(**t) for t in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            got=f"{path}, which is no record of trials ({error})",
+            want="the file as a sweep wrote it",
+            do="restore it, or use another --workdir",
+        ) from error
+    if [t.number for t in found] != list(range(len(found))):
+        raise InputError(
+            got=f"{path} without some of its trials", want="all of them, by number"
+        )
+    return found
 
 
 def run(

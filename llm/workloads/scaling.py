@@ -21,6 +21,11 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Trains what is missing of the ladder, fits the law and writes its page."""
     axes = sweep.axes(c.sweep.space, c.trial)
     grid = sweep.grid(axes, c.sweep.points)
+    if len(grid) < scaling.LEAST:
+        raise InputError(
+            got=f"{len(grid)} runs in sweep.space",
+            want=f"{scaling.LEAST} or more, of several sizes and lengths",
+        )
     own = c.to_dict()
     own["sweep"] = {**own["sweep"], "processes": 0}  # may change
     run_directory.claim(workdir, own, device="", devices=0)
@@ -67,11 +72,6 @@ def run(c: ConfigDict, workdir: str) -> None:
         f"{ahead['loss']:.4f} ({low:.4f} to {high:.4f}, {_SHARE:.0%})"
     )
     print(f"page: {page}")
-
-
-def check(c: ConfigDict) -> None:
-    """Raises InputError for a ladder that cannot be."""
-    sweep.axes(c.sweep.space, c.trial)
 
 
 def _held_out(runs: list[scaling.Run]) -> list[dict]:
