@@ -56,12 +56,12 @@ def loss_of(model, params, tokens_BT):
     ).mean()
 
 
-def growth(name, base, rate):
+def growth(name, base, rate, of="llama"):
     """Exponents of the width in the change of the residual stream and of logits."""
     tokens_BT = np.random.default_rng(0).integers(0, V, (8, 33))
     widths, changes = (64, 128, 256), []
     for width in widths:
-        model, spec, params, axes = built(width)
+        model, spec, params, axes = built(width, of)
         tx = transform(name, base, spec, axes, rate)
 
         @jax.jit
@@ -82,10 +82,17 @@ def growth(name, base, rate):
 
 
 @pytest.mark.parametrize(
-    "name, rate", [("adamw", 1e-2), ("muon", 1e-2), ("lion", 1e-3)]
+    "name, rate, of",
+    [
+        ("adamw", 1e-2, "llama"),
+        ("muon", 1e-2, "llama"),
+        ("lion", 1e-3, "llama"),
+        ("adamw", 1e-2, "olmo2"),
+    ],
 )
-def test_what_layers_put_out_does_not_grow(name, rate):
-    stream, logits = growth(name, BASE, rate)
+def test_what_layers_put_out_does_not_grow(name, rate, of):
+    stream, logits = growth(name, BASE, rate, of)
+    print(f"{of} {name}: stream {stream:.2f}, logits {logits:.2f}")
     assert abs(stream) < 0.25 and abs(logits) < 0.25
 
 
