@@ -12,7 +12,7 @@ smallest form.
 
     python -m llm.main --config=configs/sweep.py:of=gru --workdir=runs/sweep_gru \\
         --config.sweep.space="(('optimizer.learning_rate', 'log', 1e-3, 1e-1),)" \\
-        --config.sweep.search=grid --config.trial.train.steps=200
+        --config.sweep.search=grid --config.sweep.points=4
 """
 
 from llm import config
