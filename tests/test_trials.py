@@ -134,7 +134,9 @@ def test_halving_stops_what_is_worse(tmp_path, commanded):
 
 
 DRIVER = """
-    import pathlib, sys
+    import pathlib, signal, sys
+    # What is started in the background of a shell ignores it, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, "{tests}")
     from test_trials import LOSS, proposing, small
     from llm import trials
