@@ -70,9 +70,9 @@ def axes(space: Sequence[Sequence], trial: ConfigDict) -> tuple[Axis, ...]:
     Raises:
       InputError: a field that there is not, or values that it cannot have.
     """
-    if not space:
+    if not space or not isinstance(space, (tuple, list)):
         raise InputError(
-            got="sweep.space ()",
+            got=f"sweep.space {space!r}",
             want="axes such as (('optimizer.learning_rate', 'log', 1e-3, 1e-1),)",
         )
     made = tuple(_axis(entry, trial) for entry in space)
@@ -84,7 +84,8 @@ def axes(space: Sequence[Sequence], trial: ConfigDict) -> tuple[Axis, ...]:
 
 
 def _axis(entry: Any, trial: ConfigDict) -> Axis:
-    if not isinstance(entry, (tuple, list)) or len(entry) < 3 or entry[1] not in _HOWS:
+    listed = isinstance(entry, (tuple, list)) and len(entry) > 2
+    if not listed or not isinstance(entry[0], str) or entry[1] not in _HOWS:
         raise InputError(
             got=f"the axis {entry!r} in sweep.space",
             want=f"(field, {' or '.join(_HOWS)}, value, value, ...)",
@@ -102,7 +103,7 @@ def _axis(entry: Any, trial: ConfigDict) -> Axis:
                 )
             applied(trial, dict(zip(fields, row, strict=True)))
         return Axis(fields, how, tuple(map(tuple, rows)))
-    numbers = all(type(v) in (int, float) for v in values)
+    numbers = all(type(v) in (int, float) and math.isfinite(v) for v in values)
     fits = len(values) == 2 and len(fields) == 1 and numbers and values[0] < values[1]
     if not fits or (how == "log" and values[0] <= 0):
         above = ", both above 0" * (how == "log")
@@ -110,7 +111,12 @@ def _axis(entry: Any, trial: ConfigDict) -> Axis:
             got=f"{entry!r} in sweep.space",
             want=f"one field and two numbers, the lower first{above}",
         )
-    axis = Axis(fields, how, tuple(values), type(_field(trial, name)) is int)
+    whole = type(_field(trial, name)) is int
+    if whole and not all(type(v) is int for v in values):
+        raise InputError(
+            got=f"{entry!r} in sweep.space", want=f"whole numbers for {name}"
+        )
+    axis = Axis(fields, how, tuple(values), whole)
     for share in (0.0, 1.0):
         applied(trial, axis.at(share))
     return axis
@@ -156,7 +162,7 @@ def applied(trial: ConfigDict, values: dict[str, Any]) -> ConfigDict:
     for field, value in values.items():
         held = _field(made, field)
         right = type(value) is type(held) or (type(held), type(value)) == (float, int)
-        if not right:
+        if not right or (type(value) is float and not math.isfinite(value)):
             raise InputError(
                 got=f"{value!r} for {field}, which is {held!r}",
                 want=f"a {type(held).__name__}",

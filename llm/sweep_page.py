@@ -166,8 +166,7 @@ def _table(trials, wanted) -> str:
             "" if t.value is None else f"{t.value:.4f}",
             f"{t.steps:,}" if t.steps else "",
             units.duration(t.seconds),
-            t.reason
-            or {"done": "", "halved": "stopped at a rung"}.get(t.status, t.status),
+            t.reason or _ENDS.get(t.status, t.status),
         )
         for t in sorted(trials, key=rank)
     ]

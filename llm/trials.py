@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, monitor, sweep, units
+from llm import atomic, monitor, run_directory, sweep, units
 from llm.errors import InputError
 
 _AGAIN = pathlib.Path(__file__).parent.parent / "configs" / "again.py"
@@ -82,8 +82,15 @@ def read(root: pathlib.Path) -> list[Trial]:
     if not path.exists():
         return []
     try:
-        found = [Trial(**t) for t in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
+        held = json.loads(path.read_text())
+        if not isinstance(held, list):
+            raise TypeError(f"a {type(held).__name__}, not a list")
+        found = [Trial(**t) for t in held]
+        found = [t._replace(values=_as_config(t.values)) for t in found]
+        unknown = {t.status for t in found} - {"running", "done", "halved", "failed"}
+        if unknown:
+            raise ValueError(f"status {unknown.pop()!r}")
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             got=f"{path}, which is no record of trials ({error})",
             want="the file as a sweep wrote it",
@@ -94,6 +101,15 @@ def read(root: pathlib.Path) -> list[Trial]:
             got=f"{path} without some of its trials", want="all of them, by number"
         )
     return found
+
+
+def _as_config(values: dict[str, Any]) -> dict[str, Any]:
+    """What JSON gives back, with its lists as the tuples that they were."""
+
+    def tuples(value):
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return {field: tuples(value) for field, value in values.items()}
 
 
 def run(
@@ -131,7 +147,7 @@ def run(
             text = json.dumps(listed, indent=1) + "\n"
             atomic.write_text(epath.Path(root / "trials.json"), text)
 
-        last.callback(_ended, working)
+        last.callback(_ended, working, keep)
         while True:
             while free:
                 values = None
@@ -166,12 +182,13 @@ def run(
                 each([known[n] for n in sorted(known)])
 
 
-def _ended(working: list["_Worker"]) -> None:
-    """Asks all to save and stop, then waits for them."""
+def _ended(working: list["_Worker"], keep: Callable[[Trial], None]) -> None:
+    """Asks all to save and stop, then waits for them; keeps the time they took."""
     for worker in working:
         worker.ask()
     for worker in working:
         worker.end()
+        keep(worker.trial._replace(seconds=round(worker.spent(), 1)))
 
 
 @contextlib.contextmanager
@@ -265,7 +282,8 @@ class _Worker:
     """A process that runs a trial."""
 
     def __init__(self, root, trial, config, slot, data, environment, cores):
-        self.slot, self.trial = slot, trial
+        # At the rungs of an attempt that was cut short it is judged again.
+        self.slot, self.trial = slot, trial._replace(at_rungs={})
         self._folder = root / "trials" / f"{trial.number:04d}"
         self._own = environment, cores
         self._attempts, self._seen, self._asked = 0, -1, False
@@ -285,10 +303,14 @@ class _Worker:
             self._folder.with_suffix(".json"), self._folder, self._log, *self._own
         )
 
+    def spent(self) -> float:
+        """Seconds of all attempts."""
+        return self._before + time.monotonic() - self._began
+
     def look(self, wanted: Wanted, every) -> None:
         """Brings `trial` up to date, and stops it where halving says so."""
         code = self._process.poll()
-        spent = self._before + time.monotonic() - self._began
+        spent = self.spent()
         self._at_rungs(wanted, every)
         if code is None:
             return
@@ -408,8 +430,8 @@ def _prepared(root, config: ConfigDict, environment, cores) -> pathlib.Path | No
         folder, noted = root / "data" / f"{number}", root / "data" / f"{number}.json"
         if not noted.exists():
             break
-        held = json.loads(noted.read_text())["config"]
-        if all(held[key] == value for key, value in about.items()):
+        held = run_directory.load(str(noted.parent), noted.name)["config"]
+        if all(held.get(key) == value for key, value in about.items()):
             if (folder / "train_tokenizer.json").exists():
                 return folder
             break

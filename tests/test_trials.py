@@ -203,9 +203,38 @@ def test_one_sweep_at_a_time(tmp_path, commanded):
     trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
 
 
-@pytest.mark.parametrize("text", ["[{", '{"a": 1}', '[{"number": 0}]', "null",
+@pytest.mark.parametrize("text", ["[{", "{}", '{"a": 1}', '[{"number": 0}]', "null", '[{"number": 0, "values": {}, "status": "dne"}]',
                                   '[{"number": 1, "values": {}}]'])  # fmt: skip
 def test_a_broken_record_is_one_line(tmp_path, text):
     (tmp_path / "trials.json").write_text(text)
     with pytest.raises(InputError, match=r"trials\.json"):
         trials.read(tmp_path)
+
+
+def test_tuples_come_back(tmp_path, commanded):
+    """A sweep over meshes goes on, and knows its choices again."""
+    pytest.importorskip("optuna")
+    space = (("mesh", "values", (("data", 1),), (("fsdp", 1),)),)
+    axes = sweep.axes(space, small())
+    values = axes[0].chosen(0)
+    trials.run(tmp_path, small(), lambda known: None if known else values, LOSS,
+               processes=1, total=1)  # fmt: skip
+    (found,) = trials.read(tmp_path)
+    assert found.values == values
+    sweep.applied(small(), found.values)
+    sweep.suggested(axes, 0, [sweep.Seen(found.values, found.value)])
+
+
+def test_a_loser_is_judged_again(tmp_path, commanded):
+    """One that halving gave up, and that was cut off before it had ended."""
+    wanted = trials.Wanted("validation_loss", rungs=(2, 6), factor=2)
+    kept = [
+        trials.Trial(0, {"optimizer.learning_rate": 0.1}, "done", 0.1,
+                     at_rungs={"2": 1.0, "6": 0.5}),
+        trials.Trial(1, {"optimizer.learning_rate": 0.9}, at_rungs={"2": 1.9}),
+    ]  # fmt: skip
+    text = json.dumps([t._asdict() for t in kept])
+    (tmp_path / "trials.json").write_text(text)
+    found = trials.run(tmp_path, small(0.2), lambda known: None, wanted, processes=1,
+                       total=2)  # fmt: skip
+    assert (found[1].status, found[1].steps) == ("halved", 2)
