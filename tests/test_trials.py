@@ -203,8 +203,18 @@ def test_one_sweep_at_a_time(tmp_path, commanded):
     trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
 
 
-@pytest.mark.parametrize("text", ["[{", "{}", '{"a": 1}', '[{"number": 0}]', "null", '[{"number": 0, "values": {}, "status": "dne"}]',
-                                  '[{"number": 1, "values": {}}]'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[{",
+        "{}",
+        '{"a": 1}',
+        '[{"number": 0}]',
+        "null",
+        '[{"number": 0, "values": {}, "status": "dne"}]',
+        '[{"number": 1, "values": {}}]',
+    ],
+)
 def test_a_broken_record_is_one_line(tmp_path, text):
     (tmp_path / "trials.json").write_text(text)
     with pytest.raises(InputError, match=r"trials\.json"):
