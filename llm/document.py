@@ -5,14 +5,16 @@ A stage says what to do with documents and nothing about where it runs: the loca
 
 `Map` turns a document into documents (normalise, split, redact). `Tag` scores a
 document; whether a score drops it is a separate pure function, `decide`, so that a
-changed threshold recomputes nothing. `Group` brings documents together by key (exact or
-near duplicates) and says which documents match an earlier one. A matching document is
-dropped, or kept and only linked: a split keeps linked documents on one side.
+changed threshold recomputes nothing. `Group` compares documents, or parts of them, and
+says which match an earlier one. What matches is taken out, or kept and only linked: a
+split keeps linked documents on one side.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,33 +54,50 @@ class Tag(NamedTuple):
     """Scores a document, then decides on the scores alone.
 
     `decide` returns an empty string to keep the document, else the reason for its drop.
+    `reads` names the knobs of the stage that `score` depends on, None says all: scores
+    are kept, and found again as long as these are what they were.
     """
 
     score: Callable[[Document], dict[str, float]]
     decide: Callable[[dict[str, float]], str]
+    reads: tuple[str, ...] | None = None
 
 
 class Match(NamedTuple):
-    """The document `id` matches the document `of`, which comes before it.
+    """A row matches one that comes before it; both are places in a bucket.
 
-    With a reason it is dropped and `of` stands for it; with '' both stay, and a split
-    keeps them on one side.
+    With a reason its part is taken out; with '' both stay, and a split keeps the two
+    documents on one side.
     """
 
-    id: str
-    of: str
+    later: int
+    earlier: int
     reason: str
 
 
 class Group(NamedTuple):
-    """Brings documents together by key and finds those that match.
+    """Brings together what is alike, and finds what matches.
 
-    `key` gives the (key, value) pairs of one document; `reduce` sees all the values of
-    one key, in document order. The first document of a set of matches is never dropped.
+    A document is described by rows of bytes, one for each part that is compared: itself
+    (a digest, a signature), or its paragraphs. Rows with a key in common meet in a
+    bucket, in document order, and `reduce` says which of them match.
+
+    Attributes:
+      size: bytes of a row.
+      rows: uint8 [parts, size] of a document; no rows are never compared.
+      keys: uint64 [parts, keys] of such rows. Two keys that are equal by chance bring
+        rows together that `reduce` must tell apart.
+      reduce: the matches among uint8 [rows, size]. The first row of those that match is
+        never the later one.
+      cut: the document without these parts, None if nothing is left of it; None drops
+        the document of which any part is taken out.
     """
 
-    key: Callable[[Document], list[tuple[Any, Any]]]
-    reduce: Callable[[Any, Sequence[Any]], list[Match]]
+    size: int
+    rows: Callable[[Document], np.ndarray]
+    keys: Callable[[np.ndarray], np.ndarray]
+    reduce: Callable[[np.ndarray], list[Match]]
+    cut: Callable[[Document, Sequence[int]], Document | None] | None = None
 
 
 Stage = Map | Tag | Group

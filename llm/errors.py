@@ -10,6 +10,10 @@ class InputError(ValueError):
         self.got, self.want, self.do = got, want, do
         super().__init__(f"got {got}; want {want}{'; ' + do if do else ''}")
 
+    def __reduce__(self):
+        """From one process to another."""
+        return type(self), (self.got, self.want, self.do)
+
 
 def report_input_error(error: InputError) -> int:
     """Prints the one line of a bad input and returns its exit code, 2."""

@@ -28,6 +28,14 @@ def base() -> ConfigDict:
     c.data.stage = ConfigDict(
         {name: registry.knobs("stages", name) for name in registry.choices("stages")}
     )
+    # Processes that prepare it, 0 is one a core; seconds that a stage may take for one
+    # document, 0 is without limit.
+    c.data.processes = 0
+    c.data.seconds = 60.0
+    # A folder where the steps of the preparation stay, with all scores: a run with
+    # other thresholds, or a stage more, takes from it what is the same. '' keeps them
+    # in this workdir, and only until the corpus is finished.
+    c.data.work_dir = ""
     # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
     c.data.validation_fraction = 0.05
     c.data.test_fraction = 0.05

@@ -21,14 +21,14 @@ def data(p: dict[str, Any]) -> str:
                 name,
                 f"{s.get('documents', 0):,}",
                 units.size(s.get("bytes", 0)),
-                f"{len(s.get('groups', [])):,}",
+                f"{s.get('group_count', len(s.get('groups', []))):,}",
             )
             for name, s in splits.items()
         ],
     )
     groups = "".join(
         page.details(
-            f"Groups in {name} ({len(s['groups']):,})",
+            f"Groups in {name} ({s.get('group_count', len(s['groups'])):,})",
             f'<div class="words">{page.escape(", ".join(map(str, s["groups"])))}</div>',
         )
         for name, s in splits.items()
@@ -84,12 +84,19 @@ def _reasons(dropped: dict[str, dict[str, Any]], title: str) -> str:
     )
     examples = "".join(
         f"<h3>{page.escape(reason.replace('_', ' '))}</h3>"
-        f'<div class="words">{page.escape(", ".join(found["examples"]))}</div>'
+        + "".join(_example(example) for example in found["examples"])
         for reason, found in dropped.items()
         if found.get("examples")
     )
     folded = page.details(title, examples) if examples else ""
     return (f'<div class="reasons">{badges}</div>' if badges else "") + folded
+
+
+def _example(example: str | list[str]) -> str:
+    """An id, or an id and the beginning of the text."""
+    id, *beginning = [example] if isinstance(example, str) else example
+    told = f" <q>{page.escape(beginning[0])}</q>" if beginning else ""
+    return f'<div class="words"><b>{page.escape(id)}</b>{told}</div>'
 
 
 def tokenizer(t: dict[str, Any]) -> str:

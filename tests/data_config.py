@@ -1,10 +1,16 @@
 """What the tests of the data path share: a small config, and the library read once."""
 
+import contextlib
 import functools
+import pathlib
+import tempfile
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from llm import registry
+from llm import digests, registry
+from llm.data import passes, runner
+from llm.data import split as splits
 from llm.sources import stdlib
 
 STAGES = ("normalise", "generated", "exact_dedup", "minhash")
@@ -15,6 +21,42 @@ def library():
     """All documents of the source `stdlib`, and the (reason, id) that it skipped."""
     skipped = []
     return tuple(stdlib.make()(lambda *skip: skipped.append(skip))), tuple(skipped)
+
+
+@contextlib.contextmanager
+def folder():
+    """A folder that goes again."""
+    with tempfile.TemporaryDirectory() as name:
+        yield pathlib.Path(name)
+
+
+class Left(NamedTuple):
+    """What stages leave: documents, linked pairs of ids, counts."""
+
+    documents: list
+    links: list
+    counts: list
+
+
+def through(stages, documents) -> Left:
+    """Runs (name, stage) pairs over documents, as one shard."""
+    documents = list(documents)
+    named = [passes.Named(name, {}, stage) for name, stage in stages]
+    with folder() as root:
+        work = runner.make_work(root, lambda skip: iter(documents), "key", named)
+        result = runner.through(work)
+        ids = {digests.of_id(document.id): document.id for document in documents}
+        links = sorted((ids[a], ids[b]) for a, b in result.links.T.tolist())
+        return Left(list(result.documents()), links, result.counts)
+
+
+def split(documents, links=(), **shares) -> dict:
+    """Documents of each split, in their order."""
+    rows = [(d.id, d.group, len(d.text.encode())) for d in documents]
+    side = splits.sides(rows, links=links, **shares)
+    return {
+        name: [d for d in documents if side[d.group] == name] for name in splits.SPLITS
+    }
 
 
 def make(source="stdlib", **knobs) -> ConfigDict:
@@ -32,6 +74,9 @@ def make(source="stdlib", **knobs) -> ConfigDict:
                 "source": registry.spec("sources", source, **knobs),
                 "stages": STAGES,
                 "stage": stage,
+                "processes": 1,
+                "seconds": 0.0,
+                "work_dir": "",
                 "validation_fraction": 0.1,
                 "test_fraction": 0.1,
             },

@@ -100,7 +100,8 @@ def test_the_report(folder, tmp_path):
     free = Document("free", " ".join(WORDS[50:90]), "s", "b", "prose", 9)
     run = tmp_path / "run"
     splits = {"train": [held, free], "validation": [], "test": []}
-    corpus.write(run / "corpus", splits, {})
+    pairs = [(name, d) for name, some in splits.items() for d in some]
+    corpus.write(run / "corpus", pairs, {})
     told = subprocess.run(
         [sys.executable, "benchmarks/contamination.py", f"--run={run}",
          f"--items={folder}", f"--json={tmp_path / 'out.json'}"],

@@ -16,8 +16,13 @@ SPLITS = {
 }
 
 
+def pairs(splits):
+    """(split, document) of each."""
+    return [(name, d) for name, documents in splits.items() for d in documents]
+
+
 def test_read_gives_what_was_written(tmp_path):
-    manifest = corpus.write(tmp_path / "corpus", SPLITS, {"seed": 1})
+    manifest = corpus.write(tmp_path / "corpus", pairs(SPLITS), {"seed": 1})
     for name, documents in SPLITS.items():
         assert corpus.read(tmp_path / "corpus", name) == documents
     assert corpus.manifest(tmp_path / "corpus") == manifest
@@ -27,16 +32,16 @@ def test_read_gives_what_was_written(tmp_path):
 
 
 def test_hash_is_that_of_the_documents(tmp_path):
-    first = corpus.write(tmp_path / "a", SPLITS, {"seed": 1})
-    same = corpus.write(tmp_path / "b", SPLITS, {"seed": 2})
+    first = corpus.write(tmp_path / "a", pairs(SPLITS), {"seed": 1})
+    same = corpus.write(tmp_path / "b", pairs(SPLITS), {"seed": 2})
     moved = dict(SPLITS, train=SPLITS["train"][:1], test=SPLITS["test"] * 1)
-    other = corpus.write(tmp_path / "c", moved, {"seed": 1})
+    other = corpus.write(tmp_path / "c", pairs(moved), {"seed": 1})
     assert first["hash"] == same["hash"] != other["hash"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "edit", "missing"])
 def test_altered_file(tmp_path, damage):
-    corpus.write(tmp_path / "corpus", SPLITS, {})
+    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
     path = tmp_path / "corpus" / "train.jsonl"
     if damage == "missing":
         path.unlink()
@@ -51,14 +56,14 @@ def test_altered_file(tmp_path, damage):
 def test_missing_corpus_and_split(tmp_path):
     with pytest.raises(InputError, match="no corpus in"):
         corpus.read(tmp_path / "corpus", "train")
-    corpus.write(tmp_path / "corpus", SPLITS, {})
+    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
     with pytest.raises(InputError, match="split 'dev'"):
         corpus.read(tmp_path / "corpus", "dev")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"hash": 1, "splits": {}}'])
 def test_broken_manifest(tmp_path, content):
-    corpus.write(tmp_path / "corpus", SPLITS, {})
+    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
     (tmp_path / "corpus" / "manifest.json").write_text(content)
     with pytest.raises(InputError, match="broken manifest"):
         corpus.read(tmp_path / "corpus", "train")

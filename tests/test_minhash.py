@@ -7,10 +7,10 @@ import random
 import subprocess
 import sys
 
+import data_config
 import numpy as np
 import pytest
 
-from llm.data import runner, split
 from llm.document import Document
 from llm.stages import minhash
 
@@ -64,7 +64,7 @@ def test_signatures_estimate_jaccard(corpus):
 
 def test_decisions_equal_those_of_all_pairs(corpus):
     # 600 entries: the estimate is within 0.1 (five standard deviations) of the truth.
-    result = runner.run([("minhash", minhash.make(bands=200))], corpus)
+    result = data_config.through([("minhash", minhash.make(bands=200))], corpus)
     kept = {document.id for document in result.documents}
     pairs = {
         (a.id, b.id): jaccard(a.text, b.text)
@@ -86,7 +86,7 @@ def test_decisions_equal_those_of_all_pairs(corpus):
 
 
 def test_near_duplicates_never_straddle_splits(corpus):
-    result = runner.run([("minhash", minhash.make(bands=200))], corpus)
+    result = data_config.through([("minhash", minhash.make(bands=200))], corpus)
     alike = [
         (a.id, b.id)
         for a, b in itertools.combinations(result.documents, 2)
@@ -98,12 +98,12 @@ def test_near_duplicates_never_straddle_splits(corpus):
             Document(d.id, d.text, "s", f"{d.group}/{seed}", "prose", d.raw_bytes)
             for d in result.documents
         ]
-        parts = split.split(
+        parts = data_config.split(
             renamed, validation_fraction=0.2, test_fraction=0.2, links=result.links
         )
         side = {d.id: name for name, part in parts.items() for d in part}
         assert all(side[a] == side[b] for a, b in alike)
-    alone = split.split(renamed, validation_fraction=0.2, test_fraction=0.2)
+    alone = data_config.split(renamed, validation_fraction=0.2, test_fraction=0.2)
     side = {d.id: name for name, part in alone.items() for d in part}
     assert any(side[a] != side[b] for a, b in alike), "the test could not fail"
 
@@ -117,7 +117,10 @@ def test_case_and_punctuation_do_not_matter():
 def test_short_texts(text, count):
     assert len(minhash.shingles(text, 5)) == count
     document = Document("x", text, "s", "g", "prose", 1)
-    assert len(minhash.make().key(document)) == 42 * count
+    stage = minhash.make()
+    rows = stage.rows(document)
+    assert rows.shape == (count, stage.size) and rows.dtype == np.uint8
+    assert stage.keys(rows).shape == (count, 42)
 
 
 def test_shingles_are_runs_of_words():
@@ -150,5 +153,5 @@ def test_many_copies_do_not_cost_the_square():
         Document(str(i), " ".join([*text, f"end{i}"]), "s", "g", "prose", 1)
         for i in range(1500)
     ]
-    result = runner.run([("minhash", minhash.make(bands=8))], documents)
+    result = data_config.through([("minhash", minhash.make(bands=8))], documents)
     assert [document.id for document in result.documents] == ["0"]

@@ -3,8 +3,9 @@
 import random
 
 import pytest
+from data_config import split
 
-from llm.data.split import SPLITS, split
+from llm.data.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
 

@@ -6,7 +6,7 @@
 A token belongs to the stretch in which its first byte lies that is no white space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from llm.errors import InputError
 NONE = -1
 
 
-def names_of(documents: Sequence[Document]) -> list[str]:
+def names_of(documents: Iterable[Document]) -> list[str]:
     """Every label that occurs, sorted."""
     found = set()
     for document in documents:

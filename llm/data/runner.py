@@ -1,121 +1,293 @@
-"""Runs stages over documents, in order, and counts what each of them did.
+"""Runs a source and stages in processes of this machine, and goes on after any end.
 
-The whole corpus is held in memory, which does up to a few GB; a larger one takes the
-same stages elsewhere, since `Map`, `Tag` and `Group` are pure functions and this file
-is all that knows how they are executed here.
+The documents lie in shards (`shards.py`); a step does one task for each (`tasks.py`),
+and whatever is whole is kept, in folders that are named after all they depend on. So
+the same call goes on where an earlier one ended, and one with another threshold takes
+the scores that are there. Memory is that of a shard a process, of 24 bytes a document,
+and of 24 bytes for each match of a Group.
 """
 
-import collections
-from collections.abc import Iterable, Sequence
+import contextlib
+import fcntl
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llm.document import Document, Group, Map, Match, Stage, Tag
-from llm.errors import InputError
+import numpy as np
 
-_EXAMPLES = 3  # ids shown for each reason of a drop
+from llm import atomic, registry
+from llm.data import counts, matching, passes, shards, tasks
+from llm.data.processes import Do, here, spread
+from llm.data.shards import Place
+from llm.document import Document, Group, Map, Source
+from llm.errors import InputError
+from llm.source_files import Files
+
+_PART_BYTES = 1 << 25  # of files that are read in one go
+_PART_FILES = 1000
+
+
+class Settings(NamedTuple):
+    """What a process needs to do tasks.
+
+    Attributes:
+      root: the folder of all steps.
+      source: a spec, as `registry.build` takes it.
+      stages: (name, knobs) of each.
+      seconds: that a stage may take for a document; 0 is without limit.
+      depends: what the documents depend on beside the source, such as a version.
+    """
+
+    root: pathlib.Path
+    source: Mapping[str, Any]
+    stages: Sequence[tuple[str, Mapping[str, Any]]]
+    seconds: float = 60.0
+    depends: str = ""
 
 
 class Result(NamedTuple):
     """What is left.
 
     Attributes:
-      documents: the survivors, in order.
-      links: pairs of document ids that must end on one side of a split. An id may be
-        of a dropped document that stands between two survivors.
-      counts: one entry a stage: name, documents_in, documents_out, bytes_in, bytes_out
-        (UTF-8 bytes of the text), dropped {reason: {documents, bytes, examples}}.
+      place: where the documents are.
+      names: of their shards, in order.
+      links: uint64 [2, links]: ids, as `digests.of_id` gives them, of documents that
+        must end on one side of a split; some may be of dropped ones that stand between
+        two survivors.
+      counts: one entry a stage, as `counts.told` has it; of a Group with its `clusters`
+        and the `largest`, (size, id, beginning).
+      skipped: {reason: {documents, examples}} of what the source left out.
+      given: documents, raw_bytes: of what it gave.
     """
 
-    documents: list[Document]
-    links: list[tuple[str, str]]
+    place: Place
+    names: tuple[str, ...]
+    links: np.ndarray
     counts: list[dict[str, Any]]
+    skipped: dict[str, Any]
+    given: dict[str, int]
+
+    def documents(self) -> Iterator[Document]:
+        """The documents, in order."""
+        for name in self.names:
+            for _, document in self.place.documents(name):
+                yield document
+
+    def abouts(self) -> Iterator[dict[str, Any]]:
+        """All but their texts, in order."""
+        for name in self.names:
+            for _, about in self.place.abouts(name):
+                yield about
 
 
-def run(stages: Sequence[tuple[str, Stage]], documents: Iterable[Document]) -> Result:
-    """Runs the (name, stage) pairs one after the other.
+@contextlib.contextmanager
+def locked(root: pathlib.Path) -> Iterator[None]:
+    """Holds the folder of the steps, so that no other process works in it."""
+    atomic.make_folder(root)
+    with atomic.writing(root), (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                got=f"{root}, in which another process prepares a corpus",
+                want="one at a time",
+                do="wait for it, or use another --workdir",
+            ) from error
+        yield
+
+
+def run(settings: Settings, processes: int = 1) -> Result:
+    """Runs the stages over the documents of the source.
 
     Raises:
-      InputError: two documents with the same id.
+      InputError: a bad source or stage, no documents, a disk that refuses, or a process
+        that was ended.
     """
-    documents, links, counts = list(documents), [], []
-    _check_ids(documents)
-    for name, stage in stages:
-        if isinstance(stage, Map):
-            kept, reasons = _map(stage, documents)
-            _check_ids(kept)
-        elif isinstance(stage, Tag):
-            kept, reasons = _tag(stage, documents)
+    source = registry.build("sources", settings.source)
+    parts, key, skipped = _parts(source, settings.source, settings.depends)
+    stages = passes.build(settings.stages)
+    work = make_work(settings.root, source, key, stages, settings.seconds)
+    if processes == 1:
+        return through(work, parts, skipped)
+    with spread(processes, work, functools.partial(_made, settings, key)) as do:
+        return through(work, parts, skipped, do)
+
+
+def make_work(
+    root: pathlib.Path,
+    source: Source,
+    key: str,
+    stages: Sequence[passes.Named],
+    seconds: float = 0.0,
+) -> tasks.Work:
+    """What every task knows; `key` is a hash of all that the documents depend on."""
+    return tasks.Work(root, source, key, passes.steps(stages, key), seconds)
+
+
+def through(
+    work: tasks.Work,
+    parts: Sequence[Any] = (None,),
+    skipped: Mapping[str, Any] | None = None,
+    do: Do | None = None,
+) -> Result:
+    """Does all steps.
+
+    Args:
+      parts: of the source, as `tasks.read` takes them.
+      skipped: what listing the parts left out.
+      do: does tasks; one after the other in this process if there is none.
+    """
+    do = do or here(work)
+    names, skipped, given = _read(work, parts, skipped or {}, do)
+    place, twice = _once(work, names)
+    if twice["documents"]:
+        skipped["id seen before"] = _both(skipped.get("id seen before"), twice)
+        given["documents"] -= twice["documents"]
+        given["raw_bytes"] -= twice.pop("raw_bytes")
+    told, links = [], [np.zeros((2, 0), np.uint64)]
+    for number, step in enumerate(work.steps):
+        folder, about = _folder(work, number), {}
+        if step.kind is Group:
+            about = _matched(work, number, place, names, do)
+            links.append(np.asarray(shards.load(folder / "links.npy")))
+            changes = step.stages[0].stage.cut is not None
         else:
-            kept, reasons, linked = _group(stage, documents)
-            links += linked
-        counts.append(_count(name, documents, kept, reasons))
-        documents = kept
-    return Result(documents, links, counts)
+            changes = step.kind is Map
+            task = "change" if changes else "tag"
+            calls = {name: (task, number, place, name) for name in names}
+            do(step.name, _missing(folder, calls))
+        place = Place(folder) if changes else Place(place.texts, folder)
+        told += [count | about for count in _told(folder, names, step)]
+    links = np.concatenate(links, axis=1)
+    return Result(place, tuple(names), links, told, skipped, given)
 
 
-def text_bytes(documents: Iterable[Document]) -> int:
-    """UTF-8 bytes of the texts."""
-    return sum(_bytes(document) for document in documents)
+def _made(settings: Settings, key: str) -> tasks.Work:
+    """The same in another process."""
+    source = registry.build("sources", settings.source)
+    stages = passes.build(settings.stages)
+    return make_work(settings.root, source, key, stages, settings.seconds)
 
 
-def _map(stage: Map, documents: list[Document]):
-    kept, reasons = [], {}
-    for document in documents:
-        made = stage.apply(document)
-        if not made:
-            reasons[document.id] = "no text left"
-        kept += made
-    return kept, reasons
+def _folder(work: tasks.Work, number: int) -> pathlib.Path:
+    return pathlib.Path(atomic.make_folder(work.folder(number)))
 
 
-def _tag(stage: Tag, documents: list[Document]):
-    decisions = {d.id: stage.decide(stage.score(d)) for d in documents}
-    reasons = {id: reason for id, reason in decisions.items() if reason}
-    return [d for d in documents if d.id not in reasons], reasons
+def _missing(folder: pathlib.Path, calls: Mapping[str, Any]) -> dict[str, Any]:
+    """Those calls whose markers are not there; by its marker each is known."""
+    return {m: call for m, call in calls.items() if shards.counted(folder, m) is None}
 
 
-def _group(stage: Group, documents: list[Document]):
-    buckets = collections.defaultdict(list)
-    for document in documents:
-        for key, value in stage.key(document):
-            buckets[key].append(value)
-    matches: list[Match] = []
-    for key, values in buckets.items():
-        if len(values) > 1:
-            matches += stage.reduce(key, values)
-    reasons = {match.id: match.reason for match in matches if match.reason}
-    links = sorted({(match.of, match.id) for match in matches})
-    return [d for d in documents if d.id not in reasons], reasons, links
+def _parts(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, Any]]:
+    """The parts that are read in one go, the key of them all, and what was skipped."""
+    if not isinstance(source, Files) or source.most:
+        return [None], passes.hashed(spec, depends), {}
+    skipped: dict[str, Any] = {}
+    files = list(source.files(tasks.noted(skipped)))
+    stats = [path.stat() for path, _ in files]
+    parts: list[list[tuple[str, str]]] = [[]]
+    filled = 0
+    for (path, name), stat in zip(files, stats, strict=True):
+        full = filled + stat.st_size > _PART_BYTES or len(parts[-1]) >= _PART_FILES
+        if parts[-1] and full:
+            parts.append([])
+            filled = 0
+        parts[-1].append((str(path), name))
+        filled += stat.st_size
+    # A file that changed is another source: what was made of it is not taken.
+    seen = [
+        (name, stat.st_size, stat.st_mtime_ns)
+        for (_, name), stat in zip(files, stats, strict=True)
+    ]
+    return parts, passes.hashed(spec, depends, seen), skipped
 
 
-def _count(name: str, before, after, reasons: dict[str, str]) -> dict[str, Any]:
-    dropped = {}
-    for document in before:
-        if document.id in reasons:
-            nothing = {"documents": 0, "bytes": 0, "examples": []}
-            entry = dropped.setdefault(reasons[document.id], nothing)
-            entry["documents"] += 1
-            entry["bytes"] += _bytes(document)
-            if len(entry["examples"]) < _EXAMPLES:
-                entry["examples"].append(document.id)
-    return {
-        "name": name,
-        "documents_in": len(before),
-        "documents_out": len(after),
-        "bytes_in": text_bytes(before),
-        "bytes_out": text_bytes(after),
-        "dropped": dropped,
+def _read(work: tasks.Work, parts, skipped, do: Do):
+    """(names of the shards, what was skipped, documents and bytes)."""
+    folder = _folder(work, -1)
+    calls = {f"part-{n:05d}": ("read", n, part) for n, part in enumerate(parts)}
+    do("reading", _missing(folder, calls))
+    names, skipped = [], dict(skipped)
+    given = {"documents": 0, "raw_bytes": 0}
+    for marker in calls:
+        made = shards.counted(folder, marker)
+        names += made["shards"]
+        given["raw_bytes"] += made["raw_bytes"]
+        for reason, entry in made["skipped"].items():
+            skipped[reason] = _both(skipped.get(reason), entry)
+    for name in names:
+        given["documents"] += shards.counted(folder, name)["documents"]
+    return names, skipped, given
+
+
+def _both(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
+    if not first:
+        return second
+    examples = [*first["examples"], *second["examples"]][: tasks.EXAMPLES]
+    count = first["documents"] + second["documents"]
+    return {"documents": count, "examples": examples}
+
+
+def _once(work: tasks.Work, names: Sequence[str]) -> tuple[Place, dict[str, Any]]:
+    """The documents with an id that none before them has, and the others counted."""
+    texts = work.folder(-1)
+    ids = [shards.load(texts / f"{name}.ids.npy") for name in names]
+    whole = np.concatenate([np.zeros(0, np.uint64), *ids])
+    twice = {"documents": 0, "raw_bytes": 0, "examples": []}
+    first = np.zeros(len(whole), bool)
+    first[np.unique(whole, return_index=True)[1]] = True
+    if first.all():
+        return Place(texts), twice
+    folder = pathlib.Path(atomic.make_folder(work.root / f"once-{work.key}"))
+    start = 0
+    for name, some in zip(names, ids, strict=True):
+        mine = first[start : start + len(some)]
+        start += len(some)
+        shards.save(folder / f"{name}.rows.npy", np.flatnonzero(mine).astype(np.uint32))
+        if mine.all():
+            continue
+        for line, about in Place(texts).abouts(name):
+            if not mine[line]:
+                twice["documents"] += 1
+                twice["raw_bytes"] += about["raw_bytes"]
+                if len(twice["examples"]) < tasks.EXAMPLES:
+                    twice["examples"].append(about["id"])
+    return Place(texts, folder), twice
+
+
+def _matched(work: tasks.Work, number: int, place: Place, names, do: Do):
+    """Does the step of a Group; what the report says of it beside the counts."""
+    folder, step = work.folder(number), work.steps[number]
+    group = step.stages[0].stage
+    calls = {f"described-{n}": ("describe", number, place, n) for n in names}
+    do(f"{step.name}, describing", _missing(folder, calls))
+    found = [shards.counted(folder, marker) for marker in calls]
+    firsts = np.cumsum([0, *(f["rows"] for f in found)])[:-1].tolist()
+    of = matching.shares(sum(f["keys"] for f in found))
+    calls = {
+        f"share-{n:05d}": ("match", number, tuple(names), firsts, n, of)
+        for n in range(of)
     }
+    do(f"{step.name}, matching", _missing(folder, calls))
+    told = shards.counted(folder, "matched")
+    if told is None:
+        told = matching.gather(folder, names, firsts, of, group.cut is None)
+    calls = {
+        name: ("cut", number, place, name, first)
+        for name, first in zip(names, firsts, strict=True)
+    }
+    do(f"{step.name}, deciding", _missing(folder, calls))
+    largest = []
+    for size, shard, line in told["largest"]:
+        about = next(a for n, a in place.abouts(names[shard]) if n == line)
+        largest.append([size, about["id"], about["head"]])
+    return {"clusters": told["clusters"], "largest": largest}
 
 
-def _bytes(document: Document) -> int:
-    return len(document.text.encode("utf-8", errors="surrogatepass"))
-
-
-def _check_ids(documents: list[Document]) -> None:
-    seen = collections.Counter(document.id for document in documents)
-    twice = next((id for id, count in seen.items() if count > 1), None)
-    if twice is not None:
-        raise InputError(
-            got=f"{seen[twice]} documents with the id {twice!r}", want="one of each id"
-        )
+def _told(folder: pathlib.Path, names, step: passes.Step) -> list[dict[str, Any]]:
+    whole = passes.new_counts(step)
+    for name in names:
+        parts = shards.counted(folder, name)["stages"]
+        whole = [counts.merged(a, b) for a, b in zip(whole, parts, strict=True)]
+    return [counts.told(count) for count in whole]

@@ -12,9 +12,8 @@ examination.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable
 
-from llm.document import Document
 from llm.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -23,17 +22,17 @@ _LARGEST = 0.15  # of a held-out share that one group may fill
 _FULL = 0.95  # of a share that counts as full
 
 
-def split(
-    documents: Sequence[Document],
+def sides(
+    documents: Iterable[tuple[Hashable, str, int]],
     *,
     validation_fraction: float,
     test_fraction: float,
-    links: Iterable[tuple[str, str]] = (),
-) -> dict[str, list[Document]]:
-    """Documents of each split, in their order.
+    links: Iterable[tuple[Hashable, Hashable]] = (),
+) -> dict[str, str]:
+    """The split of each group.
 
     Args:
-      documents: all of them; bytes are UTF-8 bytes of their texts.
+      documents: id, group, and UTF-8 bytes of the text of each.
       validation_fraction: share of the bytes that validates, in (0, 1).
       test_fraction: share of the bytes that tests, in (0, 1).
       links: pairs of document ids that must end on one side.
@@ -42,15 +41,22 @@ def split(
       InputError: fractions out of range, or fewer groups than splits.
     """
     check_fractions(validation_fraction, test_fraction)
-    cluster = _clusters(documents, links)
+    links = list(links)
+    linked = {id for pair in links for id in pair}
+    held: dict[str, int] = {}
+    of_linked, count = [], 0
+    for id, group, size in documents:
+        held[group] = held.get(group, 0) + size
+        count += 1
+        if id in linked:
+            of_linked.append((id, group))
+    cluster = _clusters(held, of_linked, links)
     sizes: dict[str, int] = {}
-    for document in documents:
-        name = cluster[document.group]
-        size = len(document.text.encode("utf-8", errors="surrogatepass"))
-        sizes[name] = sizes.get(name, 0) + size
+    for group, size in held.items():
+        sizes[cluster[group]] = sizes.get(cluster[group], 0) + size
     if len(sizes) < len(SPLITS):
         raise InputError(
-            got=f"{len(documents)} documents in {len(sizes)} groups",
+            got=f"{count} documents in {len(sizes)} groups",
             want=f"at least {len(SPLITS)} groups: {', '.join(SPLITS)} cut none",
             do="add more; a long text file is cut by piece_bytes of the source 'text'",
         )
@@ -60,10 +66,7 @@ def split(
     rest = [name for name in reversed(order) if name not in test]
     validation = _take(rest, sizes, validation_fraction * total)
     side = dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
-    parts: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for document in documents:
-        parts[side.get(cluster[document.group], "train")].append(document)
-    return parts
+    return {group: side.get(cluster[group], "train") for group in held}
 
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:
@@ -98,9 +101,9 @@ def _take(order: list[str], sizes: dict[str, int], share: float) -> set[str]:
     return taken or {min(order, key=lambda name: sizes[name])}
 
 
-def _clusters(documents, links) -> dict[str, str]:
+def _clusters(groups, documents, links) -> dict[str, str]:
     """Group -> the least name among the groups that links tie to it."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
+    parent = {}
 
     def root(node):
         while parent.setdefault(node, node) != node:
@@ -112,12 +115,12 @@ def _clusters(documents, links) -> dict[str, str]:
         a, b = sorted((root(a), root(b)))
         parent[b] = a
 
-    for document in documents:
-        join(("group", document.group), ("id", document.id))
+    for id, group in documents:
+        join(("group", group), ("id", id))
     for a, b in links:
         join(("id", a), ("id", b))
     # "group" sorts before "id", so the root of a set that has a group is a group.
-    return {d.group: root(("group", d.group))[1] for d in documents}
+    return {group: root(("group", group))[1] for group in groups}
 
 
 def _hash(name: str) -> bytes:

@@ -171,7 +171,8 @@ def train(
     """Trains a tokenizer and writes it to the folder `directory`.
 
     Args:
-      texts: the corpus; of more than 100 MB, a random choice of that size.
+      texts: the corpus, which is gone through more than once; of more than 100 MB, a
+        random choice of that size.
       vocab_size: pieces, with 256 byte pieces and 4 special ones; of a char model the
         most, which it may not reach.
       kind: bpe, unigram or char, or one of `llm/data/vocabularies.py`.
@@ -185,7 +186,7 @@ def train(
         raise InputError(got=f"tokenizer kind {kind!r}", want=" or ".join(KINDS))
     if kind in vocabularies.KINDS:
         return vocabularies.train(
-            _sample(list(texts), seed), directory,
+            _sample(texts, seed), directory,
             vocab_size=vocab_size, kind=kind, lowercase=lowercase,
         )  # fmt: skip
     if lowercase:
@@ -198,7 +199,7 @@ def train(
             got=f"vocab_size {vocab_size}",
             want=f"{_META + 40} or more: 256 are for bytes and 4 are special",
         )
-    texts = _sample(list(texts), seed)
+    texts = _sample(texts, seed)
     chars, runs = collections.Counter(), collections.Counter()
     for text in texts:
         chars.update(text)
@@ -349,17 +350,15 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         at += size
 
 
-def _sample(texts: list[str], seed: int) -> list[str]:
-    texts = [text for text in texts if text]
-    if sum(map(len, texts)) <= _TRAIN_BYTES:
-        return texts
-    chosen, size = [], 0
-    for i in random.Random(seed).sample(range(len(texts)), len(texts)):
-        chosen.append(i)
-        size += len(texts[i])
+def _sample(texts: Iterable[str], seed: int) -> list[str]:
+    sizes = [len(text) for text in texts if text]
+    chosen, size = set(), 0
+    for i in random.Random(seed).sample(range(len(sizes)), len(sizes)):
+        chosen.add(i)
+        size += sizes[i]
         if size >= _TRAIN_BYTES:
             break
-    return [texts[i] for i in sorted(chosen)]
+    return [text for i, text in enumerate(t for t in texts if t) if i in chosen]
 
 
 def _rare(chars: collections.Counter, most: int) -> set[str]:

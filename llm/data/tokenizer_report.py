@@ -89,8 +89,11 @@ def _examples(documents, tokenizer) -> list[dict[str, Any]]:
     """A line from each of some documents, evenly spread, and its pieces."""
     found = []
     count = min(_EXAMPLES, len(documents))
-    for i in range(count):
-        lines = documents[i * len(documents) // count].text.split("\n")
+    places = {i * len(documents) // count for i in range(count)}
+    for place, document in enumerate(documents):
+        if place not in places:
+            continue
+        lines = document.text.split("\n")
         fitting = [n for n in lines if _EXAMPLE_WIDTH[0] <= len(n) <= _EXAMPLE_WIDTH[1]]
         if fitting:
             line = fitting[len(fitting) // 2]

@@ -14,8 +14,9 @@ hashes too unless a file is large; `verify` checks them all.
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,15 +80,20 @@ class TokenSplit:
 
 def write(
     directory: epath.PathLike,
-    splits: Mapping[str, Sequence[Document]],
+    splits: Mapping[str, Iterable[Document]],
     tokenizer: Tokenizer,
     *,
     corpus_hash: str,
     shard_tokens: int = _SHARD_TOKENS,
 ) -> dict[str, Any]:
-    """Tokenizes the splits into the folder `directory` and returns the manifest."""
-    every = [d for documents in splits.values() for d in documents]
+    """Tokenizes the splits into the folder `directory` and returns the manifest.
+
+    Args:
+      splits: documents, which are gone through more than once.
+    """
+    every = itertools.chain.from_iterable(splits.values())
     held = any("record" in document.meta for document in every)
+    every = itertools.chain.from_iterable(splits.values())
     names = list(records.PARTS) if held else labels.names_of(every)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     manifest = {
@@ -111,7 +117,7 @@ def write(
 
 
 def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names):
-    lengths, shards, waiting, labelled, filled = [], [], [], [], 0
+    lengths, shards, waiting, labelled, rows, filled = [], [], [], [], [], 0
 
     def flush():
         file = f"{name}-{len(shards):05d}.bin"
@@ -119,7 +125,10 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for ids, marks in _encoded(documents, tokenizer, names):
+    for document, ids, marks in _encoded(documents, tokenizer, names):
+        size = len(document.text.encode("utf-8"))
+        row = {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
+        rows.append(row)
         if waiting and filled + len(ids) > shard_tokens:
             flush()
             filled = 0
@@ -132,17 +141,12 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
     index = io.BytesIO()
     np.save(index, offsets, allow_pickle=False)
-    sizes = [len(document.text.encode("utf-8")) for document in documents]
-    rows = [
-        {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
-        for document, size in zip(documents, sizes, strict=True)
-    ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     entry = {
-        "documents": len(documents),
+        "documents": len(rows),
         "tokens": int(offsets[-1]),
         "raw_bytes": sum(row["raw_bytes"] for row in rows),
-        "text_bytes": sum(sizes),
+        "text_bytes": sum(row["text_bytes"] for row in rows),
         "shards": shards,
         "offsets": _put(folder, f"{name}.offsets.npy", index.getvalue()),
         "ids": _put(folder, f"{name}.documents.jsonl", lines.encode("utf-8")),
@@ -154,7 +158,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
 
 
 def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
-    """(ids, their labels if there are names) of each document."""
+    """(document, ids, their labels if there are names) of each."""
     if names == list(records.PARTS):
         for document in documents:
             if "record" not in document.meta:
@@ -162,15 +166,15 @@ def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
                     got=f"{document.id}, a text among records",
                     want="a corpus of texts, or one of records",
                 )
-            yield records.encode(document.meta["record"], tokenizer)
+            yield document, *records.encode(document.meta["record"], tokenizer)
         return
-    for start in range(0, len(documents), _ENCODED_AT_ONCE):
-        some = documents[start : start + _ENCODED_AT_ONCE]
+    documents = iter(documents)
+    while some := list(itertools.islice(documents, _ENCODED_AT_ONCE)):
         encoded = tokenizer.encode_batch([d.text for d in some])
         for document, ids in zip(some, encoded, strict=True):
             whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
             marks = names and labels.of_tokens(document, whole, tokenizer, names)
-            yield whole, marks
+            yield document, whole, marks
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:

@@ -13,10 +13,11 @@ group is the top-level folder; of a single repository it is the one below.
 import functools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from llm import columns, reading
+from llm import reading
 from llm.document import Document, Source
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).parent), "max_documents": 3}
 
@@ -78,17 +79,17 @@ def make(
       InputError: no such path, or no source code in it.
     """
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def wanted(name: str) -> bool:
+        found = language(name)
+        return bool(found) and (not languages or found in languages)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "source code", wanted, skip)
+
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
         licence = functools.lru_cache(1024)(_licence)
 
-        def wanted(name: str) -> bool:
-            found = language(name)
-            return bool(found) and (not languages or found in languages)
-
-        for file, name in reading.files(path, "source code", wanted, skip):
+        for file, name in files:
             if _VENDORED & {part.lower() for part in name.split("/")[:-1]}:
                 skip("vendored", name)
                 continue
@@ -108,7 +109,7 @@ def make(
             group, size = name.partition("/")[0], len(text.encode())
             yield Document(name, text, "code", group, "code", size, meta)
 
-    return documents
+    return Files(files, read, max_documents)
 
 
 def language(name: str) -> str:

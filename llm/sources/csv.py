@@ -13,10 +13,11 @@ make the rest of the file one cell: past `max_line_bytes` the file is left, and 
 
 import csv
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.csv"))}
 
@@ -54,12 +55,12 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "CSV or TSV", _WANTED, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
         csv.field_size_limit(max_line_bytes)
-        for file, name in reading.files(path, "CSV or TSV", _WANTED, skip):
+        for file, name in files:
             between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
             lines = _decoded(file, name, max_line_bytes, skip)
             table = csv.DictReader(lines, delimiter=between)
@@ -72,7 +73,7 @@ def make(
             except csv.Error as error:
                 skip(f"damaged: {error}", f"{name}:{number + 1}")
 
-    return documents
+    return Files(files, read, max_documents)
 
 
 def _decoded(file, name: str, longest: int, skip: reading.Skip) -> Iterator[str]:

@@ -10,11 +10,12 @@ left out and counted.
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, extract, reading
 from llm.document import Document, Source
 from llm.errors import InputError
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.html"))}
 NEEDS = ("resiliparse",)
@@ -47,12 +48,12 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "HTML", _WANTED, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
         with extract.pages(extractor, seconds) as page:
-            for file, name in reading.files(path, "HTML", _WANTED, skip):
+            for file, name in files:
                 content = reading.whole(file, name, max_page_bytes, skip)
                 if content is None:
                     continue
@@ -67,4 +68,4 @@ def make(
                     meta = {field: found for field, found in made.items() if found}
                     yield Document(name, text, "html", group, "prose", size, meta)
 
-    return documents
+    return Files(files, read, max_documents)

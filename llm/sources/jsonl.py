@@ -14,10 +14,11 @@ and one without a group is its own. (Conversations and pairs are of the source
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
@@ -53,11 +54,11 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "JSON lines", _WANTED, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
-        for file, name in reading.files(path, "JSON lines", _WANTED, skip):
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+        for file, name in files:
             for number, line in reading.lines(file, name, max_line_bytes, skip):
                 place = f"{name}:{number}"
                 if not line.strip():
@@ -72,4 +73,4 @@ def make(
                     continue
                 yield columns.document(record, place, fields, "jsonl", kind, skip)
 
-    return documents
+    return Files(files, read, max_documents)

@@ -9,10 +9,11 @@ damaged is left out, or read as far as it goes, and counted.
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.parquet"))}
 NEEDS = ("pyarrow",)
@@ -47,13 +48,13 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "Parquet", _wanted, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
         pyarrow = reading.package("pyarrow", "pyarrow", _pyarrow)
         wanted = {name.partition(".")[0] for name in fields if name} | {*fields}
-        for file, name in reading.files(path, "Parquet", _wanted, skip):
+        for file, name in files:
             number = 0
             try:
                 with pyarrow.parquet.ParquetFile(file) as table:
@@ -73,7 +74,7 @@ def make(
                 said = str(error).partition("\n")[0]
                 skip(f"damaged: {said[:100]}", f"{name}:{number + 1}")
 
-    return documents
+    return Files(files, read, max_documents)
 
 
 def _wanted(name: str) -> bool:

@@ -11,10 +11,12 @@ UTF-8 text is an error that names it: what is skipped in silence is missed.
 
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 from llm.document import Document, Source
 from llm.errors import InputError
+from llm.reading import Skip
+from llm.source_files import File, Files
 
 TINY = {"path": __file__, "piece_bytes": 500}
 
@@ -40,11 +42,13 @@ def make(
       InputError: no such path, no files, or a file that is not UTF-8 text.
     """
 
-    def documents(skip: Callable[[str, str], None]) -> Iterator[Document]:
-        files = _files(path, pattern)
-        count = min(max_documents or len(files), len(files))
-        for i in range(count):
-            file, name = files[i * len(files) // count]
+    def files(skip: Skip) -> list[File]:
+        found = _files(path, pattern)
+        count = min(max_documents or len(found), len(found))
+        return [found[i * len(found) // count] for i in range(count)]
+
+    def read(files: Iterable[File], skip: Skip) -> Iterator[Document]:
+        for file, name in files:
             text = _read(file)
             if not text.strip():
                 skip("empty", name)
@@ -56,7 +60,7 @@ def make(
             for n, piece in enumerate(_pieces(text, piece_bytes)):
                 yield _document(f"{name}#{n}", piece, f"{name}#{n}")
 
-    return documents
+    return Files(files, read)
 
 
 def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:

@@ -11,11 +11,12 @@ left out and counted: behind a broken member, reading goes on at the next whole 
 
 import pathlib
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, extract, reading
 from llm.document import Document, Source
 from llm.errors import InputError
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
@@ -49,17 +50,17 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "WARC or WET", _WANTED, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
         warc = reading.package("fastwarc", "fastwarc", _fastwarc)
         with extract.pages(extractor, seconds) as page:
-            for file, name in reading.files(path, "WARC or WET", _WANTED, skip):
+            for file, name in files:
                 for record in _records(warc, file, name, max_page_bytes, skip):
                     yield _document(*record, page, skip)
 
-    return documents
+    return Files(files, read, max_documents)
 
 
 def _records(warc, file: pathlib.Path, name: str, most: int, skip: reading.Skip):

@@ -16,10 +16,11 @@ import pathlib
 import re
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
+from llm.source_files import File, Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
 
@@ -59,11 +60,11 @@ def make(
       InputError: no such file, or a folder without any.
     """
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def files(skip: reading.Skip) -> Iterator[File]:
+        return reading.files(path, "XML of Wikipedia", _WANTED, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
-        for file, name in reading.files(path, "XML of Wikipedia", _WANTED, skip):
+    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+        for file, name in files:
             site, seen = "", ""
             try:
                 for kind, found in _pages(file):
@@ -98,7 +99,7 @@ def make(
             except (ElementTree.ParseError, reading.Damaged) as error:
                 skip(f"damaged: {error}", f"after {seen or name}")
 
-    return documents
+    return Files(files, read, max_documents)
 
 
 def plain(markup: str) -> str:

@@ -30,7 +30,7 @@ def make(
             return f"fewer than {least_sentences} sentences"
         return ""
 
-    return Tag(score, decide)
+    return Tag(score, decide, reads=())
 
 
 def score(document: Document) -> dict[str, float]:

@@ -28,10 +28,10 @@ def make(*, path: str = "", words: int = contamination.WORDS, least: int = 1) ->
 
     def score(document: Document) -> dict[str, float]:
         found = index.found(document.text)
-        return {"items": float(len(found)), "runs": float(sum(found.values()))}
+        return {item: float(runs) for item, runs in found.items()}
 
     def decide(scores: dict[str, float]) -> str:
-        held = scores["runs"] >= least
+        held = sum(scores.values()) >= least
         return "holds items of an examination" if held else ""
 
-    return Tag(score, decide)
+    return Tag(score, decide, reads=("path", "words"))

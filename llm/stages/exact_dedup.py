@@ -4,23 +4,21 @@ Copies are found by a 128-bit hash of the text after the stages before this one,
 two texts that differ in line ends alone are copies once they are normalised.
 """
 
-import hashlib
-from collections.abc import Sequence
-
-from llm.document import Document, Group, Match
+from llm import digests
+from llm.document import Document, Group
 
 TINY = {}
+
+_REASON = "exact copy of an earlier document"
 
 
 def make() -> Group:
     """Makes the stage."""
-    return Group(_key, _reduce)
 
+    def rows(document: Document):
+        return digests.rows([document.text])
 
-def _key(document: Document) -> list[tuple[bytes, str]]:
-    text = document.text.encode("utf-8")
-    return [(hashlib.blake2b(text, digest_size=16).digest(), document.id)]
+    def reduce(rows):
+        return digests.same(rows, _REASON)
 
-
-def _reduce(key: bytes, ids: Sequence[str]) -> list[Match]:
-    return [Match(id, ids[0], "exact copy of an earlier document") for id in ids[1:]]
+    return Group(digests.SIZE, rows, digests.keys, reduce)

@@ -44,7 +44,9 @@ def make(
                 return reason.format(threshold)
         return ""
 
-    return Tag(lambda document: score(document, short_line), decide)
+    return Tag(
+        lambda document: score(document, short_line), decide, reads=("short_line",)
+    )
 
 
 def score(document: Document, short_line: int) -> dict[str, float]:

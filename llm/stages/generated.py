@@ -54,7 +54,7 @@ def make(*, share: float = 0.7, marked_share: float = 0.5) -> Tag:
             )
         return ""
 
-    return Tag(score, decide)
+    return Tag(score, decide, reads=())
 
 
 def score(document: Document) -> dict[str, float]:

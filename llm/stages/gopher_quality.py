@@ -68,7 +68,7 @@ def make(
                 return reason.format(threshold)
         return ""
 
-    return Tag(lambda document: score(document, wanted), decide)
+    return Tag(lambda document: score(document, wanted), decide, reads=("stop_words",))
 
 
 def score(document: Document, stop_words: Collection[str]) -> dict[str, float]:

@@ -60,7 +60,7 @@ def make(
                 return f"more than {threshold:.0%} repeated: {name.replace('_', ' ')}"
         return ""
 
-    return Tag(score, decide)
+    return Tag(score, decide, reads=())
 
 
 def score(document: Document) -> dict[str, float]:

@@ -68,7 +68,7 @@ def make(
             return f"more than {most_hits} listed words"
         return ""
 
-    return Tag(score, decide)
+    return Tag(score, decide, reads=("path", "listed"))
 
 
 def _read(path: str) -> dict[str, list[str]]:

@@ -72,7 +72,8 @@ def make(
         meta = {"language": code, "language_probability": found.get(code, 0.0)}
         return [dataclasses.replace(document, meta=document.meta | meta)]
 
-    return Map(apply) if label else Tag(score, decide)
+    reads = ("model_path", "characters")
+    return Map(apply) if label else Tag(score, decide, reads)
 
 
 @functools.cache

@@ -78,7 +78,9 @@ def make(
         refused = [name for name in scores if not _holds(name, allowed)]
         return f"licence {refused[0]}" if refused else ""
 
-    return Tag(lambda document: score(document, characters), decide)
+    return Tag(
+        lambda document: score(document, characters), decide, reads=("characters",)
+    )
 
 
 def score(document: Document, characters: int = 8000) -> dict[str, float]:

@@ -18,8 +18,6 @@ The signatures cost about 0.15 s per MB of text on one core.
 
 import re
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,11 +28,6 @@ TINY = {"bands": 8, "rows": 3}
 _WORD = re.compile(r"\w+")
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _BLOCK = 4096  # shingles hashed at once: their products stay in the cache
-
-
-class _Signed(NamedTuple):
-    id: str
-    signature: np.ndarray  # uint32 [bands * rows]
 
 
 def make(
@@ -55,36 +48,42 @@ def make(
       words: words of a shingle.
     """
 
-    def key(document: Document) -> list[tuple[tuple[int, bytes], _Signed]]:
+    entries = bands * rows
+    reason = f"near duplicate: estimated Jaccard similarity {threshold:g} or more"
+
+    def describe(document: Document) -> np.ndarray:
         hashed = shingles(document.text, words)
         if not len(hashed):
-            return []
-        entries = signature(hashed, bands * rows)
-        signed = _Signed(document.id, entries)
-        cut = entries.reshape(bands, rows)
-        return [((band, cut[band].tobytes()), signed) for band in range(bands)]
+            return np.zeros((0, 4 * entries), np.uint8)
+        return signature(hashed, entries).astype("<u4").view(np.uint8)[None]
 
-    def reduce(band: tuple[int, bytes], signed: Sequence[_Signed]) -> list[Match]:
-        if len(signed) == 1:
-            return []
-        reason = f"near duplicate: estimated Jaccard similarity {threshold:g} or more"
+    def keys(described: np.ndarray) -> np.ndarray:
+        signed = np.ascontiguousarray(described).view("<u4").reshape(-1, bands, rows)
+        # The band is part of its key, so that only the same bands meet.
+        mixed = np.broadcast_to(np.arange(bands, dtype=np.uint64), signed.shape[:2])
+        for row in range(rows):
+            mixed = _mixed(mixed * _MIX + signed[:, :, row])
+        return mixed
+
+    def reduce(described: np.ndarray) -> list[Match]:
+        signed = np.ascontiguousarray(described).view("<u4")
         matches = []
-        kept = np.empty((len(signed), bands * rows), np.uint32)
-        ids = []
-        for id, entries in signed:
-            alike = (kept[: len(ids)] == entries).mean(axis=1)
+        kept = np.empty_like(signed)
+        places = []
+        for place, entries in enumerate(signed):
+            alike = (kept[: len(places)] == entries).mean(axis=1)
             copies = np.flatnonzero(alike >= threshold)
             if copies.size:
                 # Not compared any more: a bucket of n copies costs n, not n^2.
-                matches.append(Match(id, ids[copies[0]], reason))
+                matches.append(Match(place, places[copies[0]], reason))
                 continue
             for other in np.flatnonzero(alike >= link_threshold):
-                matches.append(Match(id, ids[other], ""))
-            kept[len(ids)] = entries
-            ids.append(id)
+                matches.append(Match(place, places[other], ""))
+            kept[len(places)] = entries
+            places.append(place)
         return matches
 
-    return Group(key, reduce)
+    return Group(4 * entries, describe, keys, reduce)
 
 
 def shingles(text: str, words: int) -> np.ndarray:

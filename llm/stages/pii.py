@@ -68,7 +68,8 @@ def make(
             return f"personal data or secrets, more than {most}"
         return ""
 
-    return Map(apply) if policy == "redact" else Tag(score, decide)
+    reads = ("kinds", "public_only")
+    return Map(apply) if policy == "redact" else Tag(score, decide, reads)
 
 
 def redacted(text: str, found: list[pii.Found]) -> str:

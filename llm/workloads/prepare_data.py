@@ -4,20 +4,24 @@ Reads c.data (source, stages, stage, fractions). A finished corpus of the same s
 is kept as it is; one of other settings is never overwritten.
 """
 
-import collections
+import contextlib
 import json
+import pathlib
 import platform
+import shutil
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry, units
-from llm.data import corpus, runner, split
+from llm import atomic, digests, registry, units
+from llm.data import corpus, processes, runner, split
 from llm.errors import InputError
 
-_EXAMPLES = 3  # ids shown for each reason
+_REASONS = 5  # of drops that an error tells
+_GROUPS = 1000  # of a split that a report names
 
 
 def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
@@ -41,60 +45,43 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             print(f"corpus: {workdir / 'corpus'} is finished, kept", flush=True)
             return json.loads(report.read_text())
     start = time.time()
-    # First, so that a disk that cannot be written fails at once.
-    atomic.make_folder(workdir)
-    stages = [
-        (name, registry.build("stages", {"name": name, **settings["stage"][name]}))
-        for name in settings["stages"]
-    ]
-    skipped = collections.defaultdict(lambda: {"documents": 0, "examples": []})
-
-    def skip(reason: str, id: str) -> None:
-        entry = skipped[reason]
-        entry["documents"] += 1
-        if len(entry["examples"]) < _EXAMPLES:
-            entry["examples"].append(id)
-
-    documents = list(registry.build("sources", settings["source"])(skip))
-    told = "; ".join(f"{reason}: {_counted(seen)}" for reason, seen in skipped.items())
-    if not documents:
-        raise InputError(
-            got=f"no documents from the source {settings['source']['name']!r}"
-            + (f" ({told})" if told else ""),
-            want="one text or more",
-            do="see data.source in llm/fields.py",
+    with _steps(c, workdir) as folder:
+        done = runner.run(
+            runner.Settings(
+                folder,
+                settings["source"],
+                [(name, settings["stage"][name]) for name in settings["stages"]],
+                c.data.seconds,
+                settings["python"] if settings["source"]["name"] == "stdlib" else "",
+            ),
+            c.data.processes or processes.cores(),
         )
-    if told and settings["source"]["name"] != "stdlib":  # of which nobody chose any
-        print(f"left out by the source: {told}", flush=True)
-    done = runner.run(stages, documents)
-    if not done.documents:
-        raise InputError(
-            got=f"{len(documents)} documents, all dropped by {settings['stages']}",
-            want="some text left",
-            do="loosen the stages, see data.stage",
+        _check_some(done, settings)
+        side = split.sides(
+            ((digests.of_id(a["id"]), a["group"], a["bytes"]) for a in done.abouts()),
+            validation_fraction=c.data.validation_fraction,
+            test_fraction=c.data.test_fraction,
+            links=done.links.T.tolist(),
         )
-    splits = split.split(
-        done.documents,
-        validation_fraction=c.data.validation_fraction,
-        test_fraction=c.data.test_fraction,
-        links=done.links,
-    )
-    result = {
-        "source": settings["source"],
-        "documents": len(documents),
-        "raw_bytes": sum(document.raw_bytes for document in documents),
-        "stages": done.counts,
-        "links": len(done.links),
-        "splits": {name: _summary(parts) for name, parts in splits.items()},
-        "skipped": dict(skipped),
-        "seconds": round(time.time() - start, 3),
-    }
-    corpus.write(workdir / "corpus", splits, settings)
+        result = {
+            "source": settings["source"],
+            **done.given,
+            "stages": done.counts,
+            "links": done.links.shape[1],
+            "splits": _summaries(done.abouts(), side),
+            "skipped": done.skipped,
+        }
+        corpus.write(
+            workdir / "corpus",
+            ((side[document.group], document) for document in done.documents()),
+            settings,
+        )
+    result["seconds"] = round(time.time() - start, 3)
     # Last: without it the corpus does not count as finished.
     atomic.write_text(report, json.dumps(result, indent=1))
     for name, part in result["splits"].items():
         print(
-            f"{name}: {part['documents']} documents in {len(part['groups'])} groups, "
+            f"{name}: {part['documents']} documents in {part['group_count']} groups, "
             f"{units.size(part['bytes'])}",
             flush=True,
         )
@@ -108,6 +95,54 @@ def check(c: ConfigDict) -> None:
     for name, knobs in settings["stage"].items():
         registry.build("stages", {"name": name, **knobs})
     split.check_fractions(c.data.validation_fraction, c.data.test_fraction)
+
+
+@contextlib.contextmanager
+def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
+    """The folder of the steps: that of the config, else one that goes when all is done.
+
+    It also goes when the input is at fault, since the same input is then not asked for
+    again; it stays when the disk is, or when the run was ended.
+    """
+    if c.data.work_dir:
+        with runner.locked(pathlib.Path(c.data.work_dir)):
+            yield pathlib.Path(c.data.work_dir)
+        return
+    folder = pathlib.Path(workdir) / "work"
+    try:
+        with runner.locked(folder):
+            yield folder
+    except InputError as error:
+        if not isinstance(error.__cause__, OSError) or not any(folder.glob("*/*.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder)
+
+
+def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
+    """Says what the source left out; InputError if nothing is left."""
+    told = "; ".join(f"{why}: {_counted(seen)}" for why, seen in done.skipped.items())
+    if not done.given["documents"]:
+        raise InputError(
+            got=f"no documents from the source {settings['source']['name']!r}"
+            + (f" ({told})" if told else ""),
+            want="one text or more",
+            do="see data.source in llm/fields.py",
+        )
+    if told and settings["source"]["name"] != "stdlib":  # of which nobody chose any
+        print(f"left out by the source: {told}", flush=True)
+    if next(done.abouts(), None) is None:
+        reasons = [
+            f"{count['name']}, {reason}: {entry['documents']}"
+            for count in done.counts
+            for reason, entry in count["dropped"].items()
+        ]
+        raise InputError(
+            got=f"{done.given['documents']} documents, all dropped "
+            f"({'; '.join(reasons[:_REASONS])})",
+            want="some text left",
+            do="loosen the stages, see data.stage",
+        )
 
 
 def _settings(c: ConfigDict) -> dict[str, Any]:
@@ -147,10 +182,23 @@ def _counted(seen: dict[str, Any]) -> str:
     return f"{count} document{'s' * (count != 1)} ({', '.join(examples)}{more})"
 
 
-def _summary(documents) -> dict[str, Any]:
-    return {
-        "documents": len(documents),
-        "bytes": runner.text_bytes(documents),
-        "raw_bytes": sum(document.raw_bytes for document in documents),
-        "groups": sorted({document.group for document in documents}),
-    }
+def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
+    """What is in each split: counts, and the first of its groups by name."""
+    made = {name: {"documents": 0, "bytes": 0, "raw_bytes": 0} for name in split.SPLITS}
+    ids = set()
+    for about in abouts:
+        part = made[side[about["group"]]]
+        part["documents"] += 1
+        part["bytes"] += about["bytes"]
+        part["raw_bytes"] += about["raw_bytes"]
+        digest = digests.of_id(about["id"])
+        if digest in ids:
+            raise InputError(
+                got=f"two documents with the id {about['id']!r}, made by a stage",
+                want="one of each id",
+            )
+        ids.add(digest)
+    for name, part in made.items():
+        groups = sorted(group for group in side if side[group] == name)
+        part |= {"groups": groups[:_GROUPS], "group_count": len(groups)}
+    return made

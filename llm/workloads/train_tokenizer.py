@@ -50,13 +50,13 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             print(f"tokenizer: {workdir / 'tokenizer'} is finished, kept", flush=True)
             return result
     start = time.time()
-    splits = {name: corpus.read(folder, name) for name in about["splits"]}
+    splits = {name: corpus.opened(folder, name) for name in about["splits"]}
     if c.init_from:
         source = importing.run_of(c.init_from, workdir, jax.devices("cpu")[0])
         tokenizer.copy(epath.Path(source) / "tokenizer", workdir / "tokenizer")
     else:
         tokenizer.train(
-            [document.text for document in splits["train"]],
+            corpus.Texts(splits["train"]),
             workdir / "tokenizer",
             vocab_size=c.tokenizer.vocab_size,
             kind=c.tokenizer.kind,

@@ -1,0 +1,126 @@
+"""Does tasks in this process or in several, and says how far they are.
+
+with spread(2, work, make_work) as do:
+    do("normalise", {"00000-000": ("change", 0, place, "00000-000")})
+"""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from llm import units
+from llm.data import tasks
+from llm.errors import InputError
+
+# Called with what a person reads and, by marker, calls: the name of a function of
+# tasks.py and its arguments.
+Do = Callable[[str, Mapping[str, tuple]], None]
+
+_EVERY = 10.0  # seconds between lines
+_held: list[tasks.Work] = []  # of this process, if it is one of several
+
+
+def here(work: tasks.Work) -> Do:
+    """Does one task after the other."""
+
+    def do(what: str, calls: Mapping[str, tuple]) -> None:
+        progress = _Progress(what, len(calls))
+        for name, *arguments in calls.values():
+            tasks.TASKS[name](work, *arguments)
+            progress.add()
+
+    return do
+
+
+@contextlib.contextmanager
+def spread(
+    count: int, work: tasks.Work, make: Callable[[], tasks.Work]
+) -> Iterator[Do]:
+    """Does tasks in so many processes, each of which makes the work anew.
+
+    One task alone is done here, so that little work begins no process.
+
+    Raises:
+      InputError: what a task raises, or a process that was ended.
+    """
+    pool = concurrent.futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _begin, (make,)
+    )
+
+    def do(what: str, calls: Mapping[str, tuple]) -> None:
+        if len(calls) < 2:
+            here(work)(what, calls)
+            return
+        progress = _Progress(what, len(calls))
+        waiting = [pool.submit(_do, *call) for call in calls.values()]
+        try:
+            for done in concurrent.futures.as_completed(waiting):
+                done.result()
+                progress.add()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise InputError(
+                got=f"a process that was ended while it worked on {what}",
+                want="memory for all of them",
+                do="run it again, perhaps with a smaller data.processes",
+            ) from error
+
+    try:
+        yield do
+        pool.shutdown()
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _begin(make: Callable[[], tasks.Work]) -> None:
+    # Ctrl-C is for the first process, which ends this one; so is any end of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, daemon=True).start()
+    _held.append(make())
+
+
+def _watch() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _do(name: str, *arguments: Any) -> None:
+    tasks.TASKS[name](_held[0], *arguments)
+
+
+class _Progress:
+    """A line now and then: how many tasks are done, and how long the others take."""
+
+    def __init__(self, what: str, total: int):
+        self._what, self._total, self._done = what, total, 0
+        self._begun = self._said = time.monotonic()
+
+    def add(self) -> None:
+        """One more is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._said < _EVERY or self._done >= self._total:
+            return
+        self._said = now
+        rate = self._done / (now - self._begun)
+        left = units.duration((self._total - self._done) / rate)
+        print(
+            f"{self._what}: {self._done} of {self._total} shards, {rate:.2g} a second, "
+            f"{left} left",
+            flush=True,
+        )

@@ -1,0 +1,35 @@
+"""Sources of many files, which several processes can read at once.
+
+A source is a function that yields documents. One of files is this, too, and says
+besides which files it has and how some of them are read, so that a runner can deal them
+out and read again only what it must.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+from llm.columns import once
+from llm.document import Document
+from llm.reading import Skip
+
+File = tuple[pathlib.Path, str]  # and its name in ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A source of files.
+
+    Attributes:
+      files: all of them, always in the same order.
+      read: the documents of some files, in their order; None for what was skipped.
+      most: documents of the source, the first so many; 0 for all.
+    """
+
+    files: Callable[[Skip], Iterable[File]]
+    read: Callable[[Iterable[File], Skip], Iterator[Document | None]]
+    most: int = 0
+
+    def __call__(self, skip: Skip) -> Iterator[Document]:
+        """The documents of all files; an id that was seen before is skipped."""
+        return once(self.read(self.files(skip), skip), self.most, skip)
