@@ -1,7 +1,11 @@
-"""Texts that are equal, found by a digest of 16 bytes: rows of a `Group`."""
+"""Hashes that are the same in every process: of texts, words and ids.
+
+Texts that are equal are found by a digest of 16 bytes: such are the rows of a `Group`.
+"""
 
 import hashlib
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -42,3 +46,22 @@ def of_id(id: str) -> int:
     return int.from_bytes(
         hashlib.blake2b(id.encode(), digest_size=8).digest(), "little"
     )
+
+
+def words(found: Sequence[str]) -> np.ndarray:
+    """A code of each word: uint64 [words]."""
+    codes = {word: _code(word) for word in set(found)}
+    return np.fromiter(map(codes.__getitem__, found), np.uint64, len(found))
+
+
+def mixed(x: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: every input bit moves every output bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _code(word: str) -> int:
+    # Python's own hash of a string changes from process to process.
+    content = word.encode("utf-8", errors="surrogatepass")
+    return zlib.crc32(content) << 32 | zlib.adler32(content)

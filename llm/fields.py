@@ -16,6 +16,10 @@ def base() -> ConfigDict:
     c.workload = "train"
     # The seed of everything: initial weights, data order, dropout, sampling.
     c.seed = 0
+    # What prepares corpora: local, processes of this machine; or beam, Apache Beam (the
+    # extra `beam`), and its own flags, such as ("--runner=DataflowRunner",).
+    c.runner = "local"
+    c.runner_options = ()
 
     c.data = ConfigDict()
     # A run directory whose prepared corpus to use; '' makes one in this workdir.

@@ -13,7 +13,6 @@ one, however it ends.
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import math
 import os
@@ -22,13 +21,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, monitor, run_directory, sweep, units
+from llm import atomic, locks, monitor, run_directory, sweep, units
 from llm.errors import InputError
 
 _AGAIN = pathlib.Path(__file__).parent.parent / "configs" / "again.py"
@@ -131,7 +130,7 @@ def run(
       total: how many there will be, to tell how far it is.
       each: called with all trials whenever one has ended.
     """
-    with _alone(root), contextlib.ExitStack() as last:
+    with locks.held(root, "runs trials"), contextlib.ExitStack() as last:
         shares = [share(slot, processes) for slot in range(processes)]
         known = {t.number: t for t in read(root)}
         waiting = [t for t in known.values() if t.status == "running"]
@@ -189,22 +188,6 @@ def _ended(working: list["_Worker"], keep: Callable[[Trial], None]) -> None:
     for worker in working:
         worker.end()
         keep(worker.trial._replace(seconds=round(worker.spent(), 1)))
-
-
-@contextlib.contextmanager
-def _alone(root: pathlib.Path) -> Iterator[None]:
-    """Lets one process at a time run the trials of a directory."""
-    atomic.make_folder(root)
-    with atomic.writing(root / ".lock"), (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                got=f"{root}, in which another process runs trials",
-                want="one at a time",
-                do="wait for it, or use another --workdir",
-            ) from error
-        yield
 
 
 def best(trials, wanted: Wanted) -> Trial | None:

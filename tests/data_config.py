@@ -69,6 +69,8 @@ def make(source="stdlib", **knobs) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
+            "runner": "local",
+            "runner_options": (),
             "data": {
                 "corpus_dir": "",
                 "source": registry.spec("sources", source, **knobs),

@@ -47,6 +47,7 @@ LAYERS = (
     "pii_forms",
     "checksums",
     "registry run_directory tensorboard",
+    "locks",
     "atomic",
     "hlo quantized stopping",
     "hosts",

@@ -340,13 +340,6 @@ def test_a_changed_file_is_another_source(files, tmp_path):
     assert second[0][-1]["documents"] == first[0][-1]["documents"] + 1
 
 
-def test_one_at_a_time(tmp_path):
-    with runner.locked(tmp_path):
-        again = runner.locked(tmp_path)
-        with pytest.raises(InputError, match="another process"), again:
-            pass
-
-
 def test_ids_are_taken_once():
     given = [*documents({"a": "x", "b": "z"}), *documents({"a": "y"})]
     with data_config.folder() as root:

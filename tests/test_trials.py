@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from llm import config, sweep, trials
+from llm import config, locks, sweep, trials
 from llm.errors import InputError
 
 # Stands for a training: its loss falls from 2 to its learning rate over 12 steps. It
@@ -197,7 +197,10 @@ def test_shares_of_the_machine(monkeypatch):
 
 
 def test_one_sweep_at_a_time(tmp_path, commanded):
-    with trials._alone(tmp_path), pytest.raises(InputError, match="another process"):
+    with (
+        locks.held(tmp_path, "runs trials"),
+        pytest.raises(InputError, match="another process"),
+    ):
         trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
     assert trials.read(tmp_path) == []
     trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)

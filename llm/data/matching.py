@@ -117,10 +117,10 @@ def gather(
     shards.save(folder / "links.npy", links)
     shards.save(folder / "later.npy", later[taken][first])
     shards.save(folder / "reason.npy", why[taken][first].astype(np.uint32))
-    clusters, largest = _clusters(later[taken], earlier[taken])
+    count, largest = clusters(later[taken], earlier[taken])
     told = {
         "reasons": reasons,
-        "clusters": clusters,
+        "clusters": count,
         "largest": [
             [size, *_owner(folder, names, firsts, number)] for size, number in largest
         ],
@@ -129,8 +129,8 @@ def gather(
     return told
 
 
-def _clusters(later, earlier) -> tuple[int, list[tuple[int, int]]]:
-    """How many, and (size, first row) of the largest."""
+def clusters(later, earlier) -> tuple[int, list[tuple[int, int]]]:
+    """How many sets of rows match, and (size, first row) of the largest."""
     if not len(later):
         return 0, []
     numbers, places = np.unique(np.concatenate([later, earlier]), return_inverse=True)

@@ -7,8 +7,6 @@ the scores that are there. Memory is that of a shard a process, of 24 bytes a do
 and of 24 bytes for each match of a Group.
 """
 
-import contextlib
-import fcntl
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +19,6 @@ from llm.data import counts, matching, passes, shards, tasks
 from llm.data.processes import Do, here, spread
 from llm.data.shards import Place
 from llm.document import Document, Group, Map, Source
-from llm.errors import InputError
 from llm.source_files import Files
 
 _PART_BYTES = 1 << 25  # of files that are read in one go
@@ -81,22 +78,6 @@ class Result(NamedTuple):
                 yield about
 
 
-@contextlib.contextmanager
-def locked(root: pathlib.Path) -> Iterator[None]:
-    """Holds the folder of the steps, so that no other process works in it."""
-    atomic.make_folder(root)
-    with atomic.writing(root), (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                got=f"{root}, in which another process prepares a corpus",
-                want="one at a time",
-                do="wait for it, or use another --workdir",
-            ) from error
-        yield
-
-
 def run(settings: Settings, processes: int = 1) -> Result:
     """Runs the stages over the documents of the source.
 
@@ -105,7 +86,7 @@ def run(settings: Settings, processes: int = 1) -> Result:
         that was ended.
     """
     source = registry.build("sources", settings.source)
-    parts, key, skipped = _parts(source, settings.source, settings.depends)
+    parts, key, skipped = parts_of(source, settings.source, settings.depends)
     stages = passes.build(settings.stages)
     work = make_work(settings.root, source, key, stages, settings.seconds)
     if processes == 1:
@@ -142,7 +123,7 @@ def through(
     names, skipped, given = _read(work, parts, skipped or {}, do)
     place, twice = _once(work, names)
     if twice["documents"]:
-        skipped["id seen before"] = _both(skipped.get("id seen before"), twice)
+        skipped["id seen before"] = tasks.both(skipped.get("id seen before"), twice)
         given["documents"] -= twice["documents"]
         given["raw_bytes"] -= twice.pop("raw_bytes")
     told, links = [], [np.zeros((2, 0), np.uint64)]
@@ -179,7 +160,7 @@ def _missing(folder: pathlib.Path, calls: Mapping[str, Any]) -> dict[str, Any]:
     return {m: call for m, call in calls.items() if shards.counted(folder, m) is None}
 
 
-def _parts(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, Any]]:
+def parts_of(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, Any]]:
     """The parts that are read in one go, the key of them all, and what was skipped."""
     if not isinstance(source, Files) or source.most:
         return [None], passes.hashed(spec, depends), {}
@@ -215,18 +196,10 @@ def _read(work: tasks.Work, parts, skipped, do: Do):
         names += made["shards"]
         given["raw_bytes"] += made["raw_bytes"]
         for reason, entry in made["skipped"].items():
-            skipped[reason] = _both(skipped.get(reason), entry)
+            skipped[reason] = tasks.both(skipped.get(reason), entry)
     for name in names:
         given["documents"] += shards.counted(folder, name)["documents"]
     return names, skipped, given
-
-
-def _both(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:
-    if not first:
-        return second
-    examples = [*first["examples"], *second["examples"]][: tasks.EXAMPLES]
-    count = first["documents"] + second["documents"]
-    return {"documents": count, "examples": examples}
 
 
 def _once(work: tasks.Work, names: Sequence[str]) -> tuple[Place, dict[str, Any]]:

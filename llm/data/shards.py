@@ -49,8 +49,7 @@ class Place(NamedTuple):
         """(line, the document) of each."""
         texts = _lines(self.texts / f"{name}.text")
         for n, about, text in _paired(self.abouts(name), texts):
-            fields = {field: about[field] for field in _FIELDS}
-            yield n, Document(text=json.loads(text), **fields)
+            yield n, document(json.loads(text), about)
 
 
 def about(document: Document) -> dict[str, Any]:
@@ -62,14 +61,19 @@ def about(document: Document) -> dict[str, Any]:
     }
 
 
+def document(text: str, about: dict[str, Any]) -> Document:
+    """The document again."""
+    return Document(text=text, **{field: about[field] for field in _FIELDS})
+
+
 def write(folder: pathlib.Path, name: str, documents: Iterable[Document]) -> int:
     """Writes the texts of a shard, and returns how many there are."""
     count, partial = 0, {part: folder / f".{name}.{part}" for part in ("about", "text")}
     with atomic.writing(folder):
         with partial["about"].open("wb") as abouts, partial["text"].open("wb") as texts:
             for count, document in enumerate(documents, 1):  # noqa: B007
-                abouts.write(_line(about(document)))
-                texts.write(_line(document.text))
+                abouts.write(line(about(document)))
+                texts.write(line(document.text))
             for file in (abouts, texts):
                 file.flush()
                 os.fsync(file.fileno())
@@ -101,7 +105,8 @@ def load(path: pathlib.Path) -> np.ndarray:
     return np.load(path, mmap_mode="r" if path.stat().st_size > 2**16 else None)
 
 
-def _line(value: Any) -> bytes:
+def line(value: Any) -> bytes:
+    """A value as a line of JSON, in which half characters stay what they are."""
     text = json.dumps(value, ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass") + b"\n"
 

@@ -259,6 +259,15 @@ def noted(skipped: dict[str, Any]) -> Skip:
     return skip
 
 
+def both(first: dict[str, Any] | None, second: dict[str, Any] | None) -> dict:
+    """What was skipped for one reason, in two parts of which one may be None."""
+    if not first or not second:
+        return first or second
+    examples = [*first["examples"], *second["examples"]][:EXAMPLES]
+    count = first["documents"] + second["documents"]
+    return {"documents": count, "examples": examples}
+
+
 def match(work: Work, number: int, names, firsts, share: int, of: int) -> None:
     """Finds what matches among a share of all keys."""
     group = work.steps[number].stages[0].stage

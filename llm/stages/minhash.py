@@ -17,10 +17,10 @@ The signatures cost about 0.15 s per MB of text on one core.
 """
 
 import re
-import zlib
 
 import numpy as np
 
+from llm import digests
 from llm.document import Document, Group, Match
 
 TINY = {"bands": 8, "rows": 3}
@@ -62,7 +62,7 @@ def make(
         # The band is part of its key, so that only the same bands meet.
         mixed = np.broadcast_to(np.arange(bands, dtype=np.uint64), signed.shape[:2])
         for row in range(rows):
-            mixed = _mixed(mixed * _MIX + signed[:, :, row])
+            mixed = digests.mixed(mixed * _MIX + signed[:, :, row])
         return mixed
 
     def reduce(described: np.ndarray) -> list[Match]:
@@ -92,14 +92,13 @@ def shingles(text: str, words: int) -> np.ndarray:
     A text of fewer words is one shingle; one without any word has none.
     """
     found = _WORD.findall(text.lower())
-    codes = {word: _code(word) for word in set(found)}
-    word = np.fromiter(map(codes.__getitem__, found), np.uint64, len(found))
+    word = digests.words(found)
     count = min(words, len(found))
     if not count:
         return word
     hashed = np.zeros(len(found) - count + 1, np.uint64)
     for i in range(count):
-        hashed = _mixed(hashed * _MIX + word[i : i + len(hashed)])
+        hashed = digests.mixed(hashed * _MIX + word[i : i + len(hashed)])
     return np.unique(hashed)
 
 
@@ -107,23 +106,10 @@ def signature(hashed: np.ndarray, entries: int) -> np.ndarray:
     """MinHash signature (uint32 [entries]) of a set of 64-bit hashes."""
     # Multiply-add-shift by odd constants (Dietzfelbinger): mod 2^64, high half.
     steps = np.arange(1, 2 * entries + 1, dtype=np.uint64)
-    constants = _mixed(steps * _MIX)
+    constants = digests.mixed(steps * _MIX)
     factor, offset = constants[:entries, None] | np.uint64(1), constants[entries:, None]
     least = np.full(entries, np.iinfo(np.uint64).max, np.uint64)
     for start in range(0, len(hashed), _BLOCK):
         block = hashed[start : start + _BLOCK]
         np.minimum(least, (factor * block + offset).min(axis=1), out=least)
     return (least >> np.uint64(32)).astype(np.uint32)
-
-
-def _code(word: str) -> int:
-    # Python's own hash of a string changes from process to process.
-    content = word.encode("utf-8", errors="surrogatepass")
-    return zlib.crc32(content) << 32 | zlib.adler32(content)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64: every input bit moves every output bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -16,10 +16,12 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, digests, registry, units
-from llm.data import corpus, processes, runner, split
+from llm import atomic, digests, locks, registry, units
+from llm.data import beam, corpus, processes, runner, split
 from llm.errors import InputError
 
+_RUNNERS = ("local", "beam")
+_DOES = "prepares a corpus"
 _REASONS = 5  # of drops that an error tells
 _GROUPS = 1000  # of a split that a report names
 
@@ -46,16 +48,17 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             return json.loads(report.read_text())
     start = time.time()
     with _steps(c, workdir) as folder:
-        done = runner.run(
-            runner.Settings(
-                folder,
-                settings["source"],
-                [(name, settings["stage"][name]) for name in settings["stages"]],
-                c.data.seconds,
-                settings["python"] if settings["source"]["name"] == "stdlib" else "",
-            ),
-            c.data.processes or processes.cores(),
+        asked = runner.Settings(
+            folder,
+            settings["source"],
+            [(name, settings["stage"][name]) for name in settings["stages"]],
+            c.data.seconds,
+            settings["python"] if settings["source"]["name"] == "stdlib" else "",
         )
+        if c.runner == "beam":
+            done = beam.run(asked, c.runner_options)
+        else:
+            done = runner.run(asked, c.data.processes or processes.cores())
         _check_some(done, settings)
         side = split.sides(
             ((digests.of_id(a["id"]), a["group"], a["bytes"]) for a in done.abouts()),
@@ -90,6 +93,13 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
 
 def check(c: ConfigDict) -> None:
     """Raises InputError for a corpus that cannot be described so."""
+    if c.runner not in _RUNNERS:
+        raise InputError(got=f"runner {c.runner!r}", want=" or ".join(_RUNNERS))
+    if c.runner_options and c.runner != "beam":
+        raise InputError(
+            got=f"runner_options with the runner {c.runner!r}",
+            want="those of --config.runner=beam",
+        )
     settings = _settings(c)
     registry.build("sources", settings["source"])
     for name, knobs in settings["stage"].items():
@@ -105,12 +115,12 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
     again; it stays when the disk is, or when the run was ended.
     """
     if c.data.work_dir:
-        with runner.locked(pathlib.Path(c.data.work_dir)):
+        with locks.held(c.data.work_dir, _DOES):
             yield pathlib.Path(c.data.work_dir)
         return
     folder = pathlib.Path(workdir) / "work"
     try:
-        with runner.locked(folder):
+        with locks.held(folder, _DOES):
             yield folder
     except InputError as error:
         if not isinstance(error.__cause__, OSError) or not any(folder.glob("*/*.json")):

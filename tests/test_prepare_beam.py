@@ -1,0 +1,48 @@
+"""Apache Beam leaves what the local runner leaves, to the byte.
+
+Needs the extra `beam`, in an environment of its own: launch/test_beam.sh. (The tests of
+beams in generation are tests/test_beam.py.)
+"""
+
+import pytest
+from test_runner import WEB, files, outcome, settings, shape  # noqa: F401
+
+from llm import registry
+from llm.data import beam, runner
+from llm.errors import InputError
+
+STAGES = (*WEB, ("c4_lines", {}), ("exact_dedup", {}))
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
+    with pytest.raises(InputError, match="extra `beam`"):
+        beam.run(runner.Settings(tmp_path, {"name": "text", "path": __file__}, ()))
+
+
+@pytest.mark.parametrize("name", ["direct", "processes"])
+def test_what_the_local_runner_leaves(name, files, tmp_path, monkeypatch):  # noqa: F811
+    pytest.importorskip("apache_beam")
+    local = runner.run(settings(tmp_path / "local", files, STAGES))
+    monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(beam, "_CHUNK", 7)
+    options = ["--runner=DirectRunner"]
+    if name == "processes":
+        options += ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    made = beam.run(settings(tmp_path / "beam", files, STAGES), options)
+    assert outcome(made) == outcome(local)
+    assert len(made.names) > 10
+
+
+def test_every_stage(tmp_path):
+    pytest.importorskip("apache_beam")
+    source = {"name": "stdlib", "max_documents": 40}
+    stages = []
+    for name in registry.choices("stages"):
+        if name in ("language", "label", "functions", "python_tokens"):
+            continue
+        knobs = dict(registry.module("stages", name).TINY)
+        stages.append((name, knobs))
+    local = runner.run(runner.Settings(tmp_path / "local", source, stages))
+    made = beam.run(runner.Settings(tmp_path / "beam", source, stages))
+    assert outcome(made) == outcome(local)
