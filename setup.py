@@ -53,6 +53,9 @@ setup(
             "warcio>=1.7.5",
             "zstandard>=0.23",
         ],
+        # Corpora on Apache Beam, in an environment of its own: it wants an older
+        # protobuf than tensorflow-datasets takes. launch/test_beam.sh makes one.
+        "beam": ["apache-beam>=2.60"],
         # A fastText model of one's own that identifies languages.
         "fasttext": ["fasttext-numpy2-wheel>=0.9.2"],
         "serve": [

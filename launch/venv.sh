@@ -7,7 +7,8 @@
 #     "$PYTHON" -m pytest
 #
 # Reads PYTHON_VERSION (3.11, 3.12; '' takes 3.12, else 3.11) and ANY_PYTHON (1 also
-# takes newer ones). Sets PYTHON to the environment's interpreter: .venv, or
+# takes newer ones), VENV (a name for an environment of its own) and CONSTRAINTS (the
+# file of tested versions). Sets PYTHON to the environment's interpreter: .venv, or
 # .venv-VERSION where a version was asked for.
 
 say() { printf '%s\n' "$*"; }
@@ -54,7 +55,8 @@ find_python() {
 
 # Makes or finishes the environment with the extras $1, and sets PYTHON.
 make_venv() {
-  local extras="$1" folder=".venv${PYTHON_VERSION:+-$PYTHON_VERSION}" found version
+  local extras="$1" found version
+  local folder=".venv${PYTHON_VERSION:+-$PYTHON_VERSION}${VENV:+-$VENV}"
   local allowed="3.12 3.11"
   PYTHON="$folder/bin/python"
   if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
@@ -84,7 +86,7 @@ _once() {
 install() {
   say "installing $*, a few minutes the first time"
   "$PYTHON" -m pip install --disable-pip-version-check --progress-bar off \
-    -c constraints.txt "$@" | awk '
+    -c "${CONSTRAINTS:-constraints.txt}" "$@" | awk '
       /^Collecting/ { if (++n % 15 == 0) { print "  " n " packages"; fflush() } }
       /^Installing collected/ { print "  unpacking them"; fflush() }' ||
     fail "pip could not install $*; see the lines above, then run this again"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llm.document import Match
+from llm.document import Document, Match
 
 SIZE = 16
 
@@ -46,6 +46,12 @@ def of_id(id: str) -> int:
     return int.from_bytes(
         hashlib.blake2b(id.encode(), digest_size=8).digest(), "little"
     )
+
+
+def of_document(document: Document) -> int:
+    """A document's id and text in 128 bits."""
+    content = f"{document.id}\n{document.text}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest(), "little")
 
 
 def words(found: Sequence[str]) -> np.ndarray:

@@ -259,6 +259,10 @@ svg text.value { fill: var(--ink); font-size: 11.5px; font-weight: 560; }
 .bar { height: 10px; border-radius: 5px; background: var(--line); overflow: hidden; }
 .bar rect { fill: var(--k); }
 .bar rect.lost { fill: var(--k, var(--c2)); opacity: .55; }
+.flow { max-width: 1000px; }
+.flow path { fill: var(--k); } .flow .kept { opacity: .82; }
+.flow .lost { opacity: .4; }
+q { quotes: none; }
 .rows > * + * { margin-top: 14px; padding-top: 14px;
   border-top: 1px solid var(--line); }
 .row-head { display: flex; flex-wrap: wrap; gap: 0 14px; align-items: baseline;

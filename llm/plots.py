@@ -128,6 +128,61 @@ def bar(parts: Sequence[tuple[str, float, str]], *, title: str) -> str:
     )
 
 
+def flow(levels: Sequence[tuple[str, float, str, str]], *, title: str) -> str:
+    """A stream from top to bottom, which what is lost leaves to the right.
+
+    Args:
+      levels: (name, amount that arrives here, what is said of it, what is said of what
+        is lost from here to the next), the first the widest.
+    """
+    width, height, left, wide = 1000, 74, 190, 430
+    most = max((amount for _, amount, _, _ in levels), default=0) or 1
+    shapes, texts = [], []
+    for n, (name, amount, said, lost) in enumerate(levels):
+        top, span = n * height, amount / most * wide
+        texts += [
+            _text(0, top + 18, name, "value", "start"),
+            _text(0, top + 33, said, "", "start"),
+        ]
+        if n + 1 == len(levels):
+            shapes.append(_band(left, left + span, left, left + span, top, top + 26))
+            continue
+        then = levels[n + 1][1] / most * wide
+        shapes.append(
+            _band(left, left + span, left, left + span, top, top + 26)
+            + _band(left, left + then, left, left + then, top + 26, top + height)
+        )
+        if span - then > 0.5:
+            out = left + wide + 40
+            shapes.append(_away(left + then, left + span, out, top + 26, top + 48))
+        if lost:
+            texts.append(_text(left + wide + 50, top + 46, lost, "", "start"))
+    tall = (len(levels) - 1) * height + 40
+    return (
+        f'<svg class="flow" viewBox="0 0 {width} {tall}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(shapes)}{"".join(texts)}</svg>'
+    )
+
+
+def _band(x0: float, x1: float, x2: float, x3: float, top: float, end: float) -> str:
+    return (
+        f'<path class="c1 kept" d="M{x0:.1f} {top:.1f}H{x1:.1f}L{x3:.1f} {end:.1f}'
+        f'H{x2:.1f}Z"/>'
+    )
+
+
+def _away(x0: float, x1: float, out: float, top: float, end: float) -> str:
+    """A bend from the stream between x0 and x1 to the right."""
+    thick = min(x1 - x0, end - top)
+    middle = (x1 + out) / 2
+    return (
+        f'<path class="c2 lost" d="M{x0:.1f} {top:.1f}H{x1:.1f}'
+        f"C{middle:.1f} {top:.1f} {middle:.1f} {end - thick:.1f} {out:.1f} "
+        f"{end - thick:.1f}V{end:.1f}C{middle:.1f} {end:.1f} {x0:.1f} {end:.1f} "
+        f'{x0:.1f} {top:.1f}Z"/>'
+    )
+
+
 def smoothed(y: Sequence[float], span: float) -> list[float]:
     """A moving average over about `span` points around each, fewer at both ends."""
     half, result = int(span) // 2, []

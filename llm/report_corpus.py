@@ -7,7 +7,7 @@ from llm import page, plots, units
 
 def data(p: dict[str, Any]) -> str:
     """The stages of prepare_data.json, its splits and where the text came from."""
-    rows = "".join(_stage(stage) for stage in p.get("stages", []))
+    rows = "".join(stage(one) for one in p.get("stages", []))
     splits = p.get("splits", {})
     total = sum(s.get("bytes", 0) for s in splits.values()) or 1
     parts = [
@@ -45,7 +45,7 @@ def data(p: dict[str, Any]) -> str:
             ("size", units.size(p["raw_bytes"]) if "raw_bytes" in p else None),
             ("time", _time(p)),
         )
-    ) + _reasons(skipped, "Examples of what was skipped while reading")
+    ) + reasons(skipped, "Examples of what was skipped while reading")
     legend = page.legend((f"{name} {share:.1%}", css) for name, share, css in parts)
     bar = plots.bar(parts, title="shares of the splits")
     split = f"{legend}{bar}{table}{groups}"
@@ -56,23 +56,23 @@ def data(p: dict[str, Any]) -> str:
     )
 
 
-def _stage(stage: dict[str, Any]) -> str:
+def stage(about: dict[str, Any]) -> str:
     """What went in and came out of a stage, and why the rest did not."""
-    came, left = stage.get("documents_in", 0), stage.get("documents_out", 0)
-    size_in, size_out = stage.get("bytes_in", 0), stage.get("bytes_out", 0)
+    came, left = about.get("documents_in", 0), about.get("documents_out", 0)
+    size_in, size_out = about.get("bytes_in", 0), about.get("bytes_out", 0)
     kept = size_out / size_in if size_in else 1.0
-    reasons = _reasons(stage.get("dropped", {}), "Examples of what was dropped")
+    why = reasons(about.get("dropped", {}), "Examples of what was dropped")
     shares = [("kept", kept, "c1"), ("dropped", max(1 - kept, 0), "lost")]
     return (
-        f'<div><div class="row-head"><b>{page.escape(stage.get("name", "?"))}</b>'
+        f'<div><div class="row-head"><b>{page.escape(about.get("name", "?"))}</b>'
         f"<span>{came:,} → {left:,} documents</span>"
         f"<span>{units.size(size_in)} → {units.size(size_out)}</span></div>"
         f"{plots.bar(shares, title='bytes kept')}"
-        f"{reasons}</div>"
+        f"{why}</div>"
     )
 
 
-def _reasons(dropped: dict[str, dict[str, Any]], title: str) -> str:
+def reasons(dropped: dict[str, dict[str, Any]], title: str) -> str:
     """Badges of why documents went, how many, and a folded list of some of them."""
     badges = "".join(
         page.badge(

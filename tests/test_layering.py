@@ -20,7 +20,7 @@ LAYERS = (
     "serve",
     "beginning",
     "train finite plan report interpret importing harness comparing drift lr_range",
-    "train_step interpret_page lifecycle_page sweep_page scaling_page",
+    "train_step interpret_page lifecycle_page sweep_page scaling_page data_card",
     "report_corpus trials",
     "guards local_checkpoint",
     "objectives evals",

@@ -171,4 +171,4 @@ def test_killed_run_is_done_again_whole(tmp_path, writes):
     prepare_data.run(c, tmp_path / "run")
     assert corpus.read(tmp_path / "run" / "corpus", "train")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"corpus", "prepare_data.json"}
+    assert names == {"corpus", "data_card.html", "prepare_data.json"}

@@ -157,7 +157,7 @@ def _functions(beam, settings: Settings):
             """(number, files) to documents with their places."""
             part, files = element
             source, skipped = registry.build("sources", settings.source), {}
-            skip, raw, index = tasks.noted(skipped), 0, -1
+            skip, raw, index, digest = tasks.noted(skipped), 0, -1, 0
             if files is None:
                 documents = source(skip)
             else:
@@ -166,8 +166,9 @@ def _functions(beam, settings: Settings):
                 documents = (d for d in source.read(some, skip) if d is not None)
             for index, document in enumerate(documents):
                 raw += document.raw_bytes
+                digest += digests.of_document(document)
                 yield (part, index), document
-            given = {"documents": index + 1, "raw_bytes": raw}
+            given = {"documents": index + 1, "raw_bytes": raw, "digest": digest}
             yield beam.pvalue.TaggedOutput("told", ["read", part, skipped, given])
 
     class Once(beam.DoFn):
@@ -218,9 +219,10 @@ def _functions(beam, settings: Settings):
                 yield beam.pvalue.TaggedOutput("failed", (place, (-1, (), rows)))
                 return
             keys = self.group.keys(rows) if len(rows) else rows
-            head = shards.about(document)["head"]
+            about = shards.about(document)
+            named = (document.id, counts.called(about), about["head"])
             for part, (row, own) in enumerate(zip(rows, keys, strict=True)):
-                held = ((place, part), row.tobytes(), document.id, head)
+                held = ((place, part), row.tobytes(), *named)
                 for key in {int(key) for key in own}:
                     yield key, held
 
@@ -240,7 +242,7 @@ def _functions(beam, settings: Settings):
                 later, earlier = held[match.later], held[match.earlier]
                 place, part = later[0]
                 yield place, (part, earlier[0], match.reason)
-                ends = [[*h[0], h[2], h[3]] for h in (later, earlier)]
+                ends = [[*h[0], *h[2:]] for h in (later, earlier)]
                 told = ["match", self._number, *ends, match.reason]
                 yield beam.pvalue.TaggedOutput("told", told)
 
@@ -325,13 +327,14 @@ def _gathered(folder: pathlib.Path, root: str, steps, skipped) -> Result:
                 number, parts = told
                 both = zip(counted[number], parts, strict=True)
                 counted[number] = [counts.merged(a, b) for a, b in both]
-    given, skipped = {"documents": 0, "raw_bytes": 0}, dict(skipped)
+    given, skipped = {"documents": 0, "raw_bytes": 0, "digest": 0}, dict(skipped)
     for _, (left_out, some) in sorted(read.items()):
         skipped = {
             reason: tasks.both(skipped.get(reason), left_out.get(reason))
             for reason in {**skipped, **left_out}
         }
         given = {name: given[name] + some[name] for name in given}
+    given["digest"] %= 2**128
     for _, id, raw in sorted(twice):
         entry = {"documents": 1, "examples": [id]}
         skipped["id seen before"] = tasks.both(skipped.get("id seen before"), entry)
@@ -355,7 +358,7 @@ def _clusters(group: Group, matches) -> tuple[dict[str, Any], np.ndarray]:
     links = np.array(
         [[digests.of_id(m[n][2]) for m in linked] for n in (1, 0)], np.uint64
     ).reshape(2, -1)
-    heads = {_row(end): end[2:] for match in taken for end in match[:2]}
+    heads = {_row(end): end[3:] for match in taken for end in match[:2]}
     numbers = {row: n for n, row in enumerate(sorted(heads))}
     ends = np.array(
         [[numbers[_row(m[n])] for m in taken] for n in (0, 1)], np.int64

@@ -52,8 +52,13 @@ def dropped(
     entry["documents"] += 1
     entry["bytes"] += about["bytes"]
     if len(entry["examples"]) < _EXAMPLES or place < entry["examples"][-1][0]:
-        entry["examples"].append([place, about["id"], about["head"]])
+        entry["examples"].append([place, called(about), about["head"]])
         entry["examples"] = sorted(entry["examples"])[:_EXAMPLES]
+
+
+def called(about: Mapping[str, Any]) -> str:
+    """What a person knows a document by: its address, else its id."""
+    return str(about["meta"].get("url") or about["id"])
 
 
 def scored(count: dict[str, Any], scores: Mapping[str, float]) -> None:

@@ -53,9 +53,9 @@ class Result(NamedTuple):
         must end on one side of a split; some may be of dropped ones that stand between
         two survivors.
       counts: one entry a stage, as `counts.told` has it; of a Group with its `clusters`
-        and the `largest`, (size, id, beginning).
+        and the `largest`, (size, name, beginning).
       skipped: {reason: {documents, examples}} of what the source left out.
-      given: documents, raw_bytes: of what it gave.
+      given: documents, raw_bytes: of what it gave; digest: of all that was read.
     """
 
     place: Place
@@ -190,11 +190,12 @@ def _read(work: tasks.Work, parts, skipped, do: Do):
     calls = {f"part-{n:05d}": ("read", n, part) for n, part in enumerate(parts)}
     do("reading", _missing(folder, calls))
     names, skipped = [], dict(skipped)
-    given = {"documents": 0, "raw_bytes": 0}
+    given = {"documents": 0, "raw_bytes": 0, "digest": 0}
     for marker in calls:
         made = shards.counted(folder, marker)
         names += made["shards"]
-        given["raw_bytes"] += made["raw_bytes"]
+        given["raw_bytes"] += made["given"]["raw_bytes"]
+        given["digest"] = (given["digest"] + made["given"]["digest"]) % 2**128
         for reason, entry in made["skipped"].items():
             skipped[reason] = tasks.both(skipped.get(reason), entry)
     for name in names:
@@ -254,7 +255,7 @@ def _matched(work: tasks.Work, number: int, place: Place, names, do: Do):
     largest = []
     for size, shard, line in told["largest"]:
         about = next(a for n, a in place.abouts(names[shard]) if n == line)
-        largest.append([size, about["id"], about["head"]])
+        largest.append([size, counts.called(about), about["head"]])
     return {"clusters": told["clusters"], "largest": largest}
 
 

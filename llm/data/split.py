@@ -58,7 +58,8 @@ def sides(
         raise InputError(
             got=f"{count} documents in {len(sizes)} groups",
             want=f"at least {len(SPLITS)} groups: {', '.join(SPLITS)} cut none",
-            do="add more; a long text file is cut by piece_bytes of the source 'text'",
+            do="add more; a long text file is cut by piece_bytes of the source 'text', "
+            "a site by data.source.group=page of the source 'warc'",
         )
     order = sorted(sizes, key=lambda name: (_hash(name), name))
     total = sum(sizes.values())

@@ -67,16 +67,19 @@ def read(work: Work, part: int, files: list[tuple[str, str]] | None) -> None:
         assert isinstance(work.source, Files)
         some = [(pathlib.Path(path), name) for path, name in files]
         documents = (d for d in work.source.read(some, skip) if d is not None)
-    names, raw = [], 0
+    names, raw, digest = [], 0, 0
     for number, some in enumerate(_filled(documents)):
         names.append(f"{part:05d}-{number:03d}")
         raw += sum(document.raw_bytes for document in some)
+        digest += sum(map(digests.of_document, some))
         if shards.counted(folder, names[-1]) is None:
             ids = [digests.of_id(document.id) for document in some]
             shards.save(folder / f"{names[-1]}.ids.npy", np.array(ids, np.uint64))
             count = shards.write(folder, names[-1], some)
             shards.finish(folder, names[-1], {"documents": count})
-    made = {"shards": names, "skipped": skipped, "raw_bytes": raw}
+    # A sum, so that documents may be read in any order.
+    given = {"raw_bytes": raw, "digest": digest % 2**128}
+    made = {"shards": names, "skipped": skipped, "given": given}
     shards.finish(folder, f"part-{part:05d}", made)
 
 

@@ -22,6 +22,7 @@ TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
+_GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
 
 
@@ -31,6 +32,7 @@ def make(
     extractor: str = "resiliparse",
     seconds: float = 10.0,
     max_page_bytes: int = 8 * 2**20,
+    group: str = "host",
     max_documents: int = 0,
 ) -> Source:
     """Makes the source.
@@ -40,11 +42,14 @@ def make(
       extractor: resiliparse (fast) or trafilatura (drops more around the article).
       seconds: a page that takes longer is left out.
       max_page_bytes: so is a larger one.
+      group: what a split may not cut: host, or page, where there are few hosts.
       max_documents: the first so many; 0 takes all.
 
     Raises:
       InputError: no such file, no such extractor, or a package that is missing.
     """
+    if group not in _GROUPS:
+        raise InputError(got=f"group {group!r}", want=" or ".join(_GROUPS))
     if extractor not in extract.EXTRACTORS:
         raise InputError(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
@@ -58,7 +63,7 @@ def make(
         with extract.pages(extractor, seconds) as page:
             for file, name in files:
                 for record in _records(warc, file, name, max_page_bytes, skip):
-                    yield _document(*record, page, skip)
+                    yield _document(*record, group, page, skip)
 
     return Files(files, read, max_documents)
 
@@ -120,7 +125,9 @@ def _find(stream, mark: bytes, start: int) -> int:
     return -1
 
 
-def _document(id, headers, kind, charset, content, page, skip) -> Document | None:
+def _document(
+    id, headers, kind, charset, content, group, page, skip
+) -> Document | None:
     meta = {"url": headers.get("WARC-Target-URI", "").strip("<>")}
     meta["timestamp"] = headers.get("WARC-Date", "")
     if kind in _HTML:
@@ -141,7 +148,9 @@ def _document(id, headers, kind, charset, content, page, skip) -> Document | Non
         skip("empty", id)
         return None
     text = columns.encodable(text)
-    host = urllib.parse.urlsplit(meta["url"]).hostname or id if _url(meta) else id
+    host = id
+    if group == "host" and _url(meta):
+        host = urllib.parse.urlsplit(meta["url"]).hostname
     meta = {name: found for name, found in meta.items() if found}
     return Document(id, text, "warc", host, "prose", len(text.encode()), meta)
 

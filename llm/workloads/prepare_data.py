@@ -16,13 +16,14 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, digests, locks, registry, units
+from llm import atomic, data_card, digests, locks, registry, units
 from llm.data import beam, corpus, processes, runner, split
 from llm.errors import InputError
 
 _RUNNERS = ("local", "beam")
 _DOES = "prepares a corpus"
 _REASONS = 5  # of drops that an error tells
+_VALUES = 200  # of a field of meta that are counted
 _GROUPS = 1000  # of a split that a report names
 
 
@@ -71,17 +72,24 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             **done.given,
             "stages": done.counts,
             "links": done.links.shape[1],
-            "splits": _summaries(done.abouts(), side),
+            **_summaries(done.abouts(), side),
             "skipped": done.skipped,
+            "settings": settings,
         }
-        corpus.write(
+        written = corpus.write(
             workdir / "corpus",
             ((side[document.group], document) for document in done.documents()),
             settings,
         )
+    result["hashes"] = {
+        "documents read": f"{result.pop('digest'):032x}",
+        "corpus": written["hash"],
+        **{name: part["sha256"] for name, part in written["splits"].items()},
+    }
     result["seconds"] = round(time.time() - start, 3)
     # Last: without it the corpus does not count as finished.
     atomic.write_text(report, json.dumps(result, indent=1))
+    print(f"data card: {data_card.write(workdir)}", flush=True)
     for name, part in result["splits"].items():
         print(
             f"{name}: {part['documents']} documents in {part['group_count']} groups, "
@@ -193,10 +201,11 @@ def _counted(seen: dict[str, Any]) -> str:
 
 
 def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
-    """What is in each split: counts, and the first of its groups by name."""
+    """What is in each split, and what the `meta` of all documents says."""
     made = {name: {"documents": 0, "bytes": 0, "raw_bytes": 0} for name in split.SPLITS}
-    ids = set()
+    ids, facts, sums = set(), {}, {}
     for about in abouts:
+        _note(about, facts, sums)
         part = made[side[about["group"]]]
         part["documents"] += 1
         part["bytes"] += about["bytes"]
@@ -211,4 +220,23 @@ def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
     for name, part in made.items():
         groups = sorted(group for group in side if side[group] == name)
         part |= {"groups": groups[:_GROUPS], "group_count": len(groups)}
-    return made
+    few = {name: found for name, found in facts.items() if len(found) < _VALUES}
+    return {"splits": made, "facts": few, "sums": sums}
+
+
+def _note(about: dict[str, Any], facts, sums) -> None:
+    """Counts what one document says: fields of texts by value, fields of counts."""
+    for name, value in about["meta"].items():
+        if isinstance(value, str):
+            # A field in which all differ, such as a URL, is not counted any further.
+            found = facts.setdefault(name, {})
+            if len(found) < _VALUES:
+                entry = found.setdefault(value, [0, 0])
+                entry[0] += 1
+                entry[1] += about["bytes"]
+        elif isinstance(value, dict) and all(
+            isinstance(n, int) for n in value.values()
+        ):
+            found = sums.setdefault(name, {})
+            for kind, count in value.items():
+                found[kind] = found.get(kind, 0) + count

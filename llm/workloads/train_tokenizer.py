@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing
+from llm import atomic, data_card, importing
 from llm.data import chat_template, corpus, tokenizer, tokenizer_report, tokens
 from llm.errors import InputError
 
@@ -80,6 +80,8 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "seconds": round(time.time() - start, 3),
     }
     atomic.write_text(report, json.dumps(result, indent=1))
+    if (workdir / "prepare_data.json").exists():
+        data_card.write(workdir)  # now with tokens
     for name, count in result["tokens"].items():
         rate = result["bytes_per_token"][name]
         unknown = result["unknown"][name]
