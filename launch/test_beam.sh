@@ -26,6 +26,6 @@ done
 VENV=beam
 CONSTRAINTS="$(mktemp)"
 trap 'rm -f "$CONSTRAINTS"' EXIT
-grep -v -E '^(protobuf|pyarrow)==' constraints.txt >"$CONSTRAINTS"
+grep -v -E '^(pillow|protobuf|pyarrow)==' constraints.txt >"$CONSTRAINTS"
 make_venv beam,test
 JAX_PLATFORMS=cpu "$PYTHON" -m pytest tests/test_prepare_beam.py ${rest[@]+"${rest[@]}"}

@@ -18,9 +18,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 LANES = 128  # what rows of a TPU kernel are a multiple of
-# Rows of a block: queries, keys. Larger ones read keys fewer times and skip less of the
-# causal half; a chip of the fifth generation has less fast memory for them.
-BLOCKS = {r"tpu v6.*|tpu ?v?7x.*": (2048, 2048), r".*": (1024, 1024)}
+# Rows of a block: queries, keys, and keys on the way back. Larger ones read keys fewer
+# times and skip less of the causal half; older chips have less fast memory for them.
+BLOCKS = {
+    r"tpu v6.*|tpu ?v?7x.*": (2048, 2048, 2048),
+    r"tpu v4.*": (1024, 1024, 1024),
+    r".*": (1024, 1024, 2048),
+}
 COMPUTED = 512  # keys of a block that are multiplied at once
 
 
@@ -112,14 +116,14 @@ def _mask(splash, T: int, causal: bool, window: int):
 
 
 def _blocks(splash, T: int, chip: str):
-    queries, keys = next(
+    queries, keys, backward = next(
         sizes for kind, sizes in BLOCKS.items() if re.fullmatch(kind, chip.lower())
     )
     q, kv = (_dividing(T, size) for size in (queries, keys))
     compute = _dividing(kv, COMPUTED)
     return splash.BlockSizes(
         block_q=q, block_kv=kv, block_kv_compute=compute,
-        block_q_dkv=q, block_kv_dkv=_dividing(T, 2048), block_kv_dkv_compute=compute,
+        block_q_dkv=q, block_kv_dkv=_dividing(T, backward), block_kv_dkv_compute=compute,
         use_fused_bwd_kernel=True,
     )  # fmt: skip
 
