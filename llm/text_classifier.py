@@ -270,7 +270,10 @@ def load(path: epath.PathLike) -> Classifier:
         )
         lines = 1 if len(made.labels) == 2 else len(made.labels)
         whole = (
-            weights.dtype == np.float32
+            all(isinstance(label, str) for label in made.labels)
+            and all(type(count) is int for count in (*made.texts, made.characters))
+            and made.characters > 0
+            and weights.dtype == np.float32
             and weights.shape == (lines, 1 << described["bits"])
             and made.bias.shape == (lines,)
             and np.isfinite(weights).all()

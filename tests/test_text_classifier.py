@@ -1,5 +1,6 @@
-"""Classifiers of texts against scipy on the explicit matrix, and what must be refused."""
+"""Classifiers of texts: against scipy on the explicit matrix, and what is refused."""
 
+import itertools
 import json
 import math
 import random
@@ -43,9 +44,7 @@ def matrix(some, bits):
     for row, text in enumerate(some):
         codes = [int(digests.words((w,))[0]) for w in words(text.lower())]
         factor = 0x9E3779B97F4A7C15
-        codes += [
-            (a * factor + b) % 2**64 for a, b in zip(codes, codes[1:], strict=False)
-        ]
+        codes += [(a * factor + b) % 2**64 for a, b in itertools.pairwise(codes)]
         for code in codes:
             made[
                 row, int(digests.mixed(np.array([code], np.uint64))[0]) >> 64 - bits
@@ -82,8 +81,13 @@ def test_the_optimum_is_that_of_scipy(l2):
         return value, np.append(x.T @ slope + l2 * at[:-1], slope.sum())
 
     best = optimize.minimize(
-        loss, np.zeros(x.shape[1] + 1), jac=True, method="BFGS", options={"gtol": 1e-9}
+        loss,
+        np.zeros(x.shape[1] + 1),
+        jac=True,
+        method="L-BFGS-B",
+        options={"gtol": 1e-9, "ftol": 1e-16, "maxiter": 9999, "maxfun": 9999},
     ).x
+    assert np.abs(loss(best)[1]).max() < 1e-7
     weights, bias = logistic.fit(
         text_classifier.rows(some, BITS),
         positive,
