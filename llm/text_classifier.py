@@ -83,16 +83,21 @@ class Classifier:
 
 def features(text: str, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(index, value): the columns of a text, ascending, and a vector of length 1."""
-    codes = np.fromiter(
-        itertools.chain.from_iterable(map(_CUT.__getitem__, text.lower().split())),
-        np.uint64,
-    )
-    found = np.sort(_columns(codes, bits))
-    ends = np.flatnonzero(np.append(found[1:] != found[:-1], len(found) > 0))
-    value = 1.0 + np.log(np.diff(ends, prepend=-1).astype(np.float32))
-    return found[ends], value / (
-        np.sqrt(np.einsum("c,c", value, value)) or np.float32(1)
-    )
+    content = b"".join(map(_CUT.__getitem__, text.lower().split()))
+    found = _columns(np.frombuffer(content, np.uint64), bits)
+    if not len(found):
+        return found, np.zeros(0, np.float32)
+    found.sort()
+    last = np.empty(len(found), bool)  # of those that are equal
+    np.not_equal(found[1:], found[:-1], out=last[:-1])
+    last[-1] = True
+    ends = last.nonzero()[0]
+    count = ends + 1
+    count[1:] -= ends[:-1] + 1
+    value = np.log(count.astype(np.float32))
+    value += 1.0
+    value /= np.sqrt(np.einsum("c,c", value, value))
+    return found[ends], value
 
 
 def _columns(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -105,8 +110,8 @@ def _columns(codes: np.ndarray, bits: int) -> np.ndarray:
 class _Codes(dict):
     """Word to its code; cleared when it has grown too large."""
 
-    def __missing__(self, word: str) -> int:
-        code = int(digests.words((word,))[0])
+    def __missing__(self, word: str) -> bytes:
+        code = digests.words((word,)).tobytes()
         if len(word) <= _LONGEST:
             if len(self) >= _REMEMBERED:
                 self.clear()
@@ -117,8 +122,8 @@ class _Codes(dict):
 class _Cut(dict):
     """Piece between spaces to the codes of its words; cleared likewise."""
 
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        cut = tuple(map(_CODES.__getitem__, words.__wrapped__(piece)))
+    def __missing__(self, piece: str) -> bytes:
+        cut = b"".join(map(_CODES.__getitem__, words.__wrapped__(piece)))
         if len(piece) <= _LONGEST:
             if len(self) >= _REMEMBERED:
                 self.clear()
