@@ -19,7 +19,7 @@ setup(
     package_data={
         "llm.serve": ["page.html", "page.css", "page.js"],
         "llm.sources": ["*.example.*", "*.example/*"],
-        "llm.stages": ["*.example.*"],
+        "llm.stages": ["*.example.*", "*.example/*"],
     },
     python_requires=">=3.11",
     install_requires=[

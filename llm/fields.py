@@ -204,6 +204,24 @@ def base() -> ConfigDict:
     # The workdirs of two evaluations.
     c.compare.runs = ()
 
+    c.filter = ConfigDict()
+    # What a classifier of documents learns from: pairs of a label and of what holds
+    # texts of it, as `text=` of the quickstart: (("good", "jsonl:good.jsonl"), ...).
+    # () takes data.source, whose documents have a label in this field: kind, group, or
+    # one of meta.
+    c.filter.sources = ()
+    c.filter.field = "kind"
+    # Documents of a label that are taken, by chance and each text once; the characters
+    # of each that are read; and the share of them that figures are measured on.
+    c.filter.documents = 50_000
+    c.filter.characters = 10_000
+    c.filter.test_fraction = 0.1
+    # Features are hashed to 2**bits columns; l2 is the weight of the penalty.
+    c.filter.bits = 20
+    c.filter.l2 = 1e-6
+    # How many words are told that weigh most.
+    c.filter.words = 30
+
     c.crawl = ConfigDict()
     # Where a crawl begins: URLs. Only their hosts are visited, and these more.
     c.crawl.start = ()
@@ -398,6 +416,7 @@ def debug(c: ConfigDict) -> ConfigDict:
     c.evaluate.batch_size = 8
     for label, knobs in c.evaluate.task.items():
         knobs.update(registry.module("evals", knobs.get("name", label)).TINY)
+    c.filter.update(documents=60, bits=12)
     c.generate.update(max_tokens=16)
     c.serve.update(slots=2, context=128, port=0)
     c.mesh = (("data", -1),)

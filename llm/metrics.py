@@ -114,6 +114,14 @@ def macro_f1(confusion_CC: np.ndarray) -> float:
     return float((2 * hit_C[occurs_C] / either_C[occurs_C]).mean())
 
 
+def area_under_roc(score_N: np.ndarray, positive_N: np.ndarray) -> float:
+    """How often a positive item scores more than a negative one; ties count half."""
+    positive, negative = np.sort(score_N[positive_N]), np.sort(score_N[~positive_N])
+    below = np.searchsorted(negative, positive, "left").sum()
+    not_above = np.searchsorted(negative, positive, "right").sum()
+    return float((below + not_above) / 2 / (len(positive) * len(negative)))
+
+
 def calibration_error(
     confidence_N: np.ndarray, hit_N: np.ndarray, bins: int = 10
 ) -> float:

@@ -1,0 +1,223 @@
+"""A classifier of documents from texts of each label: classifier/, train_filter.json.
+
+Texts are sampled by their hash, so that the same text is taken once, the order of files
+does not matter, and memory holds the sample alone. A text that has two labels is left
+out. Figures are those of texts that were not learned from.
+"""
+
+import hashlib
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from llm import atomic, config, metrics, registry, run_directory, text_classifier
+from llm.errors import InputError
+
+_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_BINS = 10
+_LABELS = 100  # more are a mistake, such as groups
+_ADDRESSES = 1 << 24  # the part of a hash by which texts are held out
+_TELLING = 1000  # texts of a label whose words are weighed
+
+
+def run(c: ConfigDict, workdir: str) -> None:
+    """Trains the classifier that `c.filter` describes, and measures it."""
+    f = c.filter
+    _check(c)
+    skipped: dict[str, int] = {}
+    texts = _sample(_documents(c, skipped), f.documents, f.characters, c.seed)
+    devices = jax.devices()
+    learned, held = {}, {}
+    for label, some in texts.items():
+        some = sorted(some, key=lambda pair: pair[0] % _ADDRESSES)
+        count = max(round(f.test_fraction * len(some)), 1)
+        held[label] = [text for _, text in some[:count]]
+        learned[label] = [text for _, text in some[count:]]
+    made = text_classifier.fit(
+        learned, bits=f.bits, characters=f.characters, l2=f.l2, seed=c.seed
+    )
+    run_directory.claim(
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
+    )
+    result = {
+        "labels": list(made.labels),
+        "learned": {label: len(some) for label, some in learned.items()},
+        "tested": {label: len(some) for label, some in held.items()},
+        "skipped": skipped,
+        "fingerprint": made.fingerprint,
+        **_figures(made, held),
+        "words": _words(made, held, f.words),
+    }
+    root = epath.Path(workdir)
+    text_classifier.save(made, root / "classifier")
+    atomic.write_text(root / "train_filter.json", json.dumps(result, indent=1) + "\n")
+    for label, figures in result["label"].items():
+        moved = ", ".join(word for word, _ in result["words"][label]["for"][:8])
+        print(
+            f"{label}: AUC {figures['auc']:.4f}, calibration error "
+            f"{figures['calibration_error']:.4f}; told by {moved}"
+        )
+    print(
+        f"accuracy {result['accuracy']:.4f} on {sum(map(len, held.values()))} texts "
+        f"held out; {root / 'classifier'}"
+    )
+
+
+def _documents(c: ConfigDict, skipped: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """(label, text) of every document."""
+
+    def skip(reason: str, id: str) -> None:
+        skipped[reason] = skipped.get(reason, 0) + 1
+
+    for label, path in c.filter.sources:
+        for document in registry.build("sources", config.source(path))(skip):
+            yield label, document.text
+    if not c.filter.sources:
+        field = c.filter.field
+        for document in registry.build("sources", c.data.source)(skip):
+            own = getattr(document, field) if field in ("kind", "group") else None
+            label = own or document.meta.get(field, "")
+            if label:
+                yield str(label), document.text
+            else:
+                skip(f"no {field}", document.id)
+
+
+def _sample(
+    pairs: Iterable[tuple[str, str]], most: int, characters: int, seed: int
+) -> dict[str, list[tuple[int, str]]]:
+    """(hash, text) of each label, those of the smallest hashes, by hash."""
+    heaps: dict[str, list[tuple[int, str]]] = {}
+    kept: dict[str, set[int]] = {}
+    for label, text in pairs:
+        text = text[:characters]
+        if not text.strip():
+            continue
+        if label not in heaps and len(heaps) == _LABELS:
+            raise InputError(
+                got=f"more than {_LABELS} labels", want="a filter.field of few labels"
+            )
+        heap, keys = heaps.setdefault(label, []), kept.setdefault(label, set())
+        key = _hash(text, seed)
+        if key in keys or (len(heap) == most and key > -heap[0][0]):
+            continue
+        keys.add(key)
+        heapq.heappush(heap, (-key, text))
+        if len(heap) > most:
+            keys.remove(-heapq.heappop(heap)[0])
+    every = [key for keys in kept.values() for key in keys]
+    twice = {
+        key
+        for key, n in zip(*np.unique(every, return_counts=True), strict=True)
+        if n > 1
+    }
+    return {
+        label: sorted((-key, t) for key, t in heaps[label] if -key not in twice)
+        for label in sorted(heaps)
+    }
+
+
+def _hash(text: str, seed: int) -> int:
+    content = text.encode("utf-8", "surrogatepass")
+    key = str(seed).encode()
+    return int.from_bytes(
+        hashlib.blake2b(content, digest_size=7, key=key).digest(), "big"
+    )
+
+
+def _figures(made: text_classifier.Classifier, held: dict[str, list[str]]) -> dict:
+    p = made.score(text for label in made.labels for text in held[label])
+    truth = np.repeat(np.arange(len(made.labels)), [len(held[x]) for x in made.labels])
+    said = p.argmax(1)
+    result = {
+        "accuracy": float((said == truth).mean()),
+        "label": {},
+    }
+    for number, label in enumerate(made.labels):
+        positive, score = truth == number, p[:, number]
+        bins = list(_calibration(score, positive))
+        result["label"][label] = {
+            "auc": metrics.area_under_roc(score, positive),
+            "thresholds": [_at(score, positive, least) for least in _THRESHOLDS],
+            "calibration": bins,
+            "calibration_error": sum(
+                bin["share"] * abs(bin["said"] - bin["so"]) for bin in bins
+            ),
+        }
+    return result
+
+
+def _at(score: np.ndarray, positive: np.ndarray, least: float) -> dict:
+    """What a threshold gives; precision is None where it finds nothing."""
+    found = score >= least
+    right = int((found & positive).sum())
+    return {
+        "least": least,
+        "precision": right / int(found.sum()) if found.any() else None,
+        "recall": right / int(positive.sum()),
+        "found": float(found.mean()),
+    }
+
+
+def _calibration(score: np.ndarray, positive: np.ndarray) -> Iterator[dict]:
+    """Of each tenth of the probabilities, what was said and what was so.
+
+    The label weighs as much as all others, as probabilities presume.
+    """
+    weight = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
+    which = np.minimum((score * _BINS).astype(int), _BINS - 1)
+    for tenth in range(_BINS):
+        here = which == tenth
+        if here.any():
+            share = weight[here].sum()
+            yield {
+                "from": tenth / _BINS,
+                "texts": int(here.sum()),
+                "share": float(share),
+                "said": float(weight[here] @ score[here] / share),
+                "so": float(weight[here] @ positive[here] / share),
+            }
+
+
+def _words(made: text_classifier.Classifier, held, most: int) -> dict:
+    """The words for and against each label that move a held-out text most."""
+    texts = [text for label in made.labels for text in held[label][:_TELLING]]
+    found = {}
+    for number, label in enumerate(made.labels):
+        line = 0 if len(made.labels) == 2 else number
+        sign = -1 if len(made.labels) == 2 and number == 0 else 1
+        moves = [
+            (word, sign * move)
+            for word, move in text_classifier.telling(made, texts, line, 4 * most)
+        ]
+        found[label] = {
+            "for": [pair for pair in moves if pair[1] > 0][:most],
+            "against": [pair for pair in moves if pair[1] < 0][:most],
+        }
+    return found
+
+
+def _check(c: ConfigDict) -> None:
+    f = c.filter
+    if f.documents < 8 or f.words < 0 or not 0 < f.test_fraction < 1:
+        raise InputError(
+            got=f"filter.documents {f.documents}, words {f.words} and test_fraction "
+            f"{f.test_fraction}",
+            want="8 documents or more, words of 0 or more, a fraction between 0 and 1",
+        )
+    for pair in f.sources:
+        if not (
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and all(isinstance(part, str) and part for part in pair)
+        ):
+            raise InputError(
+                got=f"filter.sources {f.sources!r}",
+                want="pairs of a label and of texts, such as "
+                "(('good', 'jsonl:good.jsonl'), ('bad', 'jsonl:bad.jsonl'))",
+            )
