@@ -123,7 +123,8 @@ def _blocks(splash, T: int, chip: str):
     compute = _dividing(kv, COMPUTED)
     return splash.BlockSizes(
         block_q=q, block_kv=kv, block_kv_compute=compute,
-        block_q_dkv=q, block_kv_dkv=_dividing(T, backward), block_kv_dkv_compute=compute,
+        block_q_dkv=q, block_kv_dkv=_dividing(T, backward),
+        block_kv_dkv_compute=compute,
         use_fused_bwd_kernel=True,
     )  # fmt: skip
 
