@@ -14,7 +14,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from llm.errors import InputError
 
@@ -25,6 +25,21 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 # Text shrinks to a tenth, logs to a hundredth: what unpacks to more is no text.
 _RATIO, _FREE = 200, 64 * 2**20
 _WINDOW = 2**27  # of zstd, as its command line allows
+
+
+class File(NamedTuple):
+    """A file to read, or the records of it that begin in a stretch of bytes.
+
+    Attributes:
+      path: where it lies.
+      name: what it is called in ids.
+      start, stop: of the stretch; a stop of 0 is the end.
+    """
+
+    path: pathlib.Path
+    name: str
+    start: int = 0
+    stop: int = 0
 
 
 class Damaged(Exception):
@@ -52,8 +67,8 @@ def package(name: str, module: str, import_: Callable):
 
 def files(
     path: str, what: str, wanted: Callable[[str], bool], skip: Skip
-) -> Iterator[tuple[pathlib.Path, str]]:
-    """(file, its name in ids) of a file, or of a folder in order, links followed once.
+) -> Iterator[File]:
+    """A file, or those of a folder in order, links followed once.
 
     Args:
       what: what is looked for, as in `a folder of JSON lines`.
@@ -64,7 +79,7 @@ def files(
     """
     root = pathlib.Path(path)
     if path and root.is_file():
-        yield root, root.name
+        yield File(root, root.name)
         return
     if not path or not root.is_dir():
         raise InputError(
@@ -85,7 +100,7 @@ def files(
             file = pathlib.Path(folder, name)
             if not name.startswith(".") and wanted(name) and file.is_file():
                 found = True
-                yield file, file.relative_to(root).as_posix()
+                yield File(file, file.relative_to(root).as_posix())
     if not found:
         raise InputError(got=f"no {what} in {path}", want="one file or more")
 

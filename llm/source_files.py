@@ -6,14 +6,11 @@ out and read again only what it must.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
 from llm.columns import once
 from llm.document import Document
-from llm.reading import Skip
-
-File = tuple[pathlib.Path, str]  # and its name in ids
+from llm.reading import File, Skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +21,13 @@ class Files:
       files: all of them, always in the same order.
       read: the documents of some files, in their order; None for what was skipped.
       most: documents of the source, the first so many; 0 for all.
+      cut: whether a file can be read by stretches of bytes.
     """
 
     files: Callable[[Skip], Iterable[File]]
     read: Callable[[Iterable[File], Skip], Iterator[Document | None]]
     most: int = 0
+    cut: Callable[[File], bool] = lambda file: False
 
     def __call__(self, skip: Skip) -> Iterator[Document]:
         """The documents of all files; an id that was seen before is skipped."""

@@ -1,6 +1,7 @@
 """Web archives, made here: whole, damaged, hostile; and their pages as text."""
 
 import gzip
+import random
 
 import pytest
 
@@ -109,3 +110,66 @@ def test_a_page_that_ends_its_process():
 def test_an_unknown_extractor_is_one_line():
     with pytest.raises(InputError, match="resiliparse or trafilatura"):
         registry.build("sources", {"name": "html", "extractor": "justext"})
+
+
+@pytest.mark.parametrize("bytes_of_a_piece", [300, 1000, 7000])
+def test_pieces_of_a_file_are_the_whole(tmp_path, bytes_of_a_piece):
+    """Each record is in the piece that it begins in, and in no other."""
+    rng = random.Random(0)
+    content = b""
+    for n in range(60):
+        # Of random bytes, which deflate stores, so that false beginnings are in them.
+        noise = bytes(rng.randrange(256) for _ in range(rng.randrange(200)))
+        body = f"Text {n}. ".encode() * 20 + noise.hex().encode()
+        head = (
+            f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:x:{n}>\r\n"
+            "WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: text/plain\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        content += gzip.compress(head.encode() + body + b"\r\n\r\n")
+        if n % 7 == 0:  # an extra field that looks like a member
+            fake = b"\x1f\x8b\x08\x00" + bytes(6)
+            content += gzip_with_extra(b"\r\n", fake)
+    file = tmp_path / "a.warc.gz"
+    file.write_bytes(content)
+    source = registry.build("sources", {"name": "warc", "path": str(file)})
+    whole, skipped = [], []
+    whole = list(source(lambda *skip: skipped.append(skip)))
+    assert len(whole) == 60 and not skipped
+    (found,) = source.files(None)
+    assert source.cut(found)
+    made = []
+    for start in range(0, len(content), bytes_of_a_piece):
+        piece = found._replace(start=start, stop=start + bytes_of_a_piece)
+        made += source.read([piece], lambda *skip: skipped.append(skip))
+    assert made == whole and not skipped
+
+
+def gzip_with_extra(content, extra):
+    """A member of gzip with an extra field."""
+    plain = gzip.compress(content)
+    head = bytearray(plain[:10])
+    head[3] |= 4
+    return bytes(head) + len(extra).to_bytes(2, "little") + extra + plain[10:]
+
+
+def test_two_damaged_members_cost_no_other(tmp_path):
+    members = []
+    for n in range(12):
+        body = f"Text {n}. ".encode() * 30
+        head = (
+            f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:x:{n}>\r\n"
+            "WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: text/plain\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        members.append(gzip.compress(head.encode() + body + b"\r\n\r\n"))
+    for n in (3, 8):
+        members[n] = members[n][:40] + b"\xff" * 20 + members[n][60:]
+    file = tmp_path / "a.warc.gz"
+    file.write_bytes(b"".join(members))
+    skipped = []
+    source = registry.build("sources", {"name": "warc", "path": str(file)})
+    found = [d.id for d in source(lambda *skip: skipped.append(skip))]
+    whole = {f"urn:x:{n}" for n in range(12) if n not in (3, 8)}
+    assert whole <= set(found) and len(found) == len(set(found))
+    assert len(skipped) == 2

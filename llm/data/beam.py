@@ -23,6 +23,7 @@ from llm.data import counts, matching, passes, shards, tasks
 from llm.data.runner import Result, Settings, parts_of
 from llm.document import Document, Group, Map
 from llm.errors import InputError
+from llm.reading import File
 from llm.source_files import Files
 
 _CHUNK = 4096  # documents of a part that are written in one file
@@ -162,7 +163,7 @@ def _functions(beam, settings: Settings):
                 documents = source(skip)
             else:
                 assert isinstance(source, Files)
-                some = [(pathlib.Path(path), name) for path, name in files]
+                some = [File(pathlib.Path(path), *rest) for path, *rest in files]
                 documents = (d for d in source.read(some, skip) if d is not None)
             for index, document in enumerate(documents):
                 raw += document.raw_bytes

@@ -22,6 +22,7 @@ from llm.document import Document, Group, Map, Source
 from llm.source_files import Files
 
 _PART_BYTES = 1 << 25  # of files that are read in one go
+_CUT_BYTES = 1 << 23  # of a file that can be read by stretches
 _PART_FILES = 1000
 
 
@@ -166,20 +167,26 @@ def parts_of(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, A
         return [None], passes.hashed(spec, depends), {}
     skipped: dict[str, Any] = {}
     files = list(source.files(tasks.noted(skipped)))
-    stats = [path.stat() for path, _ in files]
-    parts: list[list[tuple[str, str]]] = [[]]
+    stats = [file.path.stat() for file in files]
+    parts: list[list[tuple]] = [[]]
     filled = 0
-    for (path, name), stat in zip(files, stats, strict=True):
-        full = filled + stat.st_size > _PART_BYTES or len(parts[-1]) >= _PART_FILES
-        if parts[-1] and full:
-            parts.append([])
-            filled = 0
-        parts[-1].append((str(path), name))
-        filled += stat.st_size
+    for file, stat in zip(files, stats, strict=True):
+        pieces = [(str(file.path), file.name, 0, 0)]
+        if stat.st_size > _CUT_BYTES and source.cut(file):
+            starts = range(0, stat.st_size, _CUT_BYTES)
+            pieces = [(*pieces[0][:2], at, at + _CUT_BYTES) for at in starts]
+        for piece in pieces:
+            size = piece[3] - piece[2] or stat.st_size
+            full = filled + size > _PART_BYTES or len(parts[-1]) >= _PART_FILES
+            if parts[-1] and (full or len(pieces) > 1):
+                parts.append([])
+                filled = 0
+            parts[-1].append(piece)
+            filled += size
     # A file that changed is another source: what was made of it is not taken.
     seen = [
-        (name, stat.st_size, stat.st_mtime_ns)
-        for (_, name), stat in zip(files, stats, strict=True)
+        (file.name, stat.st_size, stat.st_mtime_ns)
+        for file, stat in zip(files, stats, strict=True)
     ]
     return parts, passes.hashed(spec, depends, seen), skipped
 

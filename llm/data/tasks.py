@@ -15,10 +15,10 @@ from llm import atomic, digests
 from llm.data import matching, passes, shards
 from llm.data.shards import Place
 from llm.document import Document, Source
-from llm.reading import Skip
+from llm.reading import File, Skip
 from llm.source_files import Files
 
-_SHARD_BYTES = 1 << 24  # of text, from which the next shard begins
+_SHARD_BYTES = 1 << 22  # of text, from which the next shard begins
 EXAMPLES = 3  # ids of what a source skipped for a reason
 
 
@@ -53,11 +53,11 @@ class Work(NamedTuple):
         return self.root / f"scores-{name}-{step.scores[stage]}"
 
 
-def read(work: Work, part: int, files: list[tuple[str, str]] | None) -> None:
+def read(work: Work, part: int, files: Sequence[tuple] | None) -> None:
     """Reads a part of the source into shards.
 
     Args:
-      files: of the source, which are this part; None is the whole source.
+      files: (path, name, start, stop), which are this part; None is the whole source.
     """
     folder, skipped = work.folder(-1), {}
     skip = noted(skipped)
@@ -65,7 +65,7 @@ def read(work: Work, part: int, files: list[tuple[str, str]] | None) -> None:
         documents = work.source(skip)
     else:
         assert isinstance(work.source, Files)
-        some = [(pathlib.Path(path), name) for path, name in files]
+        some = [File(pathlib.Path(path), *rest) for path, *rest in files]
         documents = (d for d in work.source.read(some, skip) if d is not None)
     names, raw, digest = [], 0, 0
     for number, some in enumerate(_filled(documents)):

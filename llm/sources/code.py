@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import reading
 from llm.document import Document, Source
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).parent), "max_documents": 3}
 
@@ -83,13 +83,15 @@ def make(
         found = language(name)
         return bool(found) and (not languages or found in languages)
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "source code", wanted, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
         licence = functools.lru_cache(1024)(_licence)
 
-        for file, name in files:
+        for file, name, *_ in files:
             if _VENDORED & {part.lower() for part in name.split("/")[:-1]}:
                 skip("vendored", name)
                 continue

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.csv"))}
 
@@ -55,12 +55,14 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "CSV or TSV", _WANTED, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
         csv.field_size_limit(max_line_bytes)
-        for file, name in files:
+        for file, name, *_ in files:
             between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
             lines = _decoded(file, name, max_line_bytes, skip)
             table = csv.DictReader(lines, delimiter=between)

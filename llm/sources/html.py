@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from llm import columns, extract, reading
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.html"))}
 NEEDS = ("resiliparse",)
@@ -48,12 +48,14 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "HTML", _WANTED, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
         with extract.pages(extractor, seconds) as page:
-            for file, name in files:
+            for file, name, *_ in files:
                 content = reading.whole(file, name, max_page_bytes, skip)
                 if content is None:
                     continue

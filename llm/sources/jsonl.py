@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
@@ -54,11 +54,13 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "JSON lines", _WANTED, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
-        for file, name in files:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
+        for file, name, *_ in files:
             for number, line in reading.lines(file, name, max_line_bytes, skip):
                 place = f"{name}:{number}"
                 if not line.strip():

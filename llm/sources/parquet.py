@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.parquet"))}
 NEEDS = ("pyarrow",)
@@ -48,13 +48,15 @@ def make(
     """
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "Parquet", _wanted, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
         pyarrow = reading.package("pyarrow", "pyarrow", _pyarrow)
         wanted = {name.partition(".")[0] for name in fields if name} | {*fields}
-        for file, name in files:
+        for file, name, *_ in files:
             number = 0
             try:
                 with pyarrow.parquet.ParquetFile(file) as table:

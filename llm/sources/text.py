@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.reading import Skip
-from llm.source_files import File, Files
+from llm.reading import File, Skip
+from llm.source_files import Files
 
 TINY = {"path": __file__, "piece_bytes": 500}
 
@@ -48,7 +48,7 @@ def make(
         return [found[i * len(found) // count] for i in range(count)]
 
     def read(files: Iterable[File], skip: Skip) -> Iterator[Document]:
-        for file, name in files:
+        for file, name, *_ in files:
             text = _read(file)
             if not text.strip():
                 skip("empty", name)
@@ -63,8 +63,8 @@ def make(
     return Files(files, read)
 
 
-def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:
-    """(file, its name in ids), sorted by name."""
+def _files(path: str, pattern: str) -> list[File]:
+    """The files, sorted by name."""
     if not path:
         raise InputError(
             got="source 'text' without a path",
@@ -73,7 +73,7 @@ def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:
         )
     root = pathlib.Path(path)
     if root.is_file():
-        return [(root, root.name)]
+        return [File(root, root.name)]
     if not root.is_dir():
         raise InputError(
             got=f"path {path!r}, which does not exist",
@@ -83,12 +83,12 @@ def _files(path: str, pattern: str) -> list[tuple[pathlib.Path, str]]:
     for file in root.glob(pattern):
         parts = file.relative_to(root).parts
         if file.is_file() and not any(part.startswith(".") for part in parts):
-            found.append((file, "/".join(parts)))
+            found.append(File(file, "/".join(parts)))
     if not found:
         raise InputError(
             got=f"no files that match {pattern!r} in {path}", want="one file or more"
         )
-    return sorted(found, key=lambda pair: pair[1])
+    return sorted(found, key=lambda file: file.name)
 
 
 def _read(file: pathlib.Path) -> str:

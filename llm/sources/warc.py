@@ -11,17 +11,19 @@ left out and counted: behind a broken member, reading goes on at the next whole 
 
 import pathlib
 import urllib.parse
+import zlib
 from collections.abc import Iterable, Iterator
 
 from llm import columns, extract, reading
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
+_GZIP = b"\x1f\x8b\x08"
 _GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
 
@@ -55,26 +57,36 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "WARC or WET", _WANTED, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
         warc = reading.package("fastwarc", "fastwarc", _fastwarc)
         with extract.pages(extractor, seconds) as page:
-            for file, name in files:
-                for record in _records(warc, file, name, max_page_bytes, skip):
+            for file in files:
+                for record in _records(warc, file, max_page_bytes, skip):
                     yield _document(*record, group, page, skip)
 
-    return Files(files, read, max_documents)
+    return Files(files, read, max_documents, _compressed)
 
 
-def _records(warc, file: pathlib.Path, name: str, most: int, skip: reading.Skip):
+def _compressed(file: reading.File) -> bool:
+    """Whether each record is a member of its own, which can be found from anywhere."""
+    with file.path.open("rb") as stream:
+        return stream.read(2) == _GZIP[:2]
+
+
+def _records(warc, file: reading.File, most: int, skip: reading.Skip):
     """(id, headers, type, charset, content) of responses and texts, past damage."""
     types = warc.WarcRecordType
     types = types.response | types.conversion | types.resource
-    start, told = 0, False
-    with file.open("rb") as stream:
-        mark = b"\x1f\x8b\x08" if stream.peek(2)[:2] == b"\x1f\x8b" else b"WARC/1."
+    name, start, told = file.name, file.start, False
+    with file.path.open("rb") as stream:
+        mark = _GZIP if stream.peek(2)[:2] == _GZIP[:2] else b"WARC/1."
+        if start:
+            start = _find(stream, mark, start)
         while start >= 0:
             stream.seek(start)
             at = start
@@ -82,7 +94,9 @@ def _records(warc, file: pathlib.Path, name: str, most: int, skip: reading.Skip)
                 for record in warc.ArchiveIterator(
                     stream, record_types=types, auto_decode="all"
                 ):
-                    at, told = start + record.stream_pos, False
+                    at, told = record.stream_pos, False
+                    if file.stop and at >= file.stop:
+                        return
                     id = (record.record_id or "").strip("<>") or f"{name}@{at}"
                     content = record.reader.read(most + 1)
                     if len(content) > most:
@@ -110,19 +124,34 @@ def _records(warc, file: pathlib.Path, name: str, most: int, skip: reading.Skip)
                     skip(f"damaged: {error}", f"{name}, after byte {at}")
                 told = True
             start = _find(stream, mark, at + 1)
+            if file.stop and start >= file.stop:
+                return
 
 
 def _find(stream, mark: bytes, start: int) -> int:
-    """Where `mark` next stands in the stream, from `start` on; -1 if nowhere."""
+    """Where a record next begins in the stream, from `start` on; -1 if nowhere."""
     stream.seek(start)
     kept = b""
     while part := stream.read(2**20):
-        place = (kept + part).find(mark)
-        if place >= 0:
-            return start - len(kept) + place
+        place, whole = -1, kept + part
+        while (place := whole.find(mark, place + 1)) >= 0:
+            at = start - len(kept) + place
+            if mark != _GZIP or _begins(stream, at, start + len(part)):
+                return at
         start += len(part)
-        kept = (kept + part)[-len(mark) + 1 :]
+        kept = whole[-len(mark) + 1 :]
     return -1
+
+
+def _begins(stream, at: int, back: int) -> bool:
+    """Whether a record begins there, and not just three bytes that look like one."""
+    stream.seek(at)
+    try:
+        found = zlib.decompressobj(31).decompress(stream.read(512), 8)
+    except zlib.error:
+        found = b""
+    stream.seek(back)
+    return found.startswith(b"WARC/1.")
 
 
 def _document(

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
-from llm.source_files import File, Files
+from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
 
@@ -60,11 +60,13 @@ def make(
       InputError: no such file, or a folder without any.
     """
 
-    def files(skip: reading.Skip) -> Iterator[File]:
+    def files(skip: reading.Skip) -> Iterator[reading.File]:
         return reading.files(path, "XML of Wikipedia", _WANTED, skip)
 
-    def read(files: Iterable[File], skip: reading.Skip) -> Iterator[Document | None]:
-        for file, name in files:
+    def read(
+        files: Iterable[reading.File], skip: reading.Skip
+    ) -> Iterator[Document | None]:
+        for file, name, *_ in files:
             site, seen = "", ""
             try:
                 for kind, found in _pages(file):
