@@ -45,6 +45,7 @@ setup(
         "data": [
             "fastwarc>=2",
             "ftfy>=6.2",
+            "lxml_html_clean>=0.4",
             "py3langid>=0.4",
             "pyarrow>=20",
             "resiliparse>=2",

@@ -33,7 +33,9 @@ def check(extractor: str) -> None:
     """Raises InputError for an extractor that is not known or not installed."""
     if extractor not in EXTRACTORS:
         raise InputError(got=f"extractor {extractor!r}", want=" or ".join(EXTRACTORS))
-    for needed in {"resiliparse", extractor}:
+    # justext, which trafilatura asks, lacks the last without saying so.
+    cleaner = {"lxml_html_clean"} if extractor == "trafilatura" else set()
+    for needed in sorted({"resiliparse", extractor} | cleaner):
         if importlib.util.find_spec(needed) is None:
             raise InputError(
                 got=f"no package {needed}",

@@ -153,6 +153,28 @@ def gzip_with_extra(content, extra):
     return bytes(head) + len(extra).to_bytes(2, "little") + extra + plain[10:]
 
 
+@pytest.mark.parametrize("extractor", extract.EXTRACTORS)
+def test_extractors_keep_the_article(extractor):
+    if extractor == "trafilatura":
+        pytest.importorskip("trafilatura")
+    paragraphs = [
+        f"Paragraph {n} says how the old town came to the sea, and why it went away "
+        f"again in the year {1700 + n}."
+        for n in range(5)
+    ]
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    html = (
+        "<html lang=en><body><nav><ul><li><a href=/>Home</a></li></ul></nav>"
+        f"<article><h1>The town</h1>{body}</article><footer>Imprint</footer></body>"
+    )
+    with extract.pages(extractor, seconds=30) as page:
+        made = page(html.encode())
+    assert "refused" not in made, made
+    assert all(paragraph in made["text"] for paragraph in paragraphs)
+    assert "Imprint" not in made["text"] and "Home" not in made["text"]
+    assert made["language"] == "en"
+
+
 def test_two_damaged_members_cost_no_other(tmp_path):
     members = []
     for n in range(12):
