@@ -215,6 +215,18 @@ def _speed(run: Run) -> str:
             for g in groups
         ],
     )
+    mixture = page.table(
+        ("mixture", "share of the rows", "rows", "epochs"),
+        [
+            (
+                name or "none",
+                f"{m['share']:.1%}",
+                f"{m['rows']:,}",
+                f"{m['epochs']:.2f}",
+            )
+            for name, m in run.train.get("mixture", {}).items()
+        ],
+    )
     speed = page.facts(
         (
             ("tokens per second", _maybe(units.count, run.train.get("tokens_per_s"))),
@@ -228,6 +240,7 @@ def _speed(run: Run) -> str:
         page.panel(speed)
         + (f'<div class="grid">{grid}</div>' if grid else "")
         + page.panel(optimizers if groups else "")
+        + page.panel(mixture if run.train.get("mixture") else "")
     )
 
 

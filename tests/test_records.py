@@ -91,7 +91,7 @@ def test_rows_hold_whole_records(ours, tmp_path):
         split, seq_len=64, batch_size=1, seed=0, features=lambda r, rng: r,
         room=of.room,
     )  # fmt: skip
-    assert data.layout.left_out == 1
+    assert data.left_out == 1
     seen = []
     for step in range(data.rows_per_epoch):
         row = {name: x[0] for name, x in data[step].items() if name != "label_names"}

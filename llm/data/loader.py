@@ -2,8 +2,9 @@
 
 There is no state but the step. Row `r` of the batch of step `s` is row `s * batch_size
 + r` of an endless line of epochs, each planned by `packing`; a host computes its own
-part of the rows, so that 1, 2 or 4 hosts see slices of the same global batch.
-Grain reads ahead with threads; it stores nothing either.
+part of the rows, so that 1, 2 or 4 hosts see slices of the same global batch. With a
+mixture there is such a line for each of its names, and `mixture` says which row of the
+batch is the next of which. Grain reads ahead with threads; it stores nothing either.
 
     data = batches(split, seq_len=256, batch_size=32, seed=0, features=features)
     data[1000]                       # the batch of step 1000, on any machine
@@ -15,11 +16,12 @@ import collections
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
-from llm.data import packing, records
+from llm.data import mixture, packing, records
 from llm.data.tokens import TokenSplit
 from llm.errors import InputError
 
@@ -37,16 +39,46 @@ _THREADS, _AHEAD = 2, 8  # of the reading ahead; batches
 _EVALUATION = 1 << 32  # an epoch that training never reaches
 
 
+class Line(NamedTuple):
+    """Documents that have epochs of their own; `documents` None is all of them."""
+
+    name: str
+    layout: packing.Line | packing.Boxes
+    documents: np.ndarray | None = None
+
+    def epoch(self, seed: int, epoch: int) -> Plan:
+        """The rows of an epoch."""
+        plan = self.layout.epoch(seed, epoch)
+        return plan if self.documents is None else _Some(plan, self.documents)
+
+
+class _Some(NamedTuple):
+    """A plan of some documents of a split."""
+
+    plan: Plan
+    documents: np.ndarray
+
+    def spans(self, row: int) -> list[packing.Span]:
+        """What stands in a row, by the numbers of the split."""
+        return [
+            span._replace(document=int(self.documents[span.document]))
+            for span in self.plan.spans(row)
+        ]
+
+
 class Batches(Sequence):
     """`batches[step]` is a dict of arrays [rows of this host, seq_len]."""
 
-    def __init__(self, split, layout, seq_len, batch_size, seed, features, hosts):
+    def __init__(self, split, lines, seq_len, batch_size, seed, features, room, hosts):
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
-        self.layout, self.rows_per_epoch = layout, layout.rows_per_epoch
-        self._seed, self._features = seed, features
-        host, count = hosts
+        self.lines: list[Line] = lines
+        self.rows_per_epoch = sum(line.layout.rows_per_epoch for line in lines)
+        self.left_out = sum(line.layout.left_out for line in lines)
+        self.mixture: mixture.Mixture | None = None
+        self._seed, self._features, self._room = seed, features, room
+        self._hosts = host, count = hosts
         self._rows = range(host * batch_size // count, (host + 1) * batch_size // count)
-        self._plans: dict[int, Plan] = collections.OrderedDict()
+        self._plans: dict[tuple[int, int], Plan] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._dataset = grain.MapDataset.source(_Steps(self.batch, _FOREVER))
 
@@ -61,33 +93,63 @@ class Batches(Sequence):
         ahead = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
         return iter(self._dataset[start_step:].to_iter_dataset(ahead))
 
+    def mixed(self, wanted: mixture.Wanted, steps: int) -> "Batches":
+        """The same rows of documents in other proportions, for a run of so many steps.
+
+        Raises:
+          InputError: no such field, or weights that it cannot have.
+        """
+        values = np.array(self.split.values(wanted.by))
+        lines = []
+        for name in sorted(set(values)):
+            documents = np.flatnonzero(values == name)
+            if int(self.split.lengths[documents].sum()) > 1:
+                layout = layout_of(self.split, self.seq_len, self._room, documents)
+                lines.append(Line(name, layout, documents))
+        made = Batches(
+            self.split, lines, self.seq_len, self.batch_size, self._seed,
+            self._features, self._room, self._hosts,
+        )  # fmt: skip
+        rows = {line.name: line.layout.rows_per_epoch for line in lines}
+        made.mixture = mixture.plan(wanted, rows, steps, self.batch_size)
+        return made
+
     def batch(self, step: int) -> Batch:
         """The batch of a step; it reads nothing but its arguments and the split."""
-        rows = [self._row(step * self.batch_size + row) for row in self._rows]
+        places = self._places(step)
+        first = step * self.batch_size
+        rows = [self._row(*places[row], first + row) for row in self._rows]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def document_ids(self, step: int) -> list[str]:
         """Ids of the documents in the global batch of a step, as they appear."""
         found = {}
-        for row in range(self.batch_size):
-            epoch, r = divmod(step * self.batch_size + row, self.rows_per_epoch)
-            for span in self._plan(epoch).spans(r):
+        for line, n in self._places(step):
+            epoch, r = divmod(n, self.lines[line].layout.rows_per_epoch)
+            for span in self._plan(line, epoch).spans(r):
                 found[self.split.ids[span.document]] = None
         return list(found)
 
-    def _row(self, row: int) -> Batch:
-        epoch, r = divmod(row, self.rows_per_epoch)
-        record = read_row(self.split, self._plan(epoch), r, self.seq_len + 1)
+    def _places(self, step: int) -> list[tuple[int, int]]:
+        """(line, row of that line) of each row of the global batch."""
+        if self.mixture:
+            return self.mixture.places(step)
+        first = step * self.batch_size
+        return [(0, first + row) for row in range(self.batch_size)]
+
+    def _row(self, line: int, n: int, row: int) -> Batch:
+        epoch, r = divmod(n, self.lines[line].layout.rows_per_epoch)
+        record = read_row(self.split, self._plan(line, epoch), r, self.seq_len + 1)
         return self._features(record, _generator(self._seed, epoch, row))
 
-    def _plan(self, epoch: int) -> Plan:
+    def _plan(self, line: int, epoch: int) -> Plan:
         # A plan costs a sort of the corpus: it is kept for the epoch and the next.
         with self._lock:
-            if epoch not in self._plans:
-                self._plans[epoch] = self.layout.epoch(self._seed, epoch)
-                while len(self._plans) > 2:
+            if (line, epoch) not in self._plans:
+                self._plans[line, epoch] = self.lines[line].epoch(self._seed, epoch)
+                while len(self._plans) > 2 * len(self.lines):
                     self._plans.popitem(last=False)
-            return self._plans[epoch]
+            return self._plans[line, epoch]
 
 
 class _Steps(Sequence):
@@ -129,16 +191,19 @@ def batches(
       InputError: a split too short for a row, or a batch that hosts cannot share.
     """
     _check(split, seq_len, batch_size, hosts)
-    layout = layout_of(split, seq_len, room)
-    return Batches(split, layout, seq_len, batch_size, seed, features, hosts)
+    line = Line("", layout_of(split, seq_len, room))
+    return Batches(split, [line], seq_len, batch_size, seed, features, room, hosts)
 
 
 def layout_of(
-    split: TokenSplit, seq_len: int, room: Room | None = None
+    split: TokenSplit,
+    seq_len: int,
+    room: Room | None = None,
+    documents: np.ndarray | slice = slice(None),
 ) -> packing.Line | packing.Boxes:
-    """How the documents of a split come into rows; InputError if none fits in one."""
+    """How documents of a split come into rows; InputError if none fits in one."""
     if room is None:
-        return packing.Line(split.lengths, seq_len)
+        return packing.Line(split.lengths[documents], seq_len)
     rooms = room(seq_len)
     of_records = any(parts for parts, _ in rooms)
     labelled = split.labels is not None
@@ -156,7 +221,8 @@ def layout_of(
         records.sizes(split, parts) if parts else np.minimum(split.lengths, most)
         for parts, most in rooms
     ]
-    made = packing.boxes(np.stack(sizes, axis=1), [most for _, most in rooms])
+    sizes = np.stack(sizes, axis=1)[documents]
+    made = packing.boxes(sizes, [most for _, most in rooms])
     if not made.rows_per_epoch:
         raise InputError(
             got=f"records of {split.lengths.min()} tokens or more in the {split.name} "

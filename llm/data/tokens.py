@@ -2,7 +2,8 @@
 
     <split>-00000.bin       token ids, raw little-endian uint16 or uint32
     <split>.offsets.npy     int64 [documents + 1]: where documents start, in all
-    <split>.documents.jsonl {"id", "raw_bytes", "text_bytes"} of each document
+    <split>.documents.jsonl {"id", "raw_bytes", "text_bytes", "of"} of each document,
+                            where "of" has its source, kind, group, language, …
     <split>.labels.bin      int16, the label of each token, if documents have labels
     manifest.json           counts, hashes, the fingerprint of the tokenizer
 
@@ -30,6 +31,7 @@ from llm.errors import InputError
 
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
+_FIELD = 64  # characters of a field that is kept with the tokens
 _ENCODED_AT_ONCE = 64  # documents
 
 
@@ -47,6 +49,7 @@ class TokenSplit:
       manifest: that of the folder.
       labels: int16 [tokens]: places in the manifest's `labels`, -1 for none; None for
         documents without labels.
+      documents: the file that describes them.
     """
 
     name: str
@@ -57,11 +60,29 @@ class TokenSplit:
     raw_bytes: np.ndarray
     manifest: dict[str, Any]
     labels: np.ndarray | None = None
+    documents: epath.Path | None = None
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each document, with BOS and EOS."""
         return np.diff(self.offsets)
+
+    def values(self, field: str) -> list[str]:
+        """What each document has in a field, '' for nothing.
+
+        Raises:
+          InputError: no document has the field.
+        """
+        lines = self.documents.read_text().split("\n")[:-1]
+        held = [json.loads(line).get("of", {}) for line in lines]
+        if not any(field in fields for fields in held):
+            known = sorted({name for fields in held for name in fields})
+            raise InputError(
+                got=f"the field {field!r}, which no document has",
+                want=f"one of {', '.join(known)}" if known else "newer tokens",
+                do="" if known else "run train_tokenizer in a new workdir",
+            )
+        return [fields.get(field, "") for fields in held]
 
     def read(self, document: int, start: int, length: int) -> np.ndarray:
         """`length` token ids of a document from its token `start` on; a view."""
@@ -128,7 +149,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
     for document, ids, marks in _encoded(documents, tokenizer, names):
         size = len(document.text.encode("utf-8"))
         row = {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
-        rows.append(row)
+        rows.append(row | {"of": _fields(document)})
         if waiting and filled + len(ids) > shard_tokens:
             flush()
             filled = 0
@@ -155,6 +176,17 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         content = np.concatenate([np.zeros(0, "<i2"), *labelled]).astype("<i2")
         entry["labels"] = _put(folder, f"{name}.labels.bin", content.tobytes())
     return entry
+
+
+def _fields(document: Document) -> dict[str, str]:
+    """What a mixture may go by: short texts that are known of a document."""
+    meta = {
+        name: value
+        for name, value in document.meta.items()
+        if isinstance(value, str) and len(value) <= _FIELD
+    }
+    own = {"source": document.source, "kind": document.kind, "group": document.group}
+    return meta | own
 
 
 def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
@@ -244,6 +276,7 @@ def open_split(
         raw_bytes=np.array([row["raw_bytes"] for row in rows], np.int64),
         labels=marks,
         manifest=about,
+        documents=folder / entry["ids"]["file"],
     )
 
 

@@ -40,7 +40,7 @@ from llm import (
 from llm import objective as objectives
 from llm import train as training
 from llm.checkpoint import Checkpoints
-from llm.data import loader, tokens
+from llm.data import loader, mixture, tokens
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
 from llm.local_checkpoint import LocalCheckpoints
@@ -98,6 +98,10 @@ def run(c: ConfigDict, workdir: str) -> None:
             preview.show(rows, tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
+    wanted = mixture.Wanted(**c.data.mixture)
+    mixture.check(wanted)
+    if wanted.by:
+        data = data.mixed(wanted, steps)
     held_out = loader.eval_batches(
         validation_split,
         seq_len=t.seq_len,
@@ -141,9 +145,13 @@ def run(c: ConfigDict, workdir: str) -> None:
         console_line(line)
     if options:
         console_line(f"compiler options: {compiler.shown(options)}")
-    if data.layout.left_out:
+    if data.mixture:
+        told = mixed(data, steps)
+        for name, of in told.items():
+            console_line(f"mixture: {name or 'none'}, {_part(of)}")
+    if data.left_out:
         console_line(
-            f"{data.layout.left_out} of {len(train_split.ids)} records are longer than "
+            f"{data.left_out} of {len(train_split.ids)} records are longer than "
             f"train.seq_len {t.seq_len} and left out"
         )
 
@@ -217,7 +225,26 @@ def run(c: ConfigDict, workdir: str) -> None:
     if local:
         local.remove()
     if hosts.first():
-        _write_result(workdir, state, loop, knobs, groups, made)
+        _write_result(workdir, state, loop, knobs, groups, made, mixed(data, steps))
+
+
+def mixed(data: loader.Batches, steps: int) -> dict[str, dict[str, float]]:
+    """{name: its share of the run's rows, rows, and epochs}; {} without a mixture."""
+    if not data.mixture:
+        return {}
+    rows, whole = data.mixture.rows[steps], steps * data.batch_size
+    return {
+        line.name: {
+            "share": float(count / whole),
+            "rows": int(count),
+            "epochs": float(count / line.layout.rows_per_epoch),
+        }
+        for line, count in zip(data.lines, rows, strict=True)
+    }
+
+
+def _part(of: dict[str, float]) -> str:
+    return f"{of['share']:.1%} of the rows, {of['epochs']:.2f} epochs"
 
 
 def _metadata(notices: str, platform: str) -> str:
@@ -240,6 +267,7 @@ def check(c: ConfigDict) -> None:
     devices = jax.devices()
     mesh = sharding.make_mesh(c.mesh, devices)
     sharding.rules_for(c.rules, mesh)
+    mixture.check(mixture.Wanted(**c.data.mixture))
     _check_numbers(c)
     _check_batch(t, mesh)
     if t.dtype not in ("float32", "bfloat16"):
@@ -498,7 +526,7 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     )
 
 
-def _write_result(workdir, state, loop, knobs, groups, made) -> None:
+def _write_result(workdir, state, loop, knobs, groups, made, mixed) -> None:
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
@@ -522,6 +550,7 @@ def _write_result(workdir, state, loop, knobs, groups, made) -> None:
         "tokens_per_s": rate,
         "mfu": flops_per_s / knobs.peak_flops if rate and knobs.peak_flops else None,
         "optimizer_groups": groups,
+        "mixture": mixed,
         "events": loop["events"],
     }
     atomic.write_text(
