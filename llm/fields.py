@@ -44,18 +44,19 @@ def base() -> ConfigDict:
     c.data.validation_fraction = 0.05
     c.data.test_fraction = 0.05
 
-    # What a training takes of it: see llm/data/mixture.py. A field of documents to mix
-    # by: source, language, kind, group, licence, ...; '' takes all as it comes.
-    # Then one of: pairs of names and weights; a temperature of sizes, 1 is as they are,
-    # more is flatter; UniMax with so many epochs of a name; or a schedule of (share of
-    # the run, weights). And the epochs of a name at most, 0 is without limit.
     c.data.mixture = ConfigDict()
+    # What a training takes of it, see llm/data/mixture.py: a field of documents to mix
+    # by (source, language, kind, group, licence, ...); '' takes all as it comes.
     c.data.mixture.by = ""
+    # One of: pairs of names and weights; a temperature of sizes, 1 is as they are, more
+    # is flatter; UniMax with so many epochs of a name; a schedule of (share of the run,
+    # weights).
     c.data.mixture.weights = ()
     c.data.mixture.temperature = 1.0
     c.data.mixture.unimax = 0.0
-    c.data.mixture.most_epochs = 0.0
     c.data.mixture.schedule = ()
+    # Epochs of a name at most, 0 is without limit.
+    c.data.mixture.most_epochs = 0.0
 
     c.tokenizer = ConfigDict()
     # Pieces in the vocabulary, byte pieces and special tokens included.
