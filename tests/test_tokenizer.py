@@ -2,11 +2,14 @@
 
 import argparse
 import inspect
+import io
 import json
 import random
 import shutil
 
+import data_config
 import pytest
+import sentencepiece
 
 from llm.data import tokenizer
 from llm.errors import InputError
@@ -30,6 +33,29 @@ NASTY = [
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return tokenizer.train([CODE], folder / "t", vocab_size=330, kind=request.param)
+
+
+def test_remembered_words_are_those_of_the_whole_text(trained):
+    """SentencePiece, given the text as one, cuts it as we do word by word."""
+    # Unigram models are trained on lines with their ends, and may join these to words.
+    assert trained.words is not None or trained.kind == "unigram"
+    library = [d.text for d in data_config.library()[0][::40]]
+    texts = [t for t in [*NASTY, CODE, *library] if "\u2581" not in t]
+    for _ in range(2):  # as they are met, and from memory
+        assert trained.encode_batch(texts) == trained.processor.encode(texts)
+    assert trained.words is None or 0 < len(trained.words) < 500_001
+
+
+def test_pieces_that_go_on_into_white_space_are_cut_as_one(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b a b a b c a b"] * 50), model_writer=model,
+        vocab_size=300, model_type="bpe", byte_fallback=True, minloglevel=2,
+        split_by_whitespace=False, add_dummy_prefix=False, hard_vocab_limit=False,
+    )  # fmt: skip
+    made = tokenizer._from_model(model.getvalue(), "bpe")
+    assert made.words is None
+    assert made.encode("a b a b c") == made.processor.encode("a b a b c")
 
 
 def test_nasty_strings_come_back(trained):

@@ -19,6 +19,7 @@ import collections
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import random
 import re
@@ -43,6 +44,10 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 _SPACE = "\u2581"  # SentencePiece's mark for a space
 _RESERVED = "\u2581\u2585"  # its own characters; it skips texts with the second one
 _RUNS = re.compile(r"\n[\n\t ]*| {2,}")
+# White space and what follows it: no piece spans two of these, unless one goes on.
+_WORD = re.compile(r"[ \n\t]*[^ \n\t]+|[ \n\t]+")
+_GOES_ON = re.compile(r"[^ \n\t][ \n\t]")
+_REMEMBERED, _LONGEST = 500_000, 40  # words, and characters of one
 _META = 256 + 4  # byte pieces and special ones
 _TRAIN_BYTES = 100_000_000  # more text changes the vocabulary little
 _CHUNK = 1 << 20  # characters handed to the trainer at once
@@ -60,6 +65,8 @@ class Tokenizer:
       kind: bpe, unigram or char.
       piece_bytes: the bytes that each id stands for; b"" for the special ones.
       chat_template: of a model that was taught to chat (`llm/data/chat.py`), else ''.
+      words: ids of words with the white space before them, as they are met; None where
+        some piece goes on from a word into white space, so that words are not apart.
     """
 
     processor: sentencepiece.SentencePieceProcessor
@@ -71,6 +78,7 @@ class Tokenizer:
     bos_id: int = BOS
     eos_id: int = EOS
     chat_template: str = ""
+    words: "_Words | None" = None
 
     @property
     def spellings(self) -> dict[str, str]:
@@ -105,11 +113,11 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, on all cores."""
+        """Token ids of each text; words that were met before are not cut again."""
         for text in texts:
             check_encodable(text)
         parts = [text.split(_SPACE) for text in texts]
-        encoded = iter(self.processor.encode([p for some in parts for p in some]))
+        encoded = iter(self._encoded([p for some in parts for p in some]))
         mark = [self.processor.piece_to_id(f"<0x{b:02X}>") for b in _SPACE.encode()]
         ids = []
         for some in parts:
@@ -118,6 +126,15 @@ class Tokenizer:
                 joined = joined + mark + next(encoded)
             ids.append(joined)
         return ids
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        if self.words is None:
+            return self.processor.encode(texts)
+        of_word = self.words.__getitem__
+        return [
+            list(itertools.chain.from_iterable(map(of_word, _WORD.findall(text))))
+            for text in texts
+        ]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids, which may end inside a character."""
@@ -322,7 +339,23 @@ def _from_model(model: bytes, kind: str) -> Tokenizer:
             contents.append(b"" if special else piece.replace(_SPACE, " ").encode())
     identity = json.dumps([rows, PAD, UNK, BOS, EOS])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    return Tokenizer(processor, fingerprint, kind, tuple(contents))
+    apart = not any(_GOES_ON.search(piece.replace(_SPACE, " ")) for piece, *_ in rows)
+    words = _Words(processor) if apart else None
+    return Tokenizer(processor, fingerprint, kind, tuple(contents), words=words)
+
+
+class _Words(dict):
+    """Ids of a word with the white space before it, remembered; safe among threads."""
+
+    def __init__(self, processor):
+        super().__init__()
+        self._encode = processor.encode
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = tuple(self._encode(word))
+        if len(word) <= _LONGEST and len(self) < _REMEMBERED:
+            self[word] = ids
+        return ids
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
