@@ -11,7 +11,7 @@ import time
 import data_config
 import pytest
 
-from llm.data import corpus
+from llm.data import corpus, shards
 from llm.errors import InputError
 from llm.workloads import prepare_data
 
@@ -172,3 +172,39 @@ def test_killed_run_is_done_again_whole(tmp_path, writes):
     assert corpus.read(tmp_path / "run" / "corpus", "train")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"corpus", "data_card.html", "prepare_data.json"}
+
+
+@pytest.mark.parametrize("write", [6, 9, 14])
+def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
+    prepared, tmp_path, monkeypatch, write
+):
+    real, count = os.fsync, 0
+
+    def full(descriptor):
+        nonlocal count
+        count += 1
+        if count >= write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="No space left") as caught:
+            prepare_data.run(data_config.make(), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "corpus").exists()
+    kept = list((tmp_path / "work").glob("*/*.json"))
+    assert kept, "what was finished is kept"
+    done, finish = [], shards.finish
+    monkeypatch.setattr(
+        shards,
+        "finish",
+        lambda folder, name, counted: (
+            done.append(folder / f"{name}.json"),
+            finish(folder, name, counted),
+        ),
+    )
+    prepare_data.run(data_config.make(), tmp_path)
+    assert done and not {*done} & {*kept}, "nothing is done twice"
+    hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
+    assert len(hashes) == 1 and not (tmp_path / "work").exists()
