@@ -78,7 +78,7 @@ def items(path: str) -> Iterator[tuple[str, str]]:
       InputError: no such files, or a line of .jsonl that is no JSON.
     """
     wanted = reading.ending(".jsonl", ".txt", ".csv", ".tsv")
-    for file, name in reading.files(path, "items", wanted, _refuse):
+    for file, name, *_ in reading.files(path, "items", wanted, _refuse):
         records = ".jsonl" in name
         for number, line in reading.lines(file, name, _LONGEST, _refuse):
             text = line.decode("utf-8", errors="replace")

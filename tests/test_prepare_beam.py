@@ -34,6 +34,25 @@ def test_what_the_local_runner_leaves(name, files, tmp_path, monkeypatch):  # no
     assert len(made.names) > 10
 
 
+@pytest.mark.parametrize("option", ["--runner=NoSuch", "--nonsense=3"])
+def test_what_beam_does_not_take_is_one_line(option, tmp_path):
+    pytest.importorskip("apache_beam")
+    source = {"name": "text", "path": __file__}
+    with pytest.raises(InputError, match="runner_options") as caught:
+        beam.run(runner.Settings(tmp_path, source, ()), [option])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_of_a_worker_is_one_line(tmp_path):
+    pytest.importorskip("apache_beam")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "odd.txt").write_bytes(b"a\0b")
+    source = {"name": "text", "path": str(tmp_path / "texts")}
+    with pytest.raises(InputError, match="a binary file") as caught:
+        beam.run(runner.Settings(tmp_path / "beam", source, ()))
+    assert "\n" not in str(caught.value) and "while running" not in str(caught.value)
+
+
 def test_every_stage(tmp_path):
     pytest.importorskip("apache_beam")
     source = {"name": "stdlib", "max_documents": 40}

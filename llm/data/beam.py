@@ -13,6 +13,7 @@ an older protobuf than others and so an environment of its own.
 
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from llm.errors import InputError
 from llm.reading import File
 from llm.source_files import Files
 
+_INPUT_ERROR = re.compile(
+    r"InputError: got (.*?); want (.*?)(?:; (.*?))?(?: \[while|$)"
+)
 _CHUNK = 4096  # documents of a part that are written in one file
 
 # Elements are (place, document): a tuple that orders all documents, and what it orders.
@@ -48,13 +52,33 @@ def run(settings: Settings, options: Sequence[str] = ()) -> Result:
     parts, key, skipped = parts_of(source, settings.source, settings.depends)
     steps = passes.steps(passes.build(settings.stages), key)
     made = pipeline_options.PipelineOptions(list(options))
+    known = made.get_all_options(drop_default=True)
+    given = made.get_all_options(drop_default=True, retain_unknown_options=True)
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(
+            got=f"runner_options --{', --'.join(unknown)}", want="flags of Apache Beam"
+        )
     # What it infers of outputs with tags, it then refuses.
     made.view_as(pipeline_options.TypeOptions).pipeline_type_check = False
     temporary = made.view_as(pipeline_options.GoogleCloudOptions).temp_location
     name = f"beam-{passes.hashed(key, [step.key for step in steps])}"
     root = f"{temporary.rstrip('/')}/{name}" if temporary else str(settings.root / name)
-    with beam.Pipeline(options=made) as pipeline:
-        _build(beam, pipeline, settings, parts, steps, root)
+    try:
+        with beam.Pipeline(options=made) as pipeline:
+            _build(beam, pipeline, settings, parts, steps, root)
+    except ValueError as error:
+        if "runner" not in str(error):
+            raise
+        raise InputError(
+            got=f"runner_options {' '.join(options)} ({str(error)[:300]})",
+            want="a runner of Apache Beam",
+        ) from error
+    except RuntimeError as error:
+        # What a worker raises comes back as words.
+        said = _INPUT_ERROR.search(str(error))
+        if not said:
+            raise
+        raise InputError(*said.groups(default="")) from None
     return _gathered(settings.root / f"{name}-here", root, steps, skipped)
 
 
