@@ -29,6 +29,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 SLOWEST = 60.0  # seconds of a robots.txt's Crawl-delay that are kept to
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _OPEN: set[str] = set()  # hosts whose addresses may be private
 
 
@@ -232,8 +233,16 @@ def literal(host: str) -> bool:
 
 
 def private(address: str) -> bool:
-    """Whether an address is none of the public internet: loopback, 10/8, metadata."""
+    """Whether an address is none of the public internet: loopback, 10/8, metadata.
+
+    An IPv6 address that stands for an IPv4 one (mapped, 6to4, NAT64) is as that is.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
+    if found.version == 6:
+        within = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64:
+            within = ipaddress.IPv4Address(int(found) % 2**32)
+        found = within or found
     return not found.is_global or found.is_multicast
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import http.server
+import itertools
 import json
 import pathlib
 import subprocess
@@ -153,3 +154,55 @@ def test_a_killed_crawl_goes_on(tmp_path, site):
     assert len(done) >= 4 and not again & done
     assert {url + f"calendar/{n}" for n in range(1, 10)} <= done | again
     assert len(written(tmp_path)) == 14
+
+
+@pytest.mark.parametrize(
+    ("address", "refused"),
+    [
+        ("8.8.8.8", False), ("2606:4700::1111", False), ("::ffff:8.8.8.8", False),
+        ("64:ff9b::808:808", False), ("2002:808:808::", False),
+        ("127.0.0.1", True), ("10.1.2.3", True), ("172.16.0.1", True),
+        ("192.168.0.1", True), ("169.254.169.254", True), ("100.64.0.1", True),
+        ("0.0.0.0", True), ("224.0.0.1", True), ("::1", True), ("::", True),
+        ("fe80::1%eth0", True), ("fc00::1", True), ("ff02::1", True),
+        ("2001:db8::1", True), ("::ffff:127.0.0.1", True),
+        ("64:ff9b::7f00:1", True), ("2002:7f00:1::", True), ("2002:a00:1::", True),
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_public(address, refused):
+    from llm.crawl_child import private
+
+    assert private(address) is refused
+
+
+def test_the_delay_of_robots_txt_is_kept_to(tmp_path):
+    """Half a second between two requests, as the site asks, not as we would."""
+    at = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            at.append((time.monotonic(), self.path))
+            body = "".join(f'<a href="/{n}">x</a>' for n in range(4))
+            if self.path == "/robots.txt":
+                body = "User-agent: *\nCrawl-delay: 0.5\n"
+            kind = "text/plain" if self.path == "/robots.txt" else "text/html"
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    done = subprocess.run(settings(tmp_path, url), capture_output=True, text=True)
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    pages = [when for when, path in at if path != "/robots.txt"]
+    assert len(pages) == 5
+    gaps = [later - before for before, later in itertools.pairwise(pages[1:])]
+    # scrapy waits for 0.5 to 1.5 times the delay, as people do.
+    assert min(gaps) >= 0.24 and sum(gaps) / len(gaps) >= 0.35, gaps
