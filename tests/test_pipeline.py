@@ -48,7 +48,8 @@ def test_everything_is_there(workdir):
     names = {p.name for p in workdir.iterdir()}
     assert names == {
         "config.json", "corpus", "tokenizer", "tokens", "checkpoints", "metrics.jsonl",
-        "tensorboard", "report.html", "data_card.html", "samples.txt", "prepare_data.json",
+        "tensorboard", "report.html", "data_card.html", "samples.txt",
+        "prepare_data.json",
         "train_tokenizer.json", "train.json", "evaluate.json", "generate.json",
         "evaluate_items.jsonl",
     }  # fmt: skip
