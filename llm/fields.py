@@ -236,6 +236,16 @@ def base() -> ConfigDict:
     # How many words are told that weigh most.
     c.filter.words = 30
 
+    c.topics = ConfigDict()
+    # Topics that are looked for in documents of data.source, by embed's model.
+    c.topics.count = 8
+    # Documents that are taken, as those of filter; words that are told of each topic.
+    c.topics.documents = 20_000
+    c.topics.characters = 10_000
+    c.topics.test_fraction = 0.1
+    c.topics.bits = 18
+    c.topics.words = 20
+
     c.crawl = ConfigDict()
     # Where a crawl begins: URLs. Only their hosts are visited, and these more.
     c.crawl.start = ()
@@ -431,6 +441,7 @@ def debug(c: ConfigDict) -> ConfigDict:
     for label, knobs in c.evaluate.task.items():
         knobs.update(registry.module("evals", knobs.get("name", label)).TINY)
     c.filter.update(documents=60, bits=12)
+    c.topics.update(count=2, documents=60, bits=12)
     c.generate.update(max_tokens=16)
     c.serve.update(slots=2, context=128, port=0)
     c.mesh = (("data", -1),)

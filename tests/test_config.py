@@ -118,7 +118,7 @@ def test_every_config_has_a_debug_form(path, tmp_path):
     uses_a_run = full.workload in (
         "evaluate", "generate", "interpret", "convert", "embed", "serve", "predict",
         "harness", "compare", "monitor", "compress", "lifecycle", "crawl",
-        "train_filter",
+        "train_filter", "train_topics",
     )  # fmt: skip
     assert sum(given) == 1 or uses_a_run
 

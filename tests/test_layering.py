@@ -38,7 +38,7 @@ LAYERS = (
     "reading",
     "compiler topology",
     "sharding losses flops objective task metrics traffic sweep scaling",
-    "associations text_classifier",
+    "associations text_classifier topics",
     "logistic",
     "config",
     "digests",

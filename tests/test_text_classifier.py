@@ -10,6 +10,7 @@ import pytest
 from scipy import optimize
 
 from llm import config, digests, logistic, metrics, registry, text_classifier
+from llm.data import sample
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import classifier as stage
@@ -314,11 +315,11 @@ def test_the_workload_tells_three_labels(tmp_path):
 def test_samples_do_not_depend_on_order_and_leave_out_what_has_two_labels():
     pairs = [(label, t) for label, some in texts().items() for t in some]
     pairs += [("good", "the same"), ("bad", "the same"), ("good", " ")]
-    some = train_filter._sample(pairs, 20, 10_000, 0)
-    assert some == train_filter._sample(pairs[::-1] * 2, 20, 10_000, 0)
-    assert some != train_filter._sample(pairs, 20, 10_000, 1)
+    some = sample.of_labels(pairs, 20, 10_000, 0)
+    assert some == sample.of_labels(pairs[::-1] * 2, 20, 10_000, 0)
+    assert some != sample.of_labels(pairs, 20, 10_000, 1)
     assert all(len(kept) <= 20 for kept in some.values())
-    all_of_them = train_filter._sample(pairs, 100, 10_000, 0)
+    all_of_them = sample.of_labels(pairs, 100, 10_000, 0)
     assert "the same" not in {text for _, text in all_of_them["good"]}
 
 

@@ -1,14 +1,11 @@
 """A classifier of documents from texts of each label: classifier/, train_filter.json.
 
-Texts are sampled by their hash, so that the same text is taken once, the order of files
-does not matter, and memory holds the sample alone. A text that has two labels is left
-out. Figures are those of texts that were not learned from.
+Texts are sampled by their hash, each once; one that has two labels is left out. Figures
+are those of texts that were not learned from.
 """
 
-import hashlib
-import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -16,12 +13,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, config, metrics, registry, run_directory, text_classifier
+from llm.data import sample
 from llm.errors import InputError
 
 _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _BINS = 10
-_LABELS = 100  # more are a mistake, such as groups
-_ADDRESSES = 1 << 24  # the part of a hash by which texts are held out
 _TELLING = 1000  # texts of a label whose words are weighed
 
 
@@ -30,14 +26,11 @@ def run(c: ConfigDict, workdir: str) -> None:
     f = c.filter
     _check(c)
     skipped: dict[str, int] = {}
-    texts = _sample(_documents(c, skipped), f.documents, f.characters, c.seed)
+    texts = sample.of_labels(_documents(c, skipped), f.documents, f.characters, c.seed)
     devices = jax.devices()
     learned, held = {}, {}
     for label, some in texts.items():
-        some = sorted(some, key=lambda pair: pair[0] % _ADDRESSES)
-        count = max(round(f.test_fraction * len(some)), 1)
-        held[label] = [text for _, text in some[:count]]
-        learned[label] = [text for _, text in some[count:]]
+        learned[label], held[label] = sample.apart(some, f.test_fraction)
     made = text_classifier.fit(
         learned, bits=f.bits, characters=f.characters, l2=f.l2, seed=c.seed
     )
@@ -86,48 +79,6 @@ def _documents(c: ConfigDict, skipped: dict[str, int]) -> Iterator[tuple[str, st
                 yield str(label), document.text
             else:
                 skip(f"no {field}", document.id)
-
-
-def _sample(
-    pairs: Iterable[tuple[str, str]], most: int, characters: int, seed: int
-) -> dict[str, list[tuple[int, str]]]:
-    """(hash, text) of each label, those of the smallest hashes, by hash."""
-    heaps: dict[str, list[tuple[int, str]]] = {}
-    kept: dict[str, set[int]] = {}
-    for label, text in pairs:
-        text = text[:characters]
-        if not text.strip():
-            continue
-        if label not in heaps and len(heaps) == _LABELS:
-            raise InputError(
-                got=f"more than {_LABELS} labels", want="a filter.field of few labels"
-            )
-        heap, keys = heaps.setdefault(label, []), kept.setdefault(label, set())
-        key = _hash(text, seed)
-        if key in keys or (len(heap) == most and key > -heap[0][0]):
-            continue
-        keys.add(key)
-        heapq.heappush(heap, (-key, text))
-        if len(heap) > most:
-            keys.remove(-heapq.heappop(heap)[0])
-    every = [key for keys in kept.values() for key in keys]
-    twice = {
-        key
-        for key, n in zip(*np.unique(every, return_counts=True), strict=True)
-        if n > 1
-    }
-    return {
-        label: sorted((-key, t) for key, t in heaps[label] if -key not in twice)
-        for label in sorted(heaps)
-    }
-
-
-def _hash(text: str, seed: int) -> int:
-    content = text.encode("utf-8", "surrogatepass")
-    key = str(seed).encode()
-    return int.from_bytes(
-        hashlib.blake2b(content, digest_size=7, key=key).digest(), "big"
-    )
 
 
 def _figures(made: text_classifier.Classifier, held: dict[str, list[str]]) -> dict:
