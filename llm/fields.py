@@ -404,7 +404,8 @@ def base() -> ConfigDict:
     c.sweep.metric = "validation_loss"
     c.sweep.goal = "min"
     # Successive halving: of the trials at a rung, one in so many goes on; 0 trains all
-    # to their end. And the step of the first rung; each next one is so many times that.
+    # to their end. And the step of the first rung, 0 for the first validation; each
+    # next one is so many times that.
     c.sweep.halving = 0
     c.sweep.first_rung = 0
 

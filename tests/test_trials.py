@@ -13,6 +13,9 @@ import pytest
 
 from llm import config, locks, sweep, trials
 from llm.errors import InputError
+from llm.workloads import sweep as workload
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 # Stands for a training: its loss falls from 2 to its learning rate over 12 steps. It
 # saves when it is asked to stop, and goes on from there.
@@ -131,6 +134,19 @@ def test_halving_stops_what_is_worse(tmp_path, commanded):
     assert [t.steps for t in found] == [12, 2, 2]
     assert found[1].value == pytest.approx(2 + (0.9 - 2) * 2 / 12)
     assert trials.best(found, wanted).number == 0
+
+
+def test_halving_begins_at_the_first_validation():
+    c = config.load(str(CONFIGS / "x"), "sweep")
+    c.sweep.halving = 3
+    assert workload.check(c)[1].rungs == (100,)
+    c.sweep.first_rung = 200
+    assert workload.check(c)[1].rungs == (200,)
+    for knobs in ({"first_rung": 50}, {"halving": 1}, {"metric": "loss"}):
+        wrong = c.copy_and_resolve_references()
+        wrong.sweep.update(**knobs)
+        with pytest.raises(InputError, match=r"sweep\.halving"):
+            workload.check(wrong)
 
 
 DRIVER = """

@@ -100,17 +100,18 @@ def check(c: ConfigDict) -> tuple[tuple[sweep.Axis, ...], trials.Wanted]:
     for slot in range(s.processes):
         trials.share(slot, s.processes)
     t = c.trial.train
+    first = s.first_rung or t.validate_every
     if s.halving:
         every = t.validate_every
-        fits = s.halving > 1 and s.first_rung > 0 and every and t.steps
-        if not fits or s.first_rung % every or not s.metric.startswith("validation_"):
+        fits = s.halving > 1 and first > 0 and every and t.steps
+        if not fits or first % every or not s.metric.startswith("validation_"):
             raise InputError(
-                got=f"sweep.halving {s.halving} from step {s.first_rung} by "
+                got=f"sweep.halving {s.halving} from step {first} by "
                 f"{s.metric}, of {t.steps} steps that validate every {every}",
                 want="halving of 2 or more, by a figure of validations, and "
                 "sweep.first_rung at one of them",
             )
-    rungs = sweep.rungs(s.first_rung, s.halving, t.steps)
+    rungs = sweep.rungs(first, s.halving, t.steps)
     sign = 1 if s.goal == "min" else -1
     return axes, trials.Wanted(s.metric, sign, rungs, s.halving)
 
