@@ -21,15 +21,24 @@ class Found(NamedTuple):
 
     Attributes:
       steepest: where the loss falls fastest.
-      suggested: a third of `lowest`, or `steepest` if that is more.
       lowest: where it is lowest.
       limit: where a tenth of the fall is lost again; None where that never was.
     """
 
     steepest: float
-    suggested: float
     lowest: float
     limit: float | None
+
+    @property
+    def suggested(self) -> float:
+        """A third of `lowest`, or `steepest` if that is more."""
+        return max(self.lowest / 3, min(self.steepest, self.lowest))
+
+    @property
+    def why(self) -> str:
+        """Which of the two `suggested` is."""
+        third = self.suggested == self.lowest / 3
+        return "a third of the lowest" if third else "where it falls fastest"
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -60,10 +69,8 @@ def find(rates: Sequence[float], losses: Sequence[float]) -> Found | None:
     limit = next(risen, None)
     if limit is None and len(y) < len(losses):
         limit = len(y)  # it ended in numbers that are not finite
-    third = max(rates[low] / 3, rates[steepest])
     return Found(
         steepest=rates[steepest],
-        suggested=min(third, rates[low]),
         lowest=rates[low],
         limit=None if limit is None else rates[limit],
     )
@@ -87,7 +94,7 @@ def html(title: str, rates: Sequence[float], losses: Sequence[float], found) -> 
         limit = "never" if found.limit is None else f"{found.limit:.2g}"
         header += page.cards(
             [
-                ("suggested peak", f"{found.suggested:.2g}", "a third of the lowest"),
+                ("suggested peak", f"{found.suggested:.2g}", found.why),
                 ("falls fastest", f"{found.steepest:.2g}", ""),
                 ("lowest loss", f"{found.lowest:.2g}", ""),
                 ("too large from", limit, "a tenth of the fall lost again"),

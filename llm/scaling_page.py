@@ -33,7 +33,7 @@ def write(title: str, runs: Sequence[Run], law: Law, result: dict[str, Any]) -> 
     )
     sections = [
         ("Runs", page.panel(_plot(runs, law)) + page.panel(_runs(runs, law))),
-        ("Prediction", page.panel(_held_out(held))),
+        *([("Prediction", page.panel(_held_out(held)))] if held else []),
         ("Budgets", page.panel(_budgets(runs, law))),
     ]
     return page.page(title, header, sections)

@@ -67,3 +67,14 @@ def test_the_page_shows_losses_that_run_away():
         "&lt;x&gt;" in html and "nan" not in html and "inf" not in html.lower()[9000:]
     )
     assert "suggested peak" in html
+
+
+def test_the_page_says_why_a_rate_is_suggested():
+    for found, rate, why in [
+        (lr_range.Found(0.12, 0.2, None), 0.12, "where it falls fastest"),
+        (lr_range.Found(0.02, 0.3, 0.5), 0.1, "a third of the lowest"),
+        (lr_range.Found(0.4, 0.3, 0.5), 0.3, "where it falls fastest"),
+    ]:
+        assert found.suggested == pytest.approx(rate)
+        html = lr_range.html("x", [0.1] * 9, [1.0] * 9, found)
+        assert found.why == why and why in html

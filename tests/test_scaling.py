@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llm import scaling
+from llm import scaling, scaling_page
 from llm.errors import InputError
 from llm.scaling import CHINCHILLA, Law, Run
 
@@ -67,6 +67,16 @@ def test_the_next_rung_lies_in_its_interval(ladders, draws, least, most):
         held += low < SMALL.loss(1e7, 3e7) * math.exp(noise) < high
     print(f"{held} of {ladders}")
     assert least <= held <= most
+
+
+def test_the_page_has_no_table_of_nothing():
+    runs = ladder(SMALL)
+    ahead = {"loss": 2.0, "interval": (1.9, 2.1)}
+    held = {"parameters": 1e6, "tokens": 1e6, "loss": 2.5, "predicted": 2.4}
+    held["interval"] = (2.3, 2.6)
+    for some in ([held], []):
+        html = scaling_page.write("x", runs, SMALL, {"next": ahead, "held_out": some})
+        assert ("2.3000 to 2.6000" in html) == ("Prediction" in html) == bool(some)
 
 
 def test_too_few_runs():

@@ -40,7 +40,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     name = "muon_learning_rate" if c.optimizer.name == "muon" else "learning_rate"
     result = {
         "field": f"optimizer.{name}",
-        **(found._asdict() if found else {"suggested": None}),
+        "suggested": found.suggested if found else None,
+        **(found._asdict() if found else {}),
         "rates": [rates[0], rates[-1]],
         "steps": len(records),
     }
