@@ -8,9 +8,11 @@ one heap for all threads (only that one can grow without bounds), and to ask for
 pages. It reads this when a process starts, so the process starts itself once more.
 """
 
+import atexit
 import os
 import platform
 import sys
+from typing import NoReturn
 
 _TUNABLES = {
     "glibc.malloc.hugetlb": "1",
@@ -36,3 +38,14 @@ def keep_memory() -> None:
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *ours]))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process in the middle of its work, but for what atexit has to do.
+
+    Threads of XLA that still compute do not survive the end of Python: they crash.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

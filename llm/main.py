@@ -41,4 +41,7 @@ def _stop(number, frame):
 
 if __name__ == "__main__":
     host.keep_memory()
-    app.run(main, flags_parser=command_line.parse)
+    try:
+        app.run(main, flags_parser=command_line.parse)
+    except Stopped as stopped:
+        host.leave(stopped.code)

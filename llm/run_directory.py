@@ -2,7 +2,8 @@
 
 `config.json` holds the resolved config, package versions, the git commit and the
 device. The same command run again finds its own config and goes on; another config is
-refused with the fields that differ.
+refused with the fields that differ, unless they only say where and how the same thing
+is computed: on which mesh, with how much memory, watched by whom.
 """
 
 import importlib.metadata
@@ -17,6 +18,13 @@ from etils import epath
 from llm import atomic
 from llm.errors import InputError
 
+# Fields that a run may go on with other values of.
+_HOW = (
+    "mesh", "rules", "model.remat", "objective.chunk", "train.accumulate",
+    "train.find_nan", "train.watchdog", "train.notices", "train.wandb",
+    "train.local_dir", "train.local_every", "profile_steps", "data.processes",
+    "data.work_dir", "runner", "runner_options",
+)  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -24,7 +32,8 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
     """Makes `workdir` this config's, or checks that it is already.
 
     One that holds nothing but a config.json, because a run of it failed before it had
-    made anything, is free for another config.
+    made anything, is free for another config. One that goes on elsewhere, or in another
+    way, says so, and has the newer config from then on.
 
     Args:
       config: nested plain values, as `ConfigDict.to_dict()` returns them.
@@ -41,12 +50,16 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
         if held == config:
             return
         if _made_anything(path.parent):
-            raise InputError(
-                got=f"a config that differs from the one in {workdir} in "
-                + "; ".join(differences(held, config)),
-                want="the same config, to resume",
-                do="use another --workdir",
-            )
+            found = differences(held, config)
+            other = [line for line in found if line.split(" ")[0] not in _HOW]
+            if other:
+                raise InputError(
+                    got=f"a config that differs from the one in {workdir} in "
+                    + "; ".join(other),
+                    want="the same config, to resume",
+                    do="use another --workdir",
+                )
+            print(f"{workdir} goes on with other {'; '.join(found)}", flush=True)
     record = {
         "config": config,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

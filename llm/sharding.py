@@ -71,6 +71,12 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
         raise InputError(
             got=f"mesh {axes!r}", want="pairs, such as (('data', -1), ('tensor', 2))"
         ) from error
+    unknown = set(names) - set(MESH_AXES)
+    if unknown:
+        raise InputError(
+            got=f"mesh axis {sorted(map(str, unknown))[0]!r}",
+            want=f"one of {', '.join(MESH_AXES)}",
+        )
     fixed = math.prod(size for size in sizes if size != -1)
     fills = sizes.count(-1)
     positive = all(size > 0 or size == -1 for size in sizes)
@@ -80,12 +86,6 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
         raise _mesh_error(axes, len(devices))
-    unknown = set(names) - set(MESH_AXES)
-    if unknown:
-        raise InputError(
-            got=f"mesh axis {sorted(unknown)[0]!r}",
-            want=f"one of {', '.join(MESH_AXES)}",
-        )
     types = (AxisType.Auto,) * len(names)
     slices = len({getattr(d, "slice_index", 0) for d in devices})
     if devices[0].platform == "cpu":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llm import run_directory
+from llm import config, run_directory
 from llm.errors import InputError
 
 CONFIG = {"seed": 0, "mesh": (("data", -1),), "train": {"steps": 3, "rate": 0.1}}
@@ -41,9 +41,30 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
         claim(tmp_path, other)
     text = str(caught.value)
     assert "train.steps (3 there, 4 here)" in text
-    assert "mesh ([['data', -1]] there, [['data', 8]] here)" in text
-    assert "rate" not in text and "seed" not in text
+    assert "rate" not in text and "seed" not in text and "mesh" not in text
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_run_goes_on_elsewhere_and_in_another_way(tmp_path, capsys):
+    claim(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    other = CONFIG | {"mesh": (("data", 2), ("fsdp", 4))}
+    claim(tmp_path, other)
+    said = capsys.readouterr().out
+    assert "mesh ([['data', -1]] there, [['data', 2], ['fsdp', 4]] here)" in said
+    held = run_directory.load(tmp_path)["config"]
+    assert held["mesh"] == [["data", 2], ["fsdp", 4]] and held["seed"] == 0
+    claim(tmp_path, other)
+    assert not capsys.readouterr().out
+
+
+def test_fields_that_a_run_may_go_on_with_exist():
+    known = config.base()
+    for name in run_directory._HOW:
+        part = known
+        for key in name.split("."):
+            assert key in part, name
+            part = part[key]
 
 
 def test_a_folder_in_which_nothing_was_made_is_free(tmp_path):
