@@ -3,7 +3,8 @@
 `config.json` holds the resolved config, package versions, the git commit and the
 device. The same command run again finds its own config and goes on; another config is
 refused with the fields that differ, unless they only say where and how the same thing
-is computed: on which mesh, with how much memory, watched by whom.
+is computed: on which mesh, with how much memory, watched by whom, and what a spike is
+answered by.
 """
 
 import importlib.metadata
@@ -22,8 +23,8 @@ from llm.errors import InputError
 _HOW = (
     "mesh", "rules", "model.remat", "objective.chunk", "train.accumulate",
     "train.find_nan", "train.watchdog", "train.notices", "train.wandb",
-    "train.local_dir", "train.local_every", "profile_steps", "data.processes",
-    "data.work_dir", "runner", "runner_options",
+    "train.local_dir", "train.local_every", "train.spike", "profile_steps",
+    "data.processes", "data.work_dir", "runner", "runner_options",
 )  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
