@@ -137,6 +137,10 @@ def test_every_layout_trains_the_same(devices, case):
     # Scales of norms, which no axis cuts, are 2 % of these small networks.
     assert size / whole <= part + 0.03
     assert part == 1.0 or size / whole < 0.7
+    if case == "tensor":
+        # Norms, too, are of half the length on each device of a pair.
+        norms = rf"f32\[{ROWS // 4},(\d+),1\]\S* rsqrt\(.*(?:mlp|attention)_norm/"
+        assert {int(length) for length in re.findall(norms, text)} == {T // 2}
 
 
 def test_micro_batches():
