@@ -6,6 +6,7 @@ with spread(2, work, make_work) as do:
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -49,34 +50,46 @@ def spread(
     Raises:
       InputError: what a task raises, or a process that was ended.
     """
-    pool = concurrent.futures.ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), _begin, (make,)
-    )
 
     def do(what: str, calls: Mapping[str, tuple]) -> None:
         if len(calls) < 2:
             here(work)(what, calls)
             return
         progress = _Progress(what, len(calls))
-        waiting = [pool.submit(_do, *call) for call in calls.values()]
-        try:
-            for done in concurrent.futures.as_completed(waiting):
-                done.result()
-                progress.add()
-        except concurrent.futures.process.BrokenProcessPool as error:
+        waiting = [begun.submit(_do, *call) for call in calls.values()]
+        for done in concurrent.futures.as_completed(waiting):
+            done.result()
+            progress.add()
+
+    with pool(count, functools.partial(_hold, make)) as begun:
+        yield do
+
+
+@contextlib.contextmanager
+def pool(
+    count: int, begin: Callable[[], None]
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """So many processes, each of which calls `begin` first; they end with this one.
+
+    Raises:
+      InputError: one of them was ended.
+    """
+    made = concurrent.futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _begin, (begin,)
+    )
+    try:
+        yield made
+        made.shutdown()
+    except BaseException as error:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        made.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, concurrent.futures.process.BrokenProcessPool):
             raise InputError(
-                got=f"a process that was ended while it worked on {what}",
+                got="a process that was ended while it worked",
                 want="memory for all of them",
                 do="run it again, perhaps with a smaller data.processes",
             ) from error
-
-    try:
-        yield do
-        pool.shutdown()
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
@@ -87,10 +100,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _begin(make: Callable[[], tasks.Work]) -> None:
+def _begin(begin: Callable[[], None]) -> None:
     # Ctrl-C is for the first process, which ends this one; so is any end of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, daemon=True).start()
+    begin()
+
+
+def _hold(make: Callable[[], tasks.Work]) -> None:
     _held.append(make())
 
 

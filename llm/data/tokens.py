@@ -12,7 +12,9 @@ crosses from one shard into the next. Sizes are checked whenever a split is open
 hashes too unless a file is large; `verify` checks them all.
 """
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -24,7 +26,8 @@ import numpy as np
 from etils import epath
 
 from llm import atomic
-from llm.data import labels, records
+from llm.data import encoding, labels, records
+from llm.data.encoding import Encode
 from llm.data.tokenizer import Tokenizer
 from llm.document import Document
 from llm.errors import InputError
@@ -32,7 +35,6 @@ from llm.errors import InputError
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
 _FIELD = 64  # characters of a field that is kept with the tokens
-_ENCODED_AT_ONCE = 64  # documents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,16 +108,19 @@ def write(
     *,
     corpus_hash: str,
     shard_tokens: int = _SHARD_TOKENS,
+    encode: Encode | None = None,
 ) -> dict[str, Any]:
     """Tokenizes the splits into the folder `directory` and returns the manifest.
 
     Args:
       splits: documents, which are gone through more than once.
+      encode: what `encoding.encoder` made of the tokenizer; None encodes here.
     """
     every = itertools.chain.from_iterable(splits.values())
     held = any("record" in document.meta for document in every)
     every = itertools.chain.from_iterable(splits.values())
     names = list(records.PARTS) if held else labels.names_of(every)
+    encode = encode or functools.partial(encoding.here, tokenizer)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     manifest = {
         "dtype": dtype.str,
@@ -131,13 +136,15 @@ def write(
     with atomic.folder(directory) as partial:
         for name, documents in splits.items():
             manifest["splits"][name] = _write_split(
-                partial, name, documents, tokenizer, dtype, shard_tokens, names
+                partial, name, documents, tokenizer, encode, dtype, shard_tokens, names
             )
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return manifest
 
 
-def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names):
+def _write_split(
+    folder, name, documents, tokenizer, encode, dtype, shard_tokens, names
+):
     lengths, shards, waiting, labelled, rows, filled = [], [], [], [], [], 0
 
     def flush():
@@ -146,7 +153,7 @@ def _write_split(folder, name, documents, tokenizer, dtype, shard_tokens, names)
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for document, ids, marks in _encoded(documents, tokenizer, names):
+    for document, ids, marks in _encoded(documents, tokenizer, encode, names):
         size = len(document.text.encode("utf-8"))
         row = {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
         rows.append(row | {"of": _fields(document)})
@@ -189,7 +196,7 @@ def _fields(document: Document) -> dict[str, str]:
     return meta | own
 
 
-def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
+def _encoded(documents, tokenizer: Tokenizer, encode: Encode, names) -> Iterator[tuple]:
     """(document, ids, their labels if there are names) of each."""
     if names == list(records.PARTS):
         for document in documents:
@@ -200,13 +207,18 @@ def _encoded(documents, tokenizer: Tokenizer, names) -> Iterator[tuple]:
                 )
             yield document, *records.encode(document.meta["record"], tokenizer)
         return
-    documents = iter(documents)
-    while some := list(itertools.islice(documents, _ENCODED_AT_ONCE)):
-        encoded = tokenizer.encode_batch([d.text for d in some])
-        for document, ids in zip(some, encoded, strict=True):
-            whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
-            marks = names and labels.of_tokens(document, whole, tokenizer, names)
-            yield document, whole, marks
+    waiting = collections.deque()
+
+    def texts():
+        for document in documents:
+            waiting.append(document)
+            yield document.text
+
+    for ids in encode(texts()):
+        document = waiting.popleft()
+        whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
+        marks = names and labels.of_tokens(document, whole, tokenizer, names)
+        yield document, whole, marks
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:

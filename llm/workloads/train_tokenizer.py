@@ -16,8 +16,18 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import atomic, data_card, importing
-from llm.data import chat_template, corpus, tokenizer, tokenizer_report, tokens
+from llm.data import (
+    chat_template,
+    corpus,
+    encoding,
+    processes,
+    tokenizer,
+    tokenizer_report,
+    tokens,
+)
 from llm.errors import InputError
+
+_LITTLE = 1 << 24  # bytes of text for which no process is begun
 
 
 def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
@@ -64,9 +74,16 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             seed=c.seed,
         )
     trained = _taught_to_chat(c, splits, workdir / "tokenizer")
-    counts = tokens.write(
-        workdir / "tokens", splits, trained, corpus_hash=about["hash"]
-    )["splits"]
+    size = sum(split["text_bytes"] for split in about["splits"].values())
+    count = (c.data.processes or processes.cores()) if size > _LITTLE else 1
+    with encoding.encoder(trained, workdir / "tokenizer", count) as encode:
+        counts = tokens.write(
+            workdir / "tokens",
+            splits,
+            trained,
+            corpus_hash=about["hash"],
+            encode=encode,
+        )["splits"]
     result = {
         "settings": settings,
         "vocab_size": trained.vocab_size,
