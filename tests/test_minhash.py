@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from llm.document import Document
+from llm.errors import InputError
 from llm.stages import minhash
 
 
@@ -155,3 +156,11 @@ def test_many_copies_do_not_cost_the_square():
     ]
     result = data_config.through([("minhash", minhash.make(bands=8))], documents)
     assert [document.id for document in result.documents] == ["0"]
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"threshold": 3.0}, {"link_threshold": 0.0}, {"bands": 0}, {"words": 0}]
+)
+def test_what_cannot_be_compared(knobs):
+    with pytest.raises(InputError, match=next(iter(knobs))):
+        minhash.make(**knobs)

@@ -60,10 +60,30 @@ def test_other_settings_do_not_overwrite(prepared):
     c = data_config.make()
     c.data.stage.minhash.threshold = 0.7
     c.data.test_fraction = 0.2
-    with pytest.raises(InputError, match=r"test_fraction 0.1, now 0.2") as caught:
+    with pytest.raises(InputError) as caught:
         prepare_data.run(c, workdir)
-    assert "data.stage " in str(caught.value) and "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert "data.test_fraction (0.1 there, 0.2 here)" in text
+    assert "data.stage.minhash.threshold (0.8 there, 0.7 here)" in text
+    assert "bands" not in text and "\n" not in text
     assert corpus.manifest(workdir / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"runner": "spark"}, "runner 'spark'"),
+        ({"data.processes": -1}, "data.processes -1"),
+        ({"data.seconds": -1.0}, "seconds -1.0"),
+        ({"data.stage.minhash.threshold": 3.0}, "threshold 3.0"),
+    ],
+)
+def test_wrong_settings_write_nothing(tmp_path, knobs, message):
+    c = data_config.make()
+    c.update_from_flattened_dict(knobs)
+    with pytest.raises(InputError, match=message):
+        prepare_data.run(c, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_corpus_is_reproducible(prepared, tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 
 from llm import digests
 from llm.document import Document, Group, Match
+from llm.errors import InputError
 
 TINY = {"bands": 8, "rows": 3}
 
@@ -46,8 +47,21 @@ def make(
       bands: bands of a signature; more find more of the less similar pairs.
       rows: entries of a band; more make fewer candidates.
       words: words of a shingle.
-    """
 
+    Raises:
+      InputError: similarities that there are not, or no entries.
+    """
+    if not 0 < link_threshold <= 1 or not 0 < threshold <= 1:
+        raise InputError(
+            got=f"data.stage.minhash.threshold {threshold} and link_threshold "
+            f"{link_threshold}",
+            want="similarities above 0, and 1 at most",
+        )
+    if min(bands, rows, words) < 1:
+        raise InputError(
+            got=f"data.stage.minhash.bands {bands}, rows {rows} and words {words}",
+            want="1 of each, or more",
+        )
     entries = bands * rows
     reason = f"near duplicate: estimated Jaccard similarity {threshold:g} or more"
 

@@ -16,7 +16,15 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, data_card, digests, locks, registry, units
+from llm import (
+    atomic,
+    data_card,
+    digests,
+    locks,
+    registry,
+    run_directory,
+    units,
+)
 from llm.data import beam, corpus, processes, runner, split
 from llm.errors import InputError
 
@@ -39,6 +47,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     if c.data.corpus_dir:
         corpus.manifest(epath.Path(c.data.corpus_dir) / "corpus")
         return {}
+    check(c)
     workdir = epath.Path(workdir)
     settings = _settings(c)
     report = workdir / "prepare_data.json"
@@ -107,6 +116,11 @@ def check(c: ConfigDict) -> None:
         raise InputError(
             got=f"runner_options with the runner {c.runner!r}",
             want="those of --config.runner=beam",
+        )
+    if c.data.processes < 0 or not c.data.seconds >= 0:
+        raise InputError(
+            got=f"data.processes {c.data.processes} and seconds {c.data.seconds}",
+            want="0 processes (one a core) or more, 0 seconds (no limit) or more",
         )
     settings = _settings(c)
     registry.build("sources", settings["source"])
@@ -183,11 +197,12 @@ def _knobs(c: ConfigDict, stage: str) -> dict[str, Any]:
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
     # The library of another interpreter is another text; that of a file is not.
     names = [n for n in wanted if n != "python" or wanted["source"]["name"] == "stdlib"]
-    other = [n for n in names if found.get(n) != wanted[n]]
+    there, here = ({n: of.get(n) for n in names} for of in (found, wanted))
+    other = run_directory.differences(there, here, "data.")
     if other:
-        differences = (f"data.{n} {found.get(n)}, now {wanted[n]}" for n in other)
         raise InputError(
-            got=f"a corpus in {workdir} that was made with {'; '.join(differences)}",
+            got=f"settings that differ from those of the corpus in {workdir} in "
+            + "; ".join(other),
             want="the same settings",
             do="choose another workdir, or delete this one",
         )

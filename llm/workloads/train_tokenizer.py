@@ -40,6 +40,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       InputError: no corpus, one too small for the vocabulary, one that does not belong
         to the tokens already there, or a disk that cannot be written.
     """
+    check(c)
     workdir = epath.Path(workdir)
     folder = epath.Path(c.data.corpus_dir or workdir) / "corpus"
     about = corpus.manifest(folder)
