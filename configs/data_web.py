@@ -13,7 +13,9 @@ Whole hosts are held out for validation and test; `:group=page` does with fewer 
 three. `--config.workload=prepare_data` stops behind the corpus;
 `--config.data.work_dir=runs/steps` keeps all steps, so that another threshold, such as
 `--config.data.stage.gopher_quality.least_words=30` with another workdir, takes seconds.
-Gopher's stop words are English: they are off here.
+Gopher's stop words are English: they are off here. Its words are what stands between
+spaces; ours are also punctuation, and each letter of a script without spaces, so the
+share of words with a letter and their mean length may be smaller here.
 """
 
 from llm import config, registry
@@ -35,7 +37,9 @@ def get_config(arg=None):
         "pii",
     )
     c.data.stage.language.label = True
-    c.data.stage.gopher_quality.least_stop_words = 0
+    c.data.stage.gopher_quality.update(
+        least_stop_words=0, least_alphabetic=0.6, least_mean_length=1.0
+    )
     c.evaluate.tasks = ("perplexity",)
     c.generate.prompts = ("The ",)
     return config.debug(c) if arg.debug else c
