@@ -26,14 +26,19 @@ _HOW = (
     "train.local_dir", "train.local_every", "train.spike", "profile_steps",
     "data.processes", "data.work_dir", "runner", "runner_options",
 )  # fmt: skip
+# What says itself which settings it is of, and is refused or made anew by who needs it.
+_PREPARED = {
+    "config.json", "work", "corpus", "prepare_data.json", "data_card.html",
+    "tokenizer", "tokens", "train_tokenizer.json",
+}  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) -> None:
     """Makes `workdir` this config's, or checks that it is already.
 
-    One that holds nothing but a config.json, because a run of it failed before it had
-    made anything, is free for another config. One that goes on elsewhere, or in another
+    One that holds no more than prepared data, because a run of it failed before its
+    first step, is free for another config. One that goes on elsewhere, or in another
     way, says so, and has the newer config from then on.
 
     Args:
@@ -73,8 +78,12 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
 
 
 def _made_anything(workdir: epath.Path) -> bool:
-    names = {path.name for path in workdir.iterdir()}
-    return any(name != "config.json" and not name.startswith(".") for name in names)
+    return any(
+        path.name not in _PREPARED
+        and not path.name.startswith(".")
+        and not (path.is_dir() and not any(path.iterdir()))
+        for path in workdir.iterdir()
+    )
 
 
 def load(workdir: str, name: str = "config.json") -> dict[str, Any]:

@@ -74,6 +74,20 @@ def test_a_folder_in_which_nothing_was_made_is_free(tmp_path):
     assert run_directory.load(tmp_path)["config"]["seed"] == 1
 
 
+def test_prepared_data_outlives_a_training_that_did_not_begin(tmp_path):
+    claim(tmp_path)
+    for name in ("corpus", "tokens"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    (tmp_path / "prepare_data.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()
+    claim(tmp_path, CONFIG | {"seed": 1})
+    assert run_directory.load(tmp_path)["config"]["seed"] == 1
+    (tmp_path / "checkpoints" / "5").mkdir()
+    with pytest.raises(InputError, match="seed"):
+        claim(tmp_path, CONFIG)
+
+
 def test_fields_that_only_one_has():
     got = run_directory.differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 2, "d": 3}})
     assert got == ["a (1 there, None here)", "b.d (None there, 3 here)"]
