@@ -162,11 +162,25 @@ def _splits(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
     ]
     head = ("split", "documents", "groups", "text", "tokens", "bytes per token")
     told = page.panel(page.table(head, rows))
-    languages = t.get("languages", {})
-    if languages:
-        rows = [(name, f"{rate:.3f}") for name, rate in languages.items()]
-        told += page.panel(page.table(("language", "bytes per token"), rows[:_ROWS]))
-    return told
+    kinds = [
+        (source, language, *counts)
+        for source, languages in t.get("kinds", {}).items()
+        for language, counts in languages.items()
+    ]
+    rows = [
+        (
+            f"{source}, {language or 'not known'}",
+            f"{documents:,}",
+            units.size(size),
+            f"{count:,}",
+            f"{size / max(1, count):.3f}",
+        )
+        for source, language, documents, size, count in sorted(
+            kinds, key=lambda kind: (-kind[-1], kind)
+        )
+    ]
+    head = ("source, language", "documents", "text", "tokens", "bytes per token")
+    return told + (page.panel(page.table(head, rows[:_ROWS])) if rows else "")
 
 
 def _copies(p: Mapping[str, Any]) -> str:

@@ -157,6 +157,8 @@ def test_the_report_by_language(tmp_path):
         counted[d.meta["language"]][1] += len(made.encode(d.text)) + 2
     for name, (size, count) in counted.items():
         assert found["languages"][name] == pytest.approx(size / count, abs=1e-4)
+        documents_of = sum(d.meta["language"] == name for d in documents)
+        assert found["kinds"]["x"][name] == [documents_of, size, count]
     worst = found["worst_words"][0]
     assert (worst["word"], worst["uses"]) == ("cdefghij", 50)
     assert worst["pieces"] == len(made.encode("cdefghij")) > 1

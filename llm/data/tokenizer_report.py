@@ -32,9 +32,10 @@ def about(
 
     Returns:
       `examples`: lines and their pieces; `unused_pieces`: of the train split;
-      `unknown`: {split: share of tokens that are unknown}; `languages`: {language:
-      bytes a token} of all splits, where documents name one; `worst_words`: of the
-      validation split, those whose pieces cost most.
+      `unknown`: {split: share of tokens that are unknown}; `kinds`: {source: {language:
+      (documents, bytes, tokens)}} of all splits; `languages`: {language: bytes a token}
+      of all sources, where documents name one; `worst_words`: of the validation split,
+      those whose pieces cost most.
     """
     seen, unknown = np.zeros(tokenizer.vocab_size, bool), {}
     for name in splits:
@@ -44,26 +45,45 @@ def about(
         unknown[name] = round(count / max(1, whole), 6)
         for shard in shards if name == "train" else ():
             seen[shard] = True
+    kinds = _kinds(folder, splits)
     return {
         "examples": _examples(splits["validation"], tokenizer),
         "unused_pieces": int((~seen).sum()),
         "unknown": unknown,
-        "languages": _languages(folder, splits),
+        "kinds": kinds,
+        "languages": _languages(kinds),
         "worst_words": _worst(splits["validation"], tokenizer),
     }
 
 
-def _languages(folder, splits) -> dict[str, float]:
-    """Bytes a token of each language, the least compressed first."""
-    held = collections.defaultdict(lambda: [0, 0])
+def _kinds(folder, splits) -> dict[str, dict[str, list[int]]]:
+    """Documents, bytes and tokens of each source and language."""
+    held: dict[str, dict[str, list[int]]] = {}
     for name, documents in splits.items():
         lengths = tokens.open_split(folder, name).lengths
         for document, length in zip(documents, lengths, strict=True):
             language = document.meta.get("language")
-            if isinstance(language, str) and language:
-                held[language][0] += len(document.text.encode("utf-8"))
-                held[language][1] += int(length)
-    rates = {name: round(size / count, 4) for name, (size, count) in held.items()}
+            if not isinstance(language, str):
+                language = ""
+            kind = held.setdefault(document.source, {}).setdefault(language, [0, 0, 0])
+            kind[0] += 1
+            kind[1] += len(document.text.encode("utf-8"))
+            kind[2] += int(length)
+    return held
+
+
+def _languages(kinds) -> dict[str, float]:
+    """Bytes a token of each language, the least compressed first."""
+    held = collections.defaultdict(lambda: [0, 0])
+    for languages in kinds.values():
+        for language, (_, size, count) in languages.items():
+            held[language][0] += size
+            held[language][1] += count
+    rates = {
+        name: round(size / max(1, count), 4)
+        for name, (size, count) in held.items()
+        if name
+    }
     return dict(sorted(rates.items(), key=lambda item: item[1]))
 
 
