@@ -378,15 +378,18 @@ def test_killed_with_checkpoints_on_its_own_disk(place, server, undisturbed):
     fields = {"local_every": 3, "local_dir": disk, "checkpoint_every": 0}
     more = [f"--config.train.{name}={value}" for name, value in fields.items()]
     run = server.start(*words(place, workdir, *more))
-    # A validation at 14 leaves a shared one, if it is the best.
-    forks.until(lambda: any(r["step"] >= 20 for r in records(workdir)))
+    # A validation at 14 leaves a shared one, if it is the best. One that is whole is
+    # under the name of its step, and to save the next waits for it.
+    forks.until(lambda: any(int(p.name) >= 18 for p in disk.glob("*/*/[0-9]*")))
     run.kill()
     code, _, _ = run.wait()
     assert code == -signal.SIGKILL
+    reached = records(workdir)[-1]["step"]
     code, out, err = server.run(*words(place, workdir, *more))
     assert code == 0, err
     assert "the checkpoints of the machines themselves are newer" in out
-    assert int(re.search(r"resuming after step (\d+)", out)[1]) >= 18
+    resumed = int(re.search(r"resuming after step (\d+)", out)[1])
+    assert resumed >= 18 and reached - resumed < 2 * fields["local_every"]
     for got, wanted in zip(records(workdir), records(undisturbed), strict=True):
         assert got["loss"] == wanted["loss"]
     assert loop_of(workdir)["digests"] == loop_of(undisturbed)["digests"]
