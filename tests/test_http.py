@@ -226,7 +226,9 @@ def test_models_and_tokens(client, up):
 
 def test_metrics_and_log(up, client):
     url, _, _, folder = up
-    client.completions.create(model="tiny", prompt="counted", max_tokens=3)
+    client.completions.create(
+        model="tiny", prompt="counted", max_tokens=3, temperature=0
+    )
     text = httpx.get(url + "/metrics").text
     held = dict(
         line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")
