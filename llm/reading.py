@@ -72,7 +72,8 @@ def files(
 
     Args:
       what: what is looked for, as in `a folder of JSON lines`.
-      wanted: whether a name in a folder is one; a file that is named always is.
+      wanted: whether a path below the folder, as `a/b.txt`, is one; a file that is
+        named always is.
 
     Raises:
       InputError: no such path, or a folder without any.
@@ -81,6 +82,11 @@ def files(
     if path and root.is_file():
         yield File(root, root.name)
         return
+    if "://" in path:
+        raise InputError(
+            got=f"path {path!r}",
+            want="a path of a file system, such as a mounted bucket",
+        )
     if not path or not root.is_dir():
         raise InputError(
             got=f"path {path!r}, which does not exist" if path else "no path",
@@ -98,9 +104,14 @@ def files(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = pathlib.Path(folder, name)
-            if not name.startswith(".") and wanted(name) and file.is_file():
-                found = True
-                yield File(file, file.relative_to(root).as_posix())
+            place = file.relative_to(root).as_posix()
+            if name.startswith(".") or not wanted(place):
+                continue
+            if not file.is_file():
+                skip("no file, or a link to none", place)
+                continue
+            found = True
+            yield File(file, place)
     if not found:
         raise InputError(got=f"no {what} in {path}", want="one file or more")
 
@@ -151,6 +162,8 @@ def lines(file: pathlib.Path, name: str, longest: int, skip: Skip):
                         line = stream.readline(2**20)
                     continue
                 yield number, line.rstrip(b"\r\n")
+        if not number:
+            skip("empty file", name)
     except Damaged as error:
         skip(f"damaged: {error}", f"{name}:{number + 1}")
 
@@ -187,7 +200,8 @@ class _Guarded(io.RawIOBase):
     def readinto(self, buffer) -> int:
         """Fills a part of the buffer; `Damaged` for a bad or exploding file."""
         try:
-            got = self._unpacked.read(len(buffer))
+            # Not `read`, which loses what stands before the damage.
+            got = self._unpacked.read1(len(buffer))
         except self._broken as error:
             raise Damaged(str(error) or "cut off") from error
         self._given += len(got)

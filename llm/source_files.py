@@ -6,6 +6,8 @@ out and read again only what it must.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 
 from llm.columns import once
@@ -29,6 +31,15 @@ class Files:
     most: int = 0
     cut: Callable[[File], bool] = lambda file: False
 
+    def seen(self) -> str:
+        """A hash of names and sizes, of which another says that the source changed."""
+        held = sorted((f.name, f.path.stat().st_size) for f in self.files(_unsaid))
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+
     def __call__(self, skip: Skip) -> Iterator[Document]:
         """The documents of all files; an id that was seen before is skipped."""
         return once(self.read(self.files(skip), skip), self.most, skip)
+
+
+def _unsaid(reason: str, id: str) -> None:
+    """Skips are told when the source is read."""

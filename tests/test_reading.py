@@ -1,9 +1,12 @@
 """Files of others in every bad shape: read as far as they go, and said."""
 
+import bz2
 import csv
 import gzip
 import json
 import os
+import random
+import zlib
 
 import pytest
 
@@ -101,7 +104,43 @@ def test_links_in_circles_end(tmp_path):
     os.mkfifo(tmp_path / "d/pipe.jsonl")
     documents, skipped = read("jsonl", path=str(tmp_path))
     assert len(documents) == 3
-    assert skipped == [("link to a folder that was read", "d/back")]
+    assert sorted(skipped) == [
+        ("link to a folder that was read", "d/back"),
+        ("no file, or a link to none", "d/gone.jsonl"),
+        ("no file, or a link to none", "d/pipe.jsonl"),
+    ]
+
+
+def test_all_before_the_cut_is_read(tmp_path):
+    """As many lines as zlib itself unpacks."""
+    rng = random.Random(0)
+    rows = [{"text": f"{rng.getrandbits(800):0200x}"} for _ in range(200)]
+    content = json_lines(rows)
+    for kind, part in (("gz", gzip.compress(content)), ("bz2", bz2.compress(content))):
+        part = part[: len(part) * 2 // 3]
+        if kind == "gz":
+            whole = zlib.decompressobj(31).decompress(part).count(b"\n")
+            assert whole > 100
+        (tmp_path / f"a.jsonl.{kind}").write_bytes(part)
+        documents, skipped = read("jsonl", path=str(tmp_path / f"a.jsonl.{kind}"))
+        assert kind == "bz2" or len(documents) == whole
+        assert [d.text for d in documents] == [
+            r["text"] for r in rows[: len(documents)]
+        ]
+        assert skipped[0][1] == f"a.jsonl.{kind}:{len(documents) + 1}"
+
+
+def test_empty_files_are_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "c.jsonl").write_bytes(json_lines())
+    _, skipped = read("jsonl", path=str(tmp_path))
+    assert skipped == [("empty file", "a.jsonl"), ("empty file", "b.jsonl.gz")]
+
+
+def test_a_bucket_is_no_folder():
+    with pytest.raises(InputError, match="bucket"):
+        read("jsonl", path="gs://bucket/x.jsonl")
 
 
 def test_no_file_is_one_line(tmp_path):
@@ -128,6 +167,25 @@ def test_tables(tmp_path):
     assert skipped[1][0].startswith("damaged: field larger than")
     (tmp_path / "t.tsv").write_text("text\tid\na, b\tx\n")
     assert read("csv", path=str(tmp_path / "t.tsv"))[0][0].text == "a, b"
+
+
+def test_a_quote_that_is_not_closed(tmp_path):
+    """Costs what stands up to the next one, which is said; the rest is read."""
+    rows = [f"text {n}" for n in range(100)]
+    rows[10], rows[60] = '"open', '"well, quoted"'
+    (tmp_path / "a.csv").write_text("\n".join(["text", *rows]) + "\n")
+    documents, skipped = read("csv", path=str(tmp_path / "a.csv"))
+    assert [d.text for d in documents] == rows[:10] + rows[61:]
+    ((reason, place),) = skipped
+    assert reason.startswith("damaged: ") and place.endswith("51 lines from 12 on")
+    (tmp_path / "b.csv").write_text("\n".join(["text", *rows[:60]]) + "\n")
+    documents, skipped = read("csv", path=str(tmp_path / "b.csv"))
+    assert [d.text for d in documents] == rows[:10]
+    assert skipped[0][0] == "damaged: unexpected end of data"
+    documents, skipped = read("csv", path=str(tmp_path / "a.csv"), quote="")
+    assert [d.text for d in documents][10] == '"open' and not skipped
+    with pytest.raises(InputError, match="delimiter"):
+        read("csv", path=str(tmp_path / "a.csv"), delimiter="ab")
 
 
 def test_parquet(tmp_path):

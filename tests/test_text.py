@@ -58,10 +58,46 @@ def test_file_that_is_not_text_is_named(tmp_path, content, words):
 
 @pytest.mark.parametrize("path", ["", "no/such/folder"])
 def test_missing_path(path):
-    with pytest.raises(InputError, match="want a text file or a folder"):
+    with pytest.raises(
+        InputError, match=r"want (a text file|text files).* or a folder"
+    ):
         read(path=path)
 
 
 def test_no_files(tmp_path):
-    with pytest.raises(InputError, match="no files"):
+    with pytest.raises(InputError, match="no text files"):
         read(path=str(tmp_path))
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.txt").write_text("a")
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "top/gone").symlink_to(tmp_path / "nothing")
+    documents, skipped = read(path=str(tmp_path / "top"))
+    assert [d.id for d in documents] == ["linked/a.txt"]
+    assert skipped == [("no file, or a link to none", "gone")]
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("**/*", ["a.md", "b/c.md", "b/d/e.txt"]), ("*.md", ["a.md"]),
+        ("**/*.md", ["a.md", "b/c.md"]), ("b/**/*.txt", ["b/d/e.txt"]),
+        ("*/*", ["b/c.md"]), ("**/d/*", ["b/d/e.txt"]),
+        ("", []), ("/a.md", []), ("x/**", []),
+    ],
+)  # fmt: skip
+def test_patterns(tmp_path, pattern, names):
+    """As pathlib has them, but that a bad one is one line."""
+    (tmp_path / "b/d").mkdir(parents=True)
+    for name in ("a.md", "b/c.md", "b/d/e.txt"):
+        (tmp_path / name).write_text("x")
+    if names:
+        files = [p for p in tmp_path.glob(pattern) if p.is_file()]
+        assert sorted(p.relative_to(tmp_path).as_posix() for p in files) == names
+        assert [d.id for d in read(path=str(tmp_path), pattern=pattern)[0]] == names
+    else:
+        with pytest.raises(InputError, match="no text files that match"):
+            read(path=str(tmp_path), pattern=pattern)

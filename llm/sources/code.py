@@ -80,7 +80,7 @@ def make(
     """
 
     def wanted(name: str) -> bool:
-        found = language(name)
+        found = language(name.rpartition("/")[2])
         return bool(found) and (not languages or found in languages)
 
     def files(skip: reading.Skip) -> Iterator[reading.File]:

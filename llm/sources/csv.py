@@ -5,18 +5,22 @@
 
 A row is a document, read alone. The knobs say which column holds what. Quotes and line
 breaks in quotes are as RFC 4180 has them; bytes that are not UTF-8 end as U+FFFD and
-are counted, since a table rarely says its encoding. A quote that is never closed would
-make the rest of the file one cell: past `max_line_bytes` the file is left, and said.
+are counted, since a table rarely says its encoding. A quote that is not closed makes
+one cell of all up to the next, or to the end of the file: how many lines were lost so
+is said, and reading goes on behind them. Tables whose quotes are just characters, as
+many TSVs have it, are read with `quote=""`.
 
     --config=configs/quickstart.py:text=csv:table.csv
 """
 
 import csv
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 
 from llm import columns, reading
 from llm.document import Document, Source
+from llm.errors import InputError
 from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.csv"))}
@@ -36,6 +40,7 @@ def make(
     timestamp: str = "timestamp",
     kind: str = "prose",
     delimiter: str = "",
+    quote: str = '"',
     max_line_bytes: int = 16 * 2**20,
     max_documents: int = 0,
 ) -> Source:
@@ -47,12 +52,18 @@ def make(
       group: the column with what a split may not cut, such as a site; '' for none.
       kind: what the texts are, `prose` or `code`.
       delimiter: what stands between cells; '' is a tab for .tsv, else a comma.
-      max_line_bytes: a file is left at a line or a cell that is longer.
+      quote: what stands around cells with such characters; '' for none.
+      max_line_bytes: a line or a cell that is longer is left out.
       max_documents: the first so many; 0 takes all.
 
     Raises:
-      InputError: no such file, or a folder without any.
+      InputError: no such file, a folder without any, or more than one character.
     """
+    if len(delimiter) > 1 or len(quote) > 1 or {delimiter, quote} & {"\r", "\n"}:
+        raise InputError(
+            got=f"delimiter {delimiter!r}, quote {quote!r}",
+            want="a character, or '' for the default of the one, none of the other",
+        )
     fields = columns.Fields(text, id, group, url, licence, language, timestamp)
 
     def files(skip: reading.Skip) -> Iterator[reading.File]:
@@ -65,17 +76,32 @@ def make(
         for file, name, *_ in files:
             between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
             lines = _decoded(file, name, max_line_bytes, skip)
-            table = csv.DictReader(lines, delimiter=between)
-            number = 1
-            try:
-                for number, record in enumerate(table, 2):
-                    yield columns.document(
-                        record, f"{name}:{number}", fields, "csv", kind, skip
-                    )
-            except csv.Error as error:
-                skip(f"damaged: {error}", f"{name}:{number + 1}")
+            table = csv.DictReader(
+                lines,
+                delimiter=between,
+                quotechar=quote or None,
+                quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+                strict=True,
+            )
+            for number, record in _rows(table, name, skip):
+                yield columns.document(
+                    record, f"{name}:{number}", fields, "csv", kind, skip
+                )
 
     return Files(files, read, max_documents)
+
+
+def _rows(table, name: str, skip: reading.Skip):
+    """(number, row) of each row that can be read."""
+    for number in itertools.count(2):
+        first = table.reader.line_num + 1
+        try:
+            yield number, next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            lost = f"{table.reader.line_num - first + 1} lines from {first} on"
+            skip(f"damaged: {error}", f"{name}:{number}, {lost}")
 
 
 def _decoded(file, name: str, longest: int, skip: reading.Skip) -> Iterator[str]:

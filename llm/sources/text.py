@@ -3,16 +3,19 @@
 A file is a document, its group is the top-level folder it lies in, or its own name
 without the suffix at the top. One long file is better cut: with `piece_bytes`, each
 file is cut at blank lines in pieces of about that size, and each piece is a group of
-its own, so that it can be split. Hidden files are left out; any other file that is not
-UTF-8 text is an error that names it: what is skipped in silence is missed.
+its own, so that it can be split. Links are followed, hidden files left out; any other
+file that is not UTF-8 text is an error that names it: what is skipped in silence is
+missed.
 
     --config=configs/quickstart.py:text=books
 """
 
+import fnmatch
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
+from llm import reading
 from llm.document import Document, Source
 from llm.errors import InputError
 from llm.reading import File, Skip
@@ -34,7 +37,7 @@ def make(
 
     Args:
       path: a file or a folder.
-      pattern: which files of the folder, as `pathlib.Path.glob` takes it.
+      pattern: which files of the folder: `*.md` at its top, `**/*.md` at any depth.
       piece_bytes: cut files at blank lines in pieces of about this size; 0 does not.
       max_documents: at most so many files, evenly spread; 0 takes all.
 
@@ -43,7 +46,7 @@ def make(
     """
 
     def files(skip: Skip) -> list[File]:
-        found = _files(path, pattern)
+        found = _files(path, pattern, skip)
         count = min(max_documents or len(found), len(found))
         return [found[i * len(found) // count] for i in range(count)]
 
@@ -63,7 +66,7 @@ def make(
     return Files(files, read)
 
 
-def _files(path: str, pattern: str) -> list[File]:
+def _files(path: str, pattern: str, skip: Skip) -> list[File]:
     """The files, sorted by name."""
     if not path:
         raise InputError(
@@ -71,24 +74,23 @@ def _files(path: str, pattern: str) -> list[File]:
             want="a text file or a folder of text files",
             do="name one: --config=configs/quickstart.py:text=PATH",
         )
-    root = pathlib.Path(path)
-    if root.is_file():
-        return [File(root, root.name)]
-    if not root.is_dir():
-        raise InputError(
-            got=f"path {path!r}, which does not exist",
-            want="a text file or a folder of text files",
-        )
-    found = []
-    for file in root.glob(pattern):
-        parts = file.relative_to(root).parts
-        if file.is_file() and not any(part.startswith(".") for part in parts):
-            found.append(File(file, "/".join(parts)))
-    if not found:
-        raise InputError(
-            got=f"no files that match {pattern!r} in {path}", want="one file or more"
-        )
+    parts = pattern.split("/")
+
+    def wanted(name: str) -> bool:
+        return _matches(name.split("/"), parts)
+
+    found = reading.files(path, f"text files that match {pattern!r}", wanted, skip)
     return sorted(found, key=lambda file: file.name)
+
+
+def _matches(names: list[str], pattern: list[str]) -> bool:
+    """Whether parts of a path are those of a pattern; `**` is any number of them."""
+    if not pattern or not names:
+        return not names and set(pattern) <= {"**"}
+    if pattern[0] == "**":
+        return _matches(names, pattern[1:]) or _matches(names[1:], pattern)
+    first = fnmatch.fnmatchcase(names[0], pattern[0])
+    return first and _matches(names[1:], pattern[1:])
 
 
 def _read(file: pathlib.Path) -> str:
