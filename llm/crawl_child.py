@@ -11,6 +11,7 @@ do not name is what is left to do. (scrapy's own state is pickled, and lost by a
 import io
 import ipaddress
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -129,7 +130,7 @@ class Pages(scrapy.Spider):
             {urllib.parse.urljoin(u, "/") for u in self.asked["start"]}
         ):
             yield scrapy.Request(
-                origin + "robots.txt", self.robots, priority=100,
+                origin + "robots.txt", self.robots, priority=100, errback=self.failed,
                 meta={"dont_obey_robotstxt": True}, dont_filter=True,
             )  # fmt: skip
         for url, depth in self.left:
@@ -140,8 +141,17 @@ class Pages(scrapy.Spider):
         if url in self.done or depth > self.asked["depth"] or self._full(url):
             return
         yield scrapy.Request(
-            url, callback or self.page, priority=-depth, cb_kwargs={"depth": depth}
-        )
+            url, callback or self.page, priority=-depth, errback=self.failed,
+            cb_kwargs={"depth": depth},
+        )  # fmt: skip
+
+    def failed(self, failure):
+        """Counts what could not be fetched; another run of the crawl tries it again."""
+        if not failure.check(IgnoreRequest):  # which is counted where it is refused
+            reason = failure.type.__name__.removeprefix("Download")
+            self.crawler.stats.inc_value(f"failed/{reason}")
+            url = failure.request.url
+            print(f"not fetched: {url} ({reason})", file=sys.stderr, flush=True)
 
     def robots(self, response):
         """Sitemaps that robots.txt names, and how long it asks to wait."""
@@ -250,6 +260,8 @@ def main(path: str) -> None:
     """Crawls as the settings say."""
     asked = json.loads(pathlib.Path(path).read_text())
     _OPEN.update(asked["private_hosts"])
+    # It tells with a stack what the errback of the page tells in a line.
+    logging.getLogger("scrapy.downloadermiddlewares.robotstxt").disabled = True
     handlers = dict.fromkeys(("data", "file", "ftp", "s3"))
     process = CrawlerProcess(
         {

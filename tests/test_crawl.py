@@ -27,12 +27,15 @@ def site():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append((self.path, self.headers["User-Agent"]))
+            if self.path == "/hung_up":
+                self.close_connection = True
+                return
             url = f"http://127.0.0.1:{self.server.server_port}"
             own = f"http://localhost:{self.server.server_port}"
             status, kind, more = 200, "text/html; charset=utf-8", ()
             links = {
                 "/": "/de /fr /private /calendar/1 /inside /elsewhere /missing "
-                "file:///etc/passwd /de#part",
+                "file:///etc/passwd /de#part /hung_up",
                 "/de": "/", "/fr": "/en2",
             }  # fmt: skip
             if self.path == "/robots.txt":
@@ -93,6 +96,9 @@ def test_rules_and_traps(tmp_path, site):
     assert done.returncode == 0, done.stderr
     paths = collections.Counter(path for path, _ in asked)
     assert paths.pop("/robots.txt") <= 2
+    assert paths.pop("/hung_up") == 3  # it is tried again
+    assert "Traceback" not in done.stderr
+    assert f"not fetched: {url}hung_up (" in done.stderr
     assert set(paths.values()) == {1}, paths
     assert set(paths) == {
         "/", "/de", "/fr", "/en2", "/hidden", "/map.xml", "/missing", "/inside",
@@ -102,6 +108,8 @@ def test_rules_and_traps(tmp_path, site):
     stats = json.loads((tmp_path / "pages/stats.json").read_text())
     assert stats["refused/private address"] == 1
     assert stats["robotstxt/forbidden"] == 1
+    failed = [n for name, n in stats.items() if name.startswith("failed/")]
+    assert sum(failed) == done.stderr.count("not fetched: ") >= 1
     pages = written(tmp_path)
     assert len(pages) == 9 and set(pages.values()) == {"text/html"}
     check_read(tmp_path, pages)

@@ -49,7 +49,8 @@ def run(c: ConfigDict, workdir: str) -> dict:
         raise Stopped(f"the crawl ended with {code}; the same command goes on", 1)
     made = _counted(folder)
     if not made["pages"]:
-        told = ", ".join(f"{why}: {count}" for why, count in made["refused"].items())
+        both = (made["refused"] | made["failed"]).items()
+        told = ", ".join(f"{why}: {count}" for why, count in both)
         raise InputError(
             got=f"no page from {', '.join(asked['start'])}"
             + (f" ({told})" if told else ""),
@@ -61,6 +62,8 @@ def run(c: ConfigDict, workdir: str) -> dict:
         print(f"{host}: {count} pages", flush=True)
     for reason, count in made["refused"].items():
         print(f"refused, {reason}: {count}", flush=True)
+    for reason, count in made["failed"].items():
+        print(f"failed, {reason}: {count}", flush=True)
     return made
 
 
@@ -113,15 +116,19 @@ def _counted(folder: pathlib.Path) -> dict:
         if seen["status"] == 200:
             pages[urllib.parse.urlsplit(seen["url"]).hostname] += 1
     stats = json.loads((folder / "stats.json").read_text())
-    refused = {
-        name.removeprefix("refused/"): count
-        for name, count in stats.items()
-        if name.startswith("refused/")
-    }
+    refused, failed = (
+        {
+            name.removeprefix(kind): count
+            for name, count in stats.items()
+            if name.startswith(kind)
+        }
+        for kind in ("refused/", "failed/")
+    )
     if stats.get("robotstxt/forbidden"):
         refused["robots.txt"] = stats["robotstxt/forbidden"]
     return {
         "pages": dict(sorted(pages.items())),
         "statuses": dict(statuses),
         "refused": refused,
+        "failed": failed,
     }
