@@ -168,3 +168,15 @@ def test_hosts_and_resumption_see_the_same():
     for step, batch in zip(range(20, 24), whole.iterate(20), strict=False):
         assert equal(batch, whole[step])
     assert T and set(whole.document_ids(3)) <= set(split.ids)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"weights": "'en'"}, {"weights": (("a", "much"),)}, {"weights": (("a", -1.0),)},
+        {"weights": (("a", np.nan),)}, {"schedule": "ab"}, {"schedule": ((0.0, "x"),)},
+    ],
+)  # fmt: skip
+def test_weights_that_are_none(wanted):
+    with pytest.raises(InputError, match=r"data\.mixture"):
+        mixture.check(Wanted(by="language", **wanted))

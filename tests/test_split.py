@@ -112,3 +112,30 @@ def test_too_few_groups():
 def test_bad_fractions(shares):
     with pytest.raises(InputError, match="sum below 1"):
         split(corpus("abcd"), validation_fraction=shares[0], test_fraction=shares[1])
+
+
+def test_no_split_is_ever_empty():
+    """Whatever the sizes and the fractions are; a group of most is train's."""
+    rng = random.Random(0)
+    for _ in range(2000):
+        count = rng.randrange(3, 12)
+        lengths = [int(10 ** rng.uniform(0, 5)) for _ in range(count)]
+        documents = [
+            Document(f"{rng.random()}", "x" * n, "s", f"g{i}", "code", 1)
+            for i, n in enumerate(lengths)
+        ]
+        shares = rng.uniform(0.01, 0.45), rng.uniform(0.01, 0.45)
+        parts = split(documents, validation_fraction=shares[0], test_fraction=shares[1])
+        assert all(parts[name] for name in SPLITS), (lengths, shares)
+        if 2 * max(lengths) > sum(lengths):
+            largest = max(documents, key=lambda d: len(d.text))
+            assert largest in parts["train"]
+
+
+def test_one_large_site_and_some_small_ones():
+    documents = corpus([f"s{i}" for i in range(30)])
+    giant = Document("big", "x" * (60 * size(documents)), "s", "big", "code", 1)
+    parts = split([*documents, giant], validation_fraction=0.05, test_fraction=0.1)
+    assert giant in parts["train"]
+    # What there is beside it is shared out as the fractions are.
+    assert 1.5 < size(parts["test"]) / size(parts["validation"]) < 2.7

@@ -18,7 +18,7 @@ any weights; what it frees goes to the others by their weights.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,11 +119,19 @@ def check(wanted: Wanted) -> None:
             got="more than one of data.mixture.weights, temperature, unimax, schedule",
             want="one of them",
         )
-    shares = [share for share, _ in wanted.schedule]
+    try:
+        shares = [float(share) for share, _ in wanted.schedule]
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            got=f"data.mixture.schedule {wanted.schedule!r}",
+            want="(share of the run, weights) points",
+        ) from error
     if shares != sorted(set(shares)) or any(not 0 <= share <= 1 for share in shares):
         raise InputError(
             got=f"data.mixture.schedule at {shares}", want="rising shares, 0 to 1"
         )
+    for given in (wanted.weights, *(weights for _, weights in wanted.schedule)):
+        _check_weights(given)
     numbers = (wanted.unimax, wanted.most_epochs)
     if not 0 < wanted.temperature < np.inf or not all(0 <= n < np.inf for n in numbers):
         raise InputError(
@@ -154,6 +162,18 @@ def turns(counts: np.ndarray) -> np.ndarray:
     names = np.repeat(np.arange(len(counts)), counts)
     nth = np.concatenate([np.arange(count) for count in counts])
     return names[np.argsort((nth + 0.5) / counts[names], kind="stable")]
+
+
+def _check_weights(given: Any) -> None:
+    try:
+        fine = all(isinstance(n, str) and 0 <= w < np.inf for n, w in given)
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise InputError(
+            got=f"data.mixture weights {given!r}",
+            want="weights of 0 or more by name, as (('en', 2.0), ('de', 1.0))",
+        )
 
 
 def _weights(given: Weights, names, sizes, wanted: Wanted, rows: int) -> np.ndarray:

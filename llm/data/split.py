@@ -8,7 +8,8 @@ validation from the other, until each holds its share of the bytes; the middle i
 A new group therefore moves the ends by about its own size and leaves all else where it
 was, and none ever moves between validation and test. A group of more than 15 % of a
 share goes to train as long as others fill it: one large package would be most of the
-examination.
+examination. One with more than half of all bytes always does, and where the others hold
+less than the shares, they are the shares.
 """
 
 import hashlib
@@ -63,9 +64,15 @@ def sides(
         )
     order = sorted(sizes, key=lambda name: (_hash(name), name))
     total = sum(sizes.values())
-    test = _take(order, sizes, test_fraction * total)
+    held_out, most = validation_fraction + test_fraction, total
+    largest = max(order, key=lambda name: sizes[name])
+    left = 1  # for train
+    if 2 * sizes[largest] > total:
+        order.remove(largest)
+        most, left = min(total, (total - sizes[largest]) / held_out), 0
+    test = _take(order, sizes, test_fraction * most, left + 1)
     rest = [name for name in reversed(order) if name not in test]
-    validation = _take(rest, sizes, validation_fraction * total)
+    validation = _take(rest, sizes, validation_fraction * most, left)
     side = dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
     return {group: side.get(cluster[group], "train") for group in held}
 
@@ -82,11 +89,14 @@ def check_fractions(validation_fraction: float, test_fraction: float) -> None:
         )
 
 
-def _take(order: list[str], sizes: dict[str, int], share: float) -> set[str]:
-    """Names from the start of `order` that fill `share` bytes, small ones first."""
-    taken, filled = set(), 0
+def _take(order: list[str], sizes: dict[str, int], share: float, left: int) -> set[str]:
+    """Names from the start of `order` that fill `share` bytes, small ones first.
+
+    At least one is taken, and at least `left` are not.
+    """
+    taken, filled, most = set(), 0, len(order) - left
     for name in order:
-        if filled >= _FULL * share:
+        if filled >= _FULL * share or len(taken) == most:
             break
         if sizes[name] <= _LARGEST * share and filled + sizes[name] <= share:
             taken.add(name)
@@ -94,6 +104,8 @@ def _take(order: list[str], sizes: dict[str, int], share: float) -> set[str]:
     if not taken or filled < share / 2:
         # Few groups, all of them large: the one that comes nearest to the share.
         for name in order:
+            if len(taken) == most:
+                break
             if name not in taken and abs(filled + sizes[name] - share) < abs(
                 filled - share
             ):
