@@ -70,7 +70,8 @@ def get_config(arg=None):
     c.generate.prompts = ()
     if arg.debug:
         c = config.debug(c)
-        c.data.source.max_documents = 0 if arg.text or arg.data else 400
+        if arg.what == "packages":  # some of each
+            c.data.source.max_documents = 0 if arg.text or arg.data else 400
     return c
 
 

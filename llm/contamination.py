@@ -87,7 +87,7 @@ def items(path: str) -> Iterator[tuple[str, str]]:
             if records:
                 try:
                     text = "\n".join(_texts(json.loads(text)))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(
                         got=f"{name}:{number}, which is no JSON ({error})",
                         want="a record a line",

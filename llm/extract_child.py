@@ -44,6 +44,8 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
     if not charset:
         charset = detect_encoding(html, from_html_meta=True)
     text = bytes_to_str(html, charset, errors="replace")
+    if 1000 * text.count("\0") > len(text):
+        return {"refused": "binary"}
     tree = HTMLTree.parse(text)
     root, licence = tree.document.query_selector("html"), ""
     language = (root.getattr("lang") or "").strip() if root else ""

@@ -89,6 +89,9 @@ def test_items_that_cannot_be_read(tmp_path):
     (tmp_path / "a.jsonl").write_text("{broken\n")
     with pytest.raises(InputError, match=r"a\.jsonl:1, which is no JSON"):
         decontaminate.make(path=str(tmp_path))
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:1, which is no JSON"):
+        decontaminate.make(path=str(tmp_path))
     with pytest.raises(InputError, match="does not exist"):
         list(contamination.items(str(tmp_path / "nowhere")))
 

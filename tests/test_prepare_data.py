@@ -117,7 +117,7 @@ WORDS = [" ".join(f"{w}{i}" for w in "abcdefgh").encode() for i in range(9)]
     [
         ([*WORDS, b"\x7fELF\0\0"], "9.txt"),
         ([*WORDS, b"\xff\xfe"], "9.txt"),
-        ([], "no files"),
+        ([], "no text files"),
         ([b"", b" \n"], "no documents"),
         ([b"\x07", b"\x08"], "all dropped"),
         (WORDS[:2], "at least 3 groups"),
@@ -228,3 +228,62 @@ def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
     assert done and not {*done} & {*kept}, "nothing is done twice"
     hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
     assert len(hashes) == 1 and not (tmp_path / "work").exists()
+
+
+def rows(folder, count=40, **more):
+    records = (
+        {"text": f"words of text {n} " * 9, "site": f"s{n % 8}", "url": f"u{n}", **more}
+        for n in range(count)
+    )
+    (folder / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    c = data_config.make("jsonl", path=str(folder / "a.jsonl"))
+    c.data.stages = ("exact_dedup",)
+    return c
+
+
+def test_files_that_changed_since_are_said(tmp_path, capsys):
+    c = rows(tmp_path)
+    made = prepare_data.run(c, tmp_path / "run")
+    capsys.readouterr()
+    assert prepare_data.run(c, tmp_path / "run") == made
+    assert "files are others" not in capsys.readouterr().out
+    rows(tmp_path, count=41)
+    assert prepare_data.run(c, tmp_path / "run") == made
+    assert "its files are others than when it was made" in capsys.readouterr().out
+    (tmp_path / "a.jsonl").unlink()  # nor are they needed any more
+    assert prepare_data.run(c, tmp_path / "run") == made
+
+
+def test_a_field_that_no_record_has_splits_nothing(tmp_path):
+    c = rows(tmp_path)
+    with c.unlocked():
+        c.data.source.group = "siet"
+    with pytest.raises(InputError, match="'siet', which no document has"):
+        prepare_data.run(c, tmp_path / "run")
+    c.data.source.group = "site"
+    made = prepare_data.run(c, tmp_path / "run")
+    assert sum(part["group_count"] for part in made["splits"].values()) == 8
+
+
+def test_fields_in_which_all_differ_are_not_told(tmp_path):
+    made = prepare_data.run(rows(tmp_path, licence="MIT"), tmp_path / "run")
+    assert "url" not in made["facts"]
+
+
+@pytest.mark.parametrize(
+    "place, name, value",
+    [
+        ("source", "max_documents", -5), ("source", "max_line_bytes", -1),
+        ("gopher_quality", "least_words", -1),
+        ("gopher_quality", "most_hashes", float("nan")),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(tmp_path, place, name, value):
+    c = rows(tmp_path)
+    if place != "source":
+        c.data.stages = (place,)
+        c.data.stage[place] = {}
+    (c.data.source if place == "source" else c.data.stage[place])[name] = value
+    with pytest.raises(InputError, match=f"{name} .*want 0 or more"):
+        prepare_data.run(c, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

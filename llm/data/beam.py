@@ -6,9 +6,11 @@
 Maps and Tags are ParDos; a Group is a GroupByKey on the keys of its rows, whose matches
 come back to their documents by a CoGroupByKey. Every document bears its place, so that
 matches, examples and the corpus are those of the local runner to the byte, which a test
-shows. What the workers leave is brought to this machine, under --temp_location where
-one is given; no step of it is kept for another run. Needs the extra `beam`, which wants
-an older protobuf than others and so an environment of its own.
+shows. Workers read the files of the source themselves, at the paths of this machine: on
+a cluster these lie on a file system that all mount (Filestore, a bucket by gcsfuse).
+What the workers leave is brought to this machine, under --temp_location where one is
+given; no step of it is kept for another run. Needs the extra `beam`, which wants an
+older protobuf than others and so an environment of its own.
 """
 
 import json
@@ -64,15 +66,16 @@ def run(settings: Settings, options: Sequence[str] = ()) -> Result:
     name = f"beam-{passes.hashed(key, [step.key for step in steps])}"
     root = f"{temporary.rstrip('/')}/{name}" if temporary else str(settings.root / name)
     try:
-        with beam.Pipeline(options=made) as pipeline:
-            _build(beam, pipeline, settings, parts, steps, root)
+        pipeline = beam.Pipeline(options=made)
     except ValueError as error:
-        if "runner" not in str(error):
-            raise
+        said = " ".join(str(error).split())[:300]
         raise InputError(
-            got=f"runner_options {' '.join(options)} ({str(error)[:300]})",
-            want="a runner of Apache Beam",
+            got=f"runner_options {' '.join(options)} ({said})",
+            want="a runner of Apache Beam, and what it asks for",
         ) from error
+    try:
+        with pipeline:
+            _build(beam, pipeline, settings, parts, steps, root)
     except RuntimeError as error:
         # What a worker raises comes back as words.
         said = _INPUT_ERROR.search(str(error))

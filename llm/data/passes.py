@@ -116,6 +116,7 @@ def _with_files(knobs: Mapping[str, Any]) -> list[Any]:
         file
         for path in paths
         for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file.exists()  # a link may lead nowhere
     ]
     stats = [(str(file), file.stat()) for file in found]
     return [knobs, [(name, s.st_size, s.st_mtime_ns) for name, s in stats]]

@@ -6,6 +6,7 @@ is kept as it is; one of other settings is never overwritten.
 
 import contextlib
 import json
+import math
 import pathlib
 import platform
 import shutil
@@ -27,11 +28,13 @@ from llm import (
 )
 from llm.data import beam, corpus, processes, runner, split
 from llm.errors import InputError
+from llm.source_files import Files
 
 _RUNNERS = ("local", "beam")
 _DOES = "prepares a corpus"
 _REASONS = 5  # of drops that an error tells
 _VALUES = 200  # of a field of meta that are counted
+_FEW = 3  # of them are always told
 _GROUPS = 1000  # of a split that a report names
 
 
@@ -55,7 +58,9 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         _check_same(corpus.manifest(workdir / "corpus")["settings"], settings, workdir)
         if report.exists():
             print(f"corpus: {workdir / 'corpus'} is finished, kept", flush=True)
-            return json.loads(report.read_text())
+            held = json.loads(report.read_text())
+            _say_if_changed(held.get("files", ""), settings)
+            return held
     start = time.time()
     with _steps(c, workdir) as folder:
         asked = runner.Settings(
@@ -78,6 +83,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         )
         result = {
             "source": settings["source"],
+            "files": _files(settings),
             **done.given,
             "stages": done.counts,
             "links": done.links.shape[1],
@@ -123,10 +129,20 @@ def check(c: ConfigDict) -> None:
             want="0 processes (one a core) or more, 0 seconds (no limit) or more",
         )
     settings = _settings(c)
+    _check_numbers("data.source", settings["source"])
+    for name, knobs in settings["stage"].items():
+        _check_numbers(f"data.stage.{name}", knobs)
     registry.build("sources", settings["source"])
     for name, knobs in settings["stage"].items():
         registry.build("stages", {"name": name, **knobs})
     split.check_fractions(c.data.validation_fraction, c.data.test_fraction)
+
+
+def _check_numbers(place: str, knobs: dict[str, Any]) -> None:
+    """All are counts, limits, shares and thresholds."""
+    for name, value in knobs.items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise InputError(got=f"{place}.{name} {value}", want="0 or more")
 
 
 @contextlib.contextmanager
@@ -162,7 +178,8 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
             do="see data.source in llm/fields.py",
         )
     if told and settings["source"]["name"] != "stdlib":  # of which nobody chose any
-        print(f"left out by the source: {told}", flush=True)
+        print(f"left out or mended by the source: {told}", flush=True)
+    _check_groups(done, settings["source"])
     if next(done.abouts(), None) is None:
         reasons = [
             f"{count['name']}, {reason}: {entry['documents']}"
@@ -174,6 +191,37 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
             f"({'; '.join(reasons[:_REASONS])})",
             want="some text left",
             do="loosen the stages, see data.stage",
+        )
+
+
+def _check_groups(done: runner.Result, source: dict[str, Any]) -> None:
+    """InputError if no document has the field that a split may not cut."""
+    field = source.get("group")
+    fields = "text" in source and field and field != source["id"]
+    if fields and all(about["group"] == about["id"] for about in done.abouts()):
+        raise InputError(
+            got=f"data.source.group {field!r}, which no document has",
+            want="a field of the records, or '' to split them one by one",
+        )
+
+
+def _files(settings: dict[str, Any]) -> str:
+    """What tells that files of the source changed; '' for other sources."""
+    source = registry.build("sources", settings["source"])
+    return source.seen() if isinstance(source, Files) else ""
+
+
+def _say_if_changed(before: str, settings: dict[str, Any]) -> None:
+    """What a finished corpus is made of may also be gone by now."""
+    try:
+        now = _files(settings)
+    except InputError:
+        return
+    if before and now != before:
+        print(
+            "its files are others than when it was made: they are not read again; "
+            "for a corpus of them, take another workdir",
+            flush=True,
         )
 
 
@@ -209,10 +257,10 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
 
 
 def _counted(seen: dict[str, Any]) -> str:
-    """`3 documents (a, b, …)`."""
+    """`3 (a, b, …)`."""
     count, examples = seen["documents"], seen["examples"][:3]
     more = ", …" if count > len(examples) else ""
-    return f"{count} document{'s' * (count != 1)} ({', '.join(examples)}{more})"
+    return f"{count} ({', '.join(examples)}{more})"
 
 
 def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
@@ -235,8 +283,17 @@ def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
     for name, part in made.items():
         groups = sorted(group for group in side if side[group] == name)
         part |= {"groups": groups[:_GROUPS], "group_count": len(groups)}
-    few = {name: found for name, found in facts.items() if len(found) < _VALUES}
-    return {"splits": made, "facts": few, "sums": sums}
+    return {"splits": made, "facts": _telling(facts), "sums": sums}
+
+
+def _telling(facts):
+    """The fields of few values: where most documents have one of their own, none."""
+    return {
+        name: found
+        for name, found in facts.items()
+        if len(found) < _VALUES
+        and (len(found) <= _FEW or 2 * len(found) <= sum(n for n, _ in found.values()))
+    }
 
 
 def _note(about: dict[str, Any], facts, sums) -> None:
