@@ -219,9 +219,9 @@ def _check_shapes(written: Any, wanted: Any, model_dir: str) -> None:
 
 def digest(arrays: Any) -> str:
     """A checksum of all arrays: the same on every mesh, other for another bit."""
-    # One after the other: of many programs that wait for each other's devices, those of
-    # one process may each hold what the next needs.
-    sums = [int(_sum_of_words(leaf)) for leaf in jax.tree.leaves(arrays)]
+    # In one program: of many that wait for each other's devices, those of one process
+    # may each hold what the next needs.
+    sums = map(int, _sums_of_words(jax.tree.leaves(arrays)))
     total = sum((2 * number + 1) * x for number, x in enumerate(sums, start=1))
     return f"{total % 2**32:08x}"
 
@@ -233,9 +233,11 @@ def _check_digest(arrays: Any, written: str) -> None:
 
 
 @jax.jit
-def _sum_of_words(leaf):
-    bits = jax.lax.bitcast_convert_type(leaf.astype(_word(leaf)), jnp.uint32)
-    return jnp.sum(bits, dtype=jnp.uint32)
+def _sums_of_words(leaves):
+    words = (
+        jax.lax.bitcast_convert_type(x.astype(_word(x)), jnp.uint32) for x in leaves
+    )
+    return [jnp.sum(some, dtype=jnp.uint32) for some in words]
 
 
 def _word(leaf):

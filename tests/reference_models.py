@@ -161,13 +161,11 @@ def export(folder, name, knobs, params, vocab):
 
 def reference(folder):
     """The reference implementation with the weights of a folder, and its parameters."""
-    import torch
     import transformers
 
     config = json.loads((pathlib.Path(folder) / "config.json").read_text())
     if config["model_type"] in ("lstm", "gru"):
         return _Recurrent(folder, config)
-    torch.set_num_threads(2)
     auto = {
         "bert": transformers.AutoModelForPreTraining
         if "BertForPreTraining" in config["architectures"]

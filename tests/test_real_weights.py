@@ -99,7 +99,6 @@ def test_smollm_continues_as_the_reference(smollm, smollm_file):
     pytest.importorskip("accelerate")  # which their reader asks for
     import torch
 
-    torch.set_num_threads(2)
     place = {"gguf_file": smollm_file.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm_file.parent, **place)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -164,7 +163,6 @@ def test_minilm_makes_the_vectors_of_the_reference(tmp_path):
     transformers = pytest.importorskip("transformers")
     import torch
 
-    torch.set_num_threads(2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     theirs = transformers.BertModel.from_pretrained(folder).eval()
     given = tokenizer(

@@ -86,8 +86,8 @@ def growth(name, base, rate, of="llama"):
     [
         ("adamw", 1e-2, "llama"),
         ("muon", 1e-2, "llama"),
-        ("lion", 1e-3, "llama"),
-        ("adamw", 1e-2, "olmo2"),
+        pytest.param("lion", 1e-3, "llama", marks=pytest.mark.slow),
+        pytest.param("adamw", 1e-2, "olmo2", marks=pytest.mark.slow),
     ],
 )
 def test_what_layers_put_out_does_not_grow(name, rate, of):
