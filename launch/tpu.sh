@@ -5,8 +5,9 @@
 #     ./launch/tpu.sh watch
 #
 # `watch` does all of it: create, setup, run; when the VM is preempted it makes another
-# and the run goes on from its checkpoint; when the run ends it brings the logs and ends
-# with its exit code. The VM is yours, and costs, until `delete`. One at a time:
+# and the run goes on from its checkpoint, as it does when a worker hangs or crashes, some
+# times; when the run ends it brings the logs and ends with its exit code. The VM is
+# yours, and costs, until `delete`. One at a time:
 #
 #     create    the VM, or a queued resource, and wait until it is there
 #     setup     the committed code of this checkout, and what it needs, on all workers
@@ -21,6 +22,7 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PAUSE="${LAUNCH_PAUSE:-30}" # seconds between two looks
 PATIENCE="${LAUNCH_PATIENCE:-20}" # looks that may fail in a row
+CRASHES="${LAUNCH_CRASHES:-5}" # of a run, none of which took an hour, until it is left
 
 say() { printf 'tpu: %s\n' "$*"; }
 fail() {
@@ -193,12 +195,17 @@ cost() {
 
 # Waits until the VM is there; 3 if the request ended without one.
 wait_ready() {
-  local vm queue before=""
+  local vm queue before="" unknown=0
   [ -z "$DRY" ] || return 0
   while true; do
     vm="$(state)"
     [ "$vm" = READY ] && return
     queue="$(queue_state)"
+    case "$vm/$queue" in
+    *UNKNOWN*) unknown=$((unknown + 1)) ;;
+    *) unknown=0 ;;
+    esac
+    [ "$unknown" -lt "$PATIENCE" ] || fail "gcloud did not say how $NAME is in $unknown looks"
     case "$vm/$queue" in
     */FAILED | */SUSPEND* | PREEMPTED/* | TERMINATED/*) return 3 ;;
     ABSENT/ABSENT) return 3 ;;
@@ -211,7 +218,7 @@ wait_ready() {
 
 # What is to be done on each worker. $HOME is that of the worker.
 # shellcheck disable=SC2016
-SETUP='set -e; mkdir -p llm-run/code; tar -xzf llm-run.tar.gz -C llm-run/code
+SETUP='mkdir -p llm-run/code; tar -xzf llm-run.tar.gz -C llm-run/code
 cd llm-run/code; . launch/venv.sh
 if ! (find_python) >/dev/null 2>&1; then
   sudo apt-get update -qq; sudo apt-get install -y -qq python3.11 python3.11-venv
@@ -230,9 +237,14 @@ setup() {
     say "what is changed and not committed does not come along"
   fi
   act git -C "$HERE/.." archive --format=tar.gz "--output=$code" HEAD
-  patiently tpus tpu-vm scp "$code" "$NAME:llm-run.tar.gz" --worker=all --quiet
+  # In a condition `set -e` is off, here and in what is called: so each says itself
+  # whether it went on.
+  patiently tpus tpu-vm scp "$code" "$NAME:llm-run.tar.gz" --worker=all --quiet || {
+    rm -f "$code"
+    return 1
+  }
   rm -f "$code"
-  patiently ssh_all "${MOUNT:+$MOUNT; }$SETUP"
+  patiently ssh_all "set -e; ${MOUNT:+$MOUNT; }$SETUP"
 }
 
 run() {
@@ -250,16 +262,17 @@ echo \$! >../run.pid"
 }
 
 logs() {
-  local worker
+  local worker count
   act mkdir -p "${LOGS:-logs}/$NAME"
   if [ -n "$DRY" ]; then
     tpus tpu-vm scp "$NAME:llm-run/run.log" "${LOGS:-logs}/$NAME/worker-0.log" \
       --worker=0 --quiet
     return
   fi
-  for ((worker = 0; worker < $(workers); worker++)); do
+  count="$(workers)" || fail "got no VM $NAME in $ZONE; want one that is there: status"
+  for ((worker = 0; worker < count; worker++)); do
     patiently tpus tpu-vm scp "$NAME:llm-run/run.log" \
-      "${LOGS:-logs}/$NAME/worker-$worker.log" --worker="$worker" --quiet
+      "${LOGS:-logs}/$NAME/worker-$worker.log" --worker="$worker" --quiet || return
   done
   say "logs of $worker workers in ${LOGS:-logs}/$NAME"
 }
@@ -317,12 +330,44 @@ obtain() {
   done
 }
 
+begun=0 # when
+refused=0 # beginnings in a row that failed
+# Begins with what is given, and gives up where that never succeeds.
 begin() {
-  setup && run && say "running: $COMMAND"
+  begun=$SECONDS
+  if "$@"; then
+    refused=0
+    say "running: $COMMAND"
+    return
+  fi
+  refused=$((refused + 1))
+  [ "$refused" -lt "$PATIENCE" ] || fail "could not begin on $NAME in $refused tries"
+  say "could not begin on $NAME; looking again"
+  sleep "$PAUSE"
+}
+all_of_it() { setup && run; }
+
+# What a run has ended with, of the codes of its workers: the first that running it again
+# does not mend; else, that it is to be run again, 75, or that it crashed (a step that
+# hung or a lost worker, 76, and signals); else 0.
+verdict() {
+  local code found=0
+  for code in "$@"; do
+    case "$code" in
+    0) ;;
+    75) [ "$found" != 0 ] || found=75 ;;
+    76 | 134 | 135 | 137 | 139) found=$code ;;
+    *)
+      printf '%s\n' "$code"
+      return
+      ;;
+    esac
+  done
+  printf '%s\n' "$found"
 }
 
 watch() {
-  local said failed=0 code
+  local said failed=0 crashes=0 code codes
   if [ -n "$DRY" ]; then
     create
     setup
@@ -335,8 +380,7 @@ watch() {
   while true; do
     if [ "$(state)" != READY ]; then
       obtain
-      # One that is lost meanwhile is met at the next look.
-      begin || say "could not begin on $NAME; looking again"
+      begin all_of_it # a VM that is lost meanwhile is met at the next look
       continue
     fi
     if ! said="$(ssh_all "$STATE" 2>&1)"; then
@@ -346,7 +390,9 @@ watch() {
       continue
     fi
     failed=0
-    code="$(sed -n 's/.*run: exit //p' <<<"$said" | sort -n | tail -1)"
+    read -ra codes <<<"$(sed -n 's/.*run: exit //p' <<<"$said" | tr '\n' ' ')"
+    code=""
+    [ ${#codes[@]} = 0 ] || code="$(verdict "${codes[@]}")"
     if [[ "$said" == *"run: going"* ]]; then
       # One worker that failed leaves the others waiting for it.
       if [ -z "$code" ] || [ "$code" = 0 ]; then
@@ -355,10 +401,21 @@ watch() {
       fi
     fi
     case "$code" in
-    '') begin || say "could not begin on $NAME; looking again" ;;
+    '') begin all_of_it ;;
     75)
       say "preempted and saved; going on"
-      run || say "could not begin on $NAME; looking again"
+      begin run
+      ;;
+    76 | 134 | 135 | 137 | 139)
+      [ $((SECONDS - begun)) -lt 3600 ] || crashes=0
+      crashes=$((crashes + 1))
+      if [ "$crashes" -gt "$CRASHES" ]; then
+        logs || true
+        say "crashed $crashes times, with exit code $code; $NAME is still there: ./launch/tpu.sh delete"
+        return "$code"
+      fi
+      say "crashed with exit code $code, time $crashes; going on from the last checkpoint"
+      begin run
       ;;
     *)
       logs || true

@@ -3,8 +3,9 @@
 
 FAKE names the folder. plan.json says what the next calls of a kind meet, in order:
 `create` stockout | quota, `ssh` and `scp` an exit code, `state` a state that the VM is
-found in ('' leaves it as it is), `exits` what runs end with. A worker is a folder, its
-home, where commands really run; only what would install packages is left out.
+found in ('' leaves it as it is), `wrong` why none is said, `exits` what runs end with.
+A worker is a folder, its home, where commands really run; only what would install
+packages is left out.
 """
 
 import contextlib
@@ -79,6 +80,9 @@ def main(words):
             (FOLDER / f"workers/{number}").mkdir(parents=True)
         write("state.json", "CREATING")
     elif verb == "describe":
+        wrong = planned("wrong")
+        if wrong:
+            sys.exit(f"ERROR: {wrong}")
         state = read("state.json", None)
         if kind == "queued-resources":
             if state is None:

@@ -62,6 +62,7 @@ def cloud(tmp_path):
                 "PATH": path or f"{tmp_path / 'bin'}:{os.environ['PATH']}",
                 "HOME": str(tmp_path), "FAKE": str(tmp_path),
                 "LAUNCH_PAUSE": "0.1", "LAUNCH_PATIENCE": "4",
+                "LAUNCH_CRASHES": "2",
             },
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
@@ -130,6 +131,52 @@ def test_a_vm_that_does_not_answer(cloud):
     code, said, _, _ = cloud("watch", ssh=["", "", *[255] * 9], ends=["long", "long"])
     assert code == 2 and "no answer of llm in 4 looks" in said
     cloud("delete")
+
+
+def test_a_run_that_crashes_goes_on(cloud):
+    """One that hung, and one whose worker was killed while the other noticed."""
+    code, said, calls, folder = cloud("watch", ends=[76, 76, 137, 134, 0, 0])
+    assert code == 0, said
+    assert "crashed with exit code 76, time 1" in said and "time 2" in said
+    assert count(calls, "create") == 1
+    assert len((folder / "commands").read_text().splitlines()) == 6
+
+
+def test_a_run_that_only_crashes_is_left(cloud):
+    code, said, _, folder = cloud("watch", ends=[139, 0] * 9)
+    assert code == 139 and "crashed 3 times, with exit code 139" in said
+    assert (folder / "logs/llm/worker-0.log").exists()
+
+
+def test_bad_input_is_not_run_again(cloud):
+    """Though the other worker says that it lost this one."""
+    code, said, _, _ = cloud("watch", ends=[2, 76])
+    assert code == 2 and "ended with exit code 2" in said
+
+
+def test_a_disk_that_cannot_be_mounted(cloud):
+    """Nothing is run that would write beside it."""
+    code, said, _, folder = cloud("watch", more="MOUNT=false\n")
+    assert code == 2 and "could not begin on llm in 4 tries" in said
+    assert not (folder / "commands").exists()
+    code, said, _, folder = cloud("watch", more="MOUNT=touch mounted\n")
+    assert code == 0 and (folder / "workers/1/mounted").exists()
+
+
+def test_code_that_cannot_be_copied(cloud):
+    code, said, _, folder = cloud("watch", scp=[1] * 40)
+    assert code == 2 and "could not begin on llm in 4 tries" in said
+    assert not (folder / "commands").exists()
+
+
+def test_a_gcloud_that_says_nothing(cloud):
+    code, said, _, _ = cloud("watch", wrong=["login expired"] * 40)
+    assert code == 2 and "did not say how llm is in 4 looks" in said
+
+
+def test_logs_of_no_vm(cloud):
+    code, said, _, _ = cloud("logs")
+    assert code == 2 and said.strip().endswith("want one that is there: status")
 
 
 def test_a_run_that_goes_on_is_not_started_twice(cloud):
