@@ -4,14 +4,18 @@
 
 says it outright, on any machines; on TPU pods and under Slurm jax finds out by itself.
 Process 0 alone writes what is not a checkpoint. When one process is lost the others end
-within a minute, and the same command, with as many processes as there then are, goes on
-from the newest checkpoint.
+within a minute, with 76 where they can still say so, else by an abort of the runtime
+(134), and the same command, with as many processes as there then are, goes on from the
+newest checkpoint.
 """
 
 import contextlib
 import os
 import pathlib
+import re
+import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from llm.errors import InputError
 
@@ -21,6 +25,9 @@ _ADDRESS, _COUNT, _NUMBER = (
 SHARED = ("train",)
 _LOST_SECONDS = 60  # without a sign of life
 _END_SECONDS = 30  # to wait for the others at the end
+_GONE = re.compile(
+    r"Gloo|Connection (closed|reset|refused)|coordination|heartbeat", re.I
+)
 
 
 def join(workload: str) -> None:
@@ -88,11 +95,38 @@ def _start(**explicit) -> None:
     # Two programs at once may meet the other processes' in another order, upon which
     # gloo aborts; other backends order what they run themselves.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.distributed.initialize(
-        heartbeat_timeout_seconds=_LOST_SECONDS,
-        shutdown_timeout_seconds=_END_SECONDS,
-        **explicit,
+    try:
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=_LOST_SECONDS,
+            shutdown_timeout_seconds=_END_SECONDS,
+            **explicit,
+        )
+    except (KeyError, ValueError) as error:  # of what a cluster did not tell
+        raise InputError(
+            got=f"one of several processes that does not find the others ({error})",
+            want=f"{_ADDRESS}, {_COUNT} and {_NUMBER}, or all that Slurm or a TPU says",
+            do="for one process alone: unset SLURM_PROCID",
+        ) from error
+
+
+def several() -> bool:
+    """Whether this process has joined others."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error among several processes is that another is gone."""
+    return isinstance(error, RuntimeError | ValueError) and bool(
+        _GONE.search(str(error))
     )
+
+
+def leave(code: int) -> NoReturn:
+    """Ends one of several processes without waiting for the others, who may be gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def first() -> bool:

@@ -7,12 +7,13 @@
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
 (one line says what we got, what we wanted and what to do); 75 preempted and saved, run
-the same command again to resume; 76 a step that hung, likewise; 130 interrupted and
-saved.
+the same command again to resume; 76 a step that hung or another process that was lost,
+likewise; 130 interrupted and saved.
 """
 
 import signal
 import sys
+import traceback
 
 from absl import app, logging
 
@@ -29,9 +30,21 @@ def main(argv: list[str]) -> None:
         hosts.join(c.workload)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
-        sys.exit(report_input_error(error))
+        code = report_input_error(error)
+        if hosts.several():
+            hosts.leave(code)
+        sys.exit(code)
     except KeyboardInterrupt:
         raise Stopped("interrupted; run the same command again to go on", 130) from None
+    except Exception as error:
+        if not hosts.several():
+            raise
+        traceback.print_exc()
+        if not hosts.lost(error):
+            hosts.leave(1)
+        said = "another process was lost; run the same command again to resume"
+        print(f"llm: {said}", file=sys.stderr)
+        hosts.leave(76)
 
 
 def _stop(number, frame):

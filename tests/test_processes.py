@@ -166,8 +166,10 @@ def test_one_is_killed_and_four_go_on(place, alone):
     workdir, started = start(place, "killed", 2)
     until_step(workdir, 8, started)
     started[1].send_signal(signal.SIGKILL)
-    codes, _ = ended(place, workdir, started)  # the other does not wait for ever
-    assert codes[0] != 0
+    codes, said = ended(place, workdir, started)  # the other does not wait for ever
+    assert codes[0] == 76 and said[0].strip().endswith(
+        "llm: another process was lost; run the same command again to resume"
+    )
     workdir, started = start(place, "killed", 4)
     codes, said = ended(place, workdir, started)
     assert codes == [0] * 4, said
