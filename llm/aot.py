@@ -148,23 +148,34 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
 
 
 def search(
-    c: ConfigDict, pod: Pod, *, remats: Sequence[str], meshes: Sequence[tuple]
+    c: ConfigDict,
+    pod: Pod,
+    *,
+    remats: Sequence[str],
+    meshes: Sequence[tuple],
+    known: Sequence[dict[str, Any]] = (),
 ) -> Iterator[dict[str, Any]]:
     """Compiles every mesh and rematerialisation with 1, 2, 4 ... rows.
 
-    What does not fit with some rows does not with more, and what is slower than with
-    half of them gets no faster, so either ends the climb. A plan without a step time,
-    or that does not fit, is given too, as a try.
+    What does not fit with some rows does not with more, and what is not by a hundredth
+    faster than with half of them gets no faster, so either ends the climb. A plan
+    without a step time, or that does not fit, is given too, as a try.
+
+    Args:
+      known: tries of an earlier search of the same, which are not compiled again.
     """
+    held = {(str(x["mesh"]), x["remat"], x["rows_per_device"]): x for x in known}
     for mesh in meshes:
         for remat in remats:
             rows, speed = 1, 0.0
             while True:
                 tried = ConfigDict(c.to_dict())
                 tried.mesh, tried.model.remat = mesh, remat
-                found = compiled(placed(tried, pod, rows), pod)
+                whole = [list(axis) for axis in pod.mesh(mesh).shape.items()]
+                found = held.get((str(whole), remat, rows))
+                found = found or compiled(placed(tried, pod, rows), pod)
                 yield found
-                if not found["fits"] or found.get("tokens_per_s", 0.0) < speed:
+                if not found["fits"] or found.get("tokens_per_s", 0.0) < 1.01 * speed:
                     break
                 rows, speed = 2 * rows, found.get("tokens_per_s", 0.0)
 

@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
     tokens_per_s: float
     hours: float
-    dollars: float
+    dollars: float | None
 
 
 def planned_mesh(axes: Sequence[tuple[str, int]], devices: int) -> AbstractMesh:
@@ -110,17 +110,28 @@ def step_memory(
 
 
 def cost(
-    tokens: float, flops_per_token: float, chip: Chip, *, chips: int, mfu: float, price
+    tokens: float,
+    flops_per_token: float,
+    chip: Chip,
+    *,
+    chips: int,
+    mfu: float,
+    price: float | None,
 ) -> Cost:
     """Time and money for a number of tokens.
 
     Args:
       mfu: share of peak FLOP/s to expect, by the same count as `flops_per_token`.
-      price: dollars per chip-hour.
+      price: dollars per chip-hour; None where it is not known.
     """
     tokens_per_s = chips * chip.peak_flops * mfu / flops_per_token
     hours = tokens / tokens_per_s / 3600
-    return Cost(tokens_per_s, hours, hours * chips * price)
+    return Cost(tokens_per_s, hours, dollars(hours * chips, price))
+
+
+def dollars(chip_hours: float, price: float | None) -> float | None:
+    """What chip-hours cost; None where the price is not known."""
+    return None if price is None else chip_hours * price
 
 
 def spare_bytes(need: Memory, chip: Chip) -> float:

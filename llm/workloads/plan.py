@@ -36,9 +36,10 @@ from llm.scaling import CHINCHILLA
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Writes plan.json into `workdir` and prints it as a table."""
+    _check(c)
     if c.plan.topology:
         pod = topology.find(c.plan.topology)
-        tries = _tries(c, pod) if c.plan.search else []
+        tries = _tries(c, pod, epath.Path(workdir)) if c.plan.search else []
         c = _on(c, pod, aot.best(tries))
     result = make_plan(c, corpus_dir=c.data.corpus_dir or workdir)
     if c.plan.topology:
@@ -61,13 +62,39 @@ def _on(c: ConfigDict, pod: topology.Pod, best: dict[str, Any] | None) -> Config
     return aot.placed(c, pod, c.plan.rows)
 
 
-def _tries(c: ConfigDict, pod: topology.Pod) -> list[dict[str, Any]]:
-    """All plans of a search, each printed as soon as it is known."""
+def _check(c: ConfigDict) -> None:
+    """Raises InputError for what no plan is made of, before minutes of compiling."""
+    p = c.plan
+    if p.accelerator not in flops.CHIPS:
+        hint = registry.hint(p.accelerator, flops.CHIPS)
+        raise InputError(
+            got=f"plan.accelerator {p.accelerator!r}",
+            want=f"one of {', '.join(flops.CHIPS)}{hint}",
+        )
+    if p.chips < 1 or p.rows < 0 or p.price < 0 or not 0 < p.mfu <= 1:
+        raise InputError(
+            got=f"plan.chips={p.chips}, plan.rows={p.rows}, plan.price={p.price}, "
+            f"plan.mfu={p.mfu}",
+            want="at least one chip, rows and price of 0 or more, and a share of peak "
+            "FLOP/s between 0 and 1",
+        )
+
+
+def _tries(c: ConfigDict, pod: topology.Pod, workdir) -> list[dict[str, Any]]:
+    """All plans of a search, each printed and kept as soon as it is known."""
+    path = workdir / "plan_tries.json"
+    asked = json.loads(json.dumps({"config": c.to_dict(), "jax": jax.__version__}))
+    held = json.loads(path.read_text()) if path.exists() else {}
+    known = held["tries"] if held.get("asked") == asked else []
     found = []
     for x in aot.search(
-        c, pod, remats=c.plan.search_remat, meshes=c.plan.search_mesh
+        c, pod, remats=c.plan.search_remat, meshes=c.plan.search_mesh, known=known
     ):  # fmt: skip
         found.append(x)
+        if x not in known:
+            kept = {"asked": asked, "tries": [*known, x]}
+            known = kept["tries"]
+            atomic.write_text(path, json.dumps(kept, indent=1) + "\n")
         mesh = " x ".join(f"{name} {size}" for name, size in x["mesh"])
         speed = x.get("tokens_per_s")
         result = f"{units.count(speed)} tok/s" if speed else "does not fit"
@@ -84,31 +111,17 @@ def _compiled(result: dict[str, Any], found: dict[str, Any], tries: list):
         hours = result["tokens"] / found["tokens_per_s"] / 3600
         added["compiled_cost"] = {
             "hours": hours,
-            "dollars": hours * a["chips"] * a["dollars_per_chip_hour"],
+            "dollars": plan.dollars(hours * a["chips"], a["dollars_per_chip_hour"]),
         }
     return added
 
 
 def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     """What the config needs, as plain values: the content of plan.json."""
+    _check(c)
     name, chips = c.plan.accelerator, c.plan.chips
-    if name not in flops.CHIPS:
-        raise InputError(
-            got=f"plan.accelerator {name!r}",
-            want=f"one of {', '.join(flops.CHIPS)}{registry.hint(name, flops.CHIPS)}",
-        )
-    if chips < 1 or not 0 < c.plan.mfu <= 1:
-        raise InputError(
-            got=f"plan.chips={chips}, plan.mfu={c.plan.mfu}",
-            want="at least one chip and a share of peak FLOP/s between 0 and 1",
-        )
     chip = flops.CHIPS[name]
     price = c.plan.price or chip.price
-    if not price:
-        raise InputError(
-            got=f"no price for {name}", want="dollars per chip-hour",
-            do="set --config.plan.price",
-        )  # fmt: skip
     platform = "tpu" if chip.kinds.startswith("tpu") else "gpu"
     # cuDNN's kernel cannot be traced without a GPU: products in the open take more.
     policy = Policy(
@@ -321,11 +334,7 @@ def _compiled_rows(p: dict[str, Any]):
     yield "speed", f"{count(x['tokens_per_s'])} tok/s, {x['mfu']:.1%} MFU"
     if "compiled_cost" in p:
         cost, a = p["compiled_cost"], p["accelerator"]
-        yield (
-            "this config",
-            f"{count(p['tokens'])} tokens, {units.duration(cost['hours'] * 3600)}, "
-            f"${cost['dollars']:,.2f} at ${a['dollars_per_chip_hour']:.2f} a chip-hour",
-        )
+        yield "this config", _cost(p["tokens"], cost, a)
 
 
 def _decode_rows(p: dict[str, Any]):
@@ -340,9 +349,12 @@ def _cost_rows(label: str, tokens: float | None, cost: dict | None, a: dict):
     if not tokens or not cost:
         yield label, "epochs of a corpus that is not prepared yet: tokens unknown"
         return
+    yield label, _cost(tokens, cost, a)
+
+
+def _cost(tokens: float, cost: dict, a: dict) -> str:
+    time = f"{units.count(tokens)} tokens, {units.duration(cost['hours'] * 3600)}"
+    if cost["dollars"] is None:
+        return f"{time}; no list price, see plan.price"
     dollars = f"${cost['dollars']:,.2f}" if cost["dollars"] >= 0.01 else "under $0.01"
-    yield (
-        label,
-        f"{units.count(tokens)} tokens, {units.duration(cost['hours'] * 3600)}, "
-        f"{dollars} at ${a['dollars_per_chip_hour']:.2f} a chip-hour",
-    )
+    return f"{time}, {dollars} at ${a['dollars_per_chip_hour']:.2f} a chip-hour"
