@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
-from llm import config, flops, memory, network, plan, registry
+from llm import aot, config, flops, memory, network, plan, registry
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs, with_head
 from llm.precision import Policy
@@ -221,11 +222,74 @@ def test_prices_and_devices():
     assert p["spare_bytes"] + p["memory_per_device"]["total"] == 0.95 * 96 * GiB
 
 
+def test_without_a_price():
+    p = workload.make_plan(tiny(accelerator="tpu7x", price=0.0))
+    assert p["cost"]["dollars"] is None and p["cost"]["hours"] > 0
+    assert "no list price" in workload.table(p)
+
+
+@pytest.mark.parametrize("accelerator", ["v5e", "h100"])
+@pytest.mark.parametrize("name", registry.choices("models"))
+def test_the_step_of_every_model_can_be_traced_for_it(name, accelerator):
+    """In bfloat16: what is float32 on a CPU alone is met here."""
+    c = tiny(accelerator=accelerator, price=1.0)
+    module = registry.module("models", name)
+    c.model = registry.spec("models", name, **module.TINY)
+    objective = {"masked": "masked_lm", "encdec": "span_corruption"}
+    c.objective = registry.spec("objectives", objective.get(module.KIND, "causal_lm"))
+    assert workload.make_plan(c)["memory_per_device"]["activations"] > 0
+
+
+def fake_step(tried):
+    """In place of the compiler: speeds by rows, which it notes."""
+
+    def compiled(c, pod):
+        ways = int(np.prod(list(pod.mesh(c.mesh).shape.values())))
+        rows = c.train.batch_size // ways
+        tried.append((c.model.remat, rows))
+        speeds = {"none": 100, "full": 80}
+        return {
+            "mesh": [list(axis) for axis in pod.mesh(c.mesh).shape.items()],
+            "remat": c.model.remat, "rows_per_device": rows, "fits": rows < 64,
+            "tokens_per_s": speeds[c.model.remat] * rows / (rows + 1),
+        }  # fmt: skip
+
+    return compiled
+
+
+class FakePod:
+    def mesh(self, axes):
+        return plan.planned_mesh(axes, 4)
+
+
+def test_a_search_ends_and_goes_on(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(aot, "compiled", fake_step(tried))
+    c = tiny()
+    c.model.remat = "none"
+    c.plan.update(search_remat=("none", "full"), search_mesh=((("fsdp", -1),),))
+    found = workload._tries(c, FakePod(), epath.Path(tmp_path))
+    # Faster by a hundredth or more up to 32 rows, 64 do not fit.
+    assert tried == [(r, n) for r in ("none", "full") for n in (1, 2, 4, 8, 16, 32, 64)]
+    assert aot.best(found)["rows_per_device"] == 32
+    kept = json.loads((tmp_path / "plan_tries.json").read_text())
+    assert kept["tries"] == found
+    kept["tries"] = kept["tries"][:9]  # of a search that was ended there
+    (tmp_path / "plan_tries.json").write_text(json.dumps(kept))
+    del tried[:]
+    assert workload._tries(c, FakePod(), epath.Path(tmp_path)) == found
+    assert tried == [("full", n) for n in (4, 8, 16, 32, 64)]
+    c.train.seq_len *= 2  # another search
+    del tried[:]
+    workload._tries(c, FakePod(), epath.Path(tmp_path))
+    assert len(tried) == 14
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"accelerator": "v5x"}, "did you mean 'v5"),
-        ({"accelerator": "tpu7x", "price": 0.0}, "--config.plan.price"),
+        ({"rows": -1}, "rows and price of 0 or more"),
         ({"chips": 0}, "at least one chip"),
         ({"mfu": 60.0}, "between 0 and 1"),
         ({"chips": 3}, "train.batch_size 8"),

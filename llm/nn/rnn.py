@@ -89,7 +89,8 @@ class Recurrent(nn.Module):
         def step(state, now):
             given_BF, begins_B, stands_B = now
             held = tuple(jnp.where(begins_B[:, None], 0.0, s) for s in state)
-            held_BF = einsum("BD,DF->BF", held[0], kernel_DF, self.policy)
+            hidden_BD = held[0].astype(self.policy.activations)
+            held_BF = einsum("BD,DF->BF", hidden_BD, kernel_DF, self.policy)
             held_BF = held_BF.astype(jnp.float32) + bias_F[None]
             new = self.cell.step(held, given_BF.astype(jnp.float32), held_BF)
             pairs = zip(state, new, strict=True)
