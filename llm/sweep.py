@@ -134,9 +134,13 @@ def _check_field(name: str, trial: ConfigDict) -> None:
         found = _field(trial, name)
     except (KeyError, TypeError, AttributeError):
         known = list(_dotted(trial.to_dict()))
+        group = name.rpartition(".")[0]
+        beside = [field for field in known if field.rpartition(".")[0] == group]
         raise InputError(
             got=f"the field {name!r} in sweep.space, which a trial does not have",
-            want=f"a field of its config{registry.hint(name, known)}",
+            want=f"one of {', '.join(beside)}{registry.hint(name, beside)}"
+            if group and beside
+            else f"a field of its config{registry.hint(name, known)}",
         ) from None
     if isinstance(found, ConfigDict):
         raise InputError(

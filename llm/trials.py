@@ -261,6 +261,10 @@ def _tpu_chips() -> list[str]:
     return [str(number) for number in range(len(found))]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class _Worker:
     """A process that runs a trial."""
 
@@ -302,9 +306,15 @@ class _Worker:
         if code == 0:
             value = result.get(wanted.metric)
             missing = f"{wanted.metric} is {value}"
-            if value is None:
-                missing = f"no {wanted.metric} in train.json or evaluate.json"
-            known = isinstance(value, (int, float)) and math.isfinite(value)
+            if value is None:  # nor will another trial have it
+                numbers = sorted(k for k, v in result.items() if _is_number(v))
+                raise InputError(
+                    got=f"sweep.metric {wanted.metric!r}, of which trial "
+                    f"{self.trial.number} says nothing",
+                    want=f"one of {', '.join(numbers)}",
+                    do="name it, and another --workdir",
+                )
+            known = _is_number(value) and math.isfinite(value)
             self.trial = self.trial._replace(
                 status="done" if known else "failed", value=value if known else None,
                 reason="" if known else missing,

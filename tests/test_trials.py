@@ -112,9 +112,11 @@ def test_one_that_fails_says_why_and_the_others_go_on(tmp_path, commanded):
 
 
 def test_a_metric_that_is_not_there(tmp_path, commanded):
-    found = trials.run(tmp_path, small(), proposing(0.5), trials.Wanted("rouge"),
-                       processes=1, total=1)  # fmt: skip
-    assert found[0].reason == "no rouge in train.json or evaluate.json"
+    """One trial shows it; the others are not begun."""
+    with pytest.raises(InputError, match=r"'rouge', of which trial 0.*want.*loss"):
+        trials.run(tmp_path, small(), proposing(0.5, 0.1), trials.Wanted("rouge"),
+                   processes=1, total=2)  # fmt: skip
+    assert len(begins(tmp_path, 0)) == 1 and len(trials.read(tmp_path)) == 1
 
 
 def test_one_that_is_preempted_goes_on(tmp_path, commanded):
