@@ -22,14 +22,12 @@ from llm.nn.low_precision import PRODUCTS
 
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 SIBLING = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
-# What fits in no more than the memory of the reference.
-REMAT = "attention_k,context,gate,up,norm"
 
 
 def cases():
     """{name: (config, rows of a device)}."""
     reference = config.load(SIBLING, "1b")
-    reference.model.update(qk_norm=False, remat=REMAT)
+    reference.model.update(qk_norm=False, remat="selective")
     reference.objective.z_loss = 0.0
     eight = config.load(SIBLING, "8b")
     return {

@@ -41,7 +41,7 @@ def get_config(arg=None):
         head_dim=128,
         mlp=8192,
         how="scan",
-        remat="minimal",
+        remat="selective",
     )
     c.objective.chunk = 512
     c.optimizer.update(name="adamw", learning_rate=6e-4, weight_decay=0.1)

@@ -19,6 +19,9 @@ _DENSE = {
     "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
     "xla_tpu_overlap_compute_collective_tc": "true",
     "xla_enable_async_all_gather": "true",
+    # Else kernels of heads on all chips, and on a v5p all kernels, are gathered as sums
+    # of parts among zeros: twice the bytes, and nothing runs beside them.
+    "xla_tpu_prefer_async_allgather_to_allreduce": "true",
     "xla_tpu_enable_data_parallel_all_reduce_opt": "true",
     "xla_tpu_data_parallel_opt_different_sized_ops": "true",
 }

@@ -219,10 +219,11 @@ def _add_collective(x, times, found, sends_parts=False, scatters=False) -> None:
     if kind not in COLLECTIVES:
         return
     channel = re.search(r"channel_id=(\d+)", x.text)
-    if channel and "chain_id" in x.text:
-        if channel[1] in found.chains:
+    chain = re.search(r'chain_id="(\d+)"', x.text)
+    if channel and chain:  # layers that are unrolled share their channels
+        if (channel[1], chain[1]) in found.chains:
             return
-        found.chains.add(channel[1])
+        found.chains.add((channel[1], chain[1]))
     size = shape_bytes(x.shape)
     if x.op == "all-gather-start":  # its type holds the operand, too
         size = shape_bytes(x.shape.split("),")[-1]) if ")," in x.shape else size / 2

@@ -13,7 +13,7 @@ mesh axes; XLA inserts the communication. The vocabulary:
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -242,6 +242,32 @@ def batch_ways(mesh: Mesh) -> int:
 def mesh_axes() -> tuple[str, ...]:
     """Axes of the mesh that a program is traced for; none without one."""
     return jax.sharding.get_abstract_mesh().axis_names
+
+
+def on_each_device(
+    function: Callable[..., tuple[jax.Array, ...]],
+    axes: Sequence[str],
+    *arrays: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """`function` of what each device has of arrays; it keeps their shapes.
+
+    Where the mesh does not divide the arrays, they come back as they are: what
+    `function` does may only be of use, never of consequence.
+
+    Args:
+      axes: the logical axes of the arrays, which have one shape.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return function(*arrays)
+    spec = nn.logical_to_mesh_axes(axes)
+    for size, cut in zip(arrays[0].shape, spec, strict=True):
+        cut = (cut,) if isinstance(cut, str) else cut or ()
+        if size % math.prod(map(ways, cut)):
+            return arrays
+    return jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)(
+        *arrays
+    )
 
 
 def batch_axes(rows: int) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def measured(case):
         CONFIGS, "1b" if size == "reference" else size.replace("small", "1b")
     )
     if size == "reference":
-        c.model.update(qk_norm=False, remat="attention_k,context,gate,up,norm")
+        c.model.update(qk_norm=False, remat="selective")
         c.objective.z_loss = 0.0
     if size == "small":
         c.model.update(layers=2, width=256, heads=4, kv_heads=2, head_dim=64, mlp=512)

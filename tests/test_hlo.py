@@ -91,6 +91,16 @@ def test_a_chain_is_one_collective_and_a_scatter_is_seen():
     assert scatter == ("reduce-scatter", (2, 2), 16 * 4, 1)
 
 
+def test_chains_of_unrolled_layers_share_a_channel():
+    """Each chain is a collective of its own."""
+    second = CHAIN[CHAIN.index("%part ") : CHAIN.index("%all-reduce-scatter ")]
+    second = second.replace("%part ", "%other ").replace('chain_id="3"', 'chain_id="4"')
+    text = CHAIN.replace("ENTRY", second + "ENTRY")
+    text = text.replace("calls=%part", "calls=%other", 1)
+    gather, _ = hlo.read(text).collectives
+    assert gather == ("all-gather", (4, 2), 2 * 8 * 8 * 2, 2)
+
+
 KERNEL = """HloModule m
 ENTRY %main (x: bf16[2,4,256,128]) -> bf16[2,4,256,128] {
   %splash_mha_fwd.3 = bf16[2,4,256,128]{3,2,1,0} custom-call(%q, %k, %v), custom_call_target="tpu_custom_call", operand_layout_constraints={bf16[2,4,256,128]{3,2,1,0}, bf16[2,2,256,128]{3,2,1,0}, bf16[2,2,256,128]{3,2,1,0}}

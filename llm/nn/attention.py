@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from llm.errors import InputError
 from llm.nn import cudnn, ring
@@ -183,10 +184,14 @@ def _forward(q_BKGTH, k_BKSH, v_BKSH, mask_BTS, pieces, policy):
         o_KGTH, lse_KGT = (jnp.concatenate(x, axis=2) for x in zip(*made, strict=True))
         return row_major(o_KGTH, policy), lse_KGT
 
-    given = (q_BKGTH, k_BKSH, v_BKSH, mask_BTS)
-    o_BKGTH, lse_BKGT = over_batch(
-        example, given, _scores_bytes(q_BKGTH, pieces), policy
+    # The names are those of the fused kernel's (llm/nn/splash.py).
+    q_BKGTH, k_BKSH, v_BKSH = (
+        checkpoint_name(x, f"attention_{name}")
+        for x, name in ((q_BKGTH, "q"), (k_BKSH, "k"), (v_BKSH, "v"))
     )
+    given = (q_BKGTH, k_BKSH, v_BKSH, mask_BTS)
+    made = over_batch(example, given, _scores_bytes(q_BKGTH, pieces), policy)
+    o_BKGTH, lse_BKGT = (checkpoint_name(x, "context") for x in made)
     return o_BKGTH, (*given, o_BKGTH, lse_BKGT)
 
 

@@ -26,7 +26,7 @@ REMAT = {
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     # What is dear to compute again for its size. On a TPU, where it was chosen, it is
     # faster and smaller than `minimal` (LOG.md).
-    "selective": ("attention_q", "context", "gate", "up", "norm"),
+    "selective": ("attention_q", "attention_k", "context", "gate", "up", "norm"),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 # Results of products with weights, by the names of these; what the fused attention
@@ -129,7 +129,8 @@ class Stack(nn.Module):
             return self._pipeline(x, each, shared)
         policy = remat_policy(self.remat)
         if policy is not None:
-            step = nn.remat(step, policy=policy, prevent_cse=False)
+            # Of a scan, XLA cannot take what is computed again from the way forward.
+            step = nn.remat(step, policy=policy, prevent_cse=self.how != "scan")
         if self.how == "loop":
             made = []
             for i in range(self.layers):
