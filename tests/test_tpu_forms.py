@@ -1,13 +1,18 @@
 """Forms that a TPU's program has, against those of a CPU, on the same numbers."""
 
+import contextlib
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
+from llm import sharding
 from llm.nn import mlp, positions, stack, weights
+from llm.nn.contract import Inputs
 from llm.precision import Policy
 
 TPU, CPU = Policy("float32", "tpu"), Policy("float32", "cpu")
@@ -48,18 +53,68 @@ def test_products_without_reshapes(spec, x, kernel):
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_a_gated_layer_with_its_hidden_layer_made_once():
-    x = rng(0).normal(size=(2, 6, 16)).astype(np.float32)
+MESHES = [
+    (),
+    (("fsdp", 4), ("tensor", 2)),
+    (("data", 2), ("context", 2), ("tensor", 2)),
+]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("rows", [4, 3])  # what no mesh divides is left as it is
+def test_a_gated_layer_with_its_hidden_layer_made_once(devices, mesh, rows):
+    x = rng(0).normal(size=(rows, 6, 16)).astype(np.float32)
     layer = functools.partial(mlp.Gated, **KNOBS)
-    params = layer(policy=CPU).init(jax.random.key(0), x)
+    params = nn.meta.unbox(layer(policy=CPU).init(jax.random.key(0), x))
 
     def made(policy):
-        run = lambda p, x: layer(policy=policy).apply(p, x)  # noqa: E731
-        y, back = jax.vjp(run, params, x)
-        return jax.tree.leaves((y, back(jnp.cos(y))))
+        def both(params, x):
+            y, back = jax.vjp(layer(policy=policy).apply, params, x)
+            return jax.tree.leaves((y, back(jnp.cos(y))))
 
-    for got, want in zip(made(TPU), made(CPU), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4)
+        return jax.jit(both)(params, x)
+
+    want = made(CPU)
+    on = sharding.make_mesh(mesh, devices) if mesh else None
+    with sharding.laid_out(on, "fsdp") if mesh else contextlib.nullcontext():
+        got = made(TPU)
+    for mine, its in zip(got, want, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows, seen", [(4, [(1, 6, 8)]), (3, [])])
+def test_what_is_done_on_each_device(devices, rows, seen):
+    """Its part is all that it sees; what is not divided comes back as it was."""
+    parts = []
+
+    def twice(x):
+        parts.append(x.shape)
+        return (2 * x,)
+
+    x = jnp.ones((rows, 6, 16))
+    mesh = sharding.make_mesh((("fsdp", 2), ("tensor", 2), ("data", 2)), devices)
+    with sharding.laid_out(mesh, "tensor"):
+        (y,) = jax.jit(
+            lambda x: sharding.on_each_device(twice, ("batch", "length", "mlp"), x)
+        )(x)
+    assert parts == seen
+    np.testing.assert_array_equal(y, 2 * x if seen else x)
+
+
+def test_what_names_keep_is_kept_where_xla_makes_attention():
+    """Queries, keys and the context have their names beside the fused kernel, too."""
+    params, zeros = tiny.params(tiny.model()), jnp.zeros((2, 8), jnp.int32)
+    inputs = Inputs(zeros, zeros, zeros + 1, zeros[:, 0])
+
+    def products(remat):
+        def loss(params):
+            model = tiny.model(remat=remat)
+            return model.apply({"params": params}, inputs).hidden_BTD.sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    kept = "attention_q,attention_k,attention_v"
+    assert products("full") > products(kept) > products(f"{kept},context")
 
 
 def test_rematerialisation_by_tensor():
