@@ -86,7 +86,7 @@ class Pages(scrapy.Spider):
 
     def __init__(self, asked):
         super().__init__()
-        self.asked, self.done, self.counts = asked, {}, {}
+        self.asked, self.done, self.counts, self.origins = asked, {}, {}, set()
         self.parent = os.getppid()
         folder = pathlib.Path(asked["folder"])
         self.log = folder / "fetched.jsonl"
@@ -125,14 +125,7 @@ class Pages(scrapy.Spider):
         return self.counts.get(host, 0) >= self.asked["pages_per_host"]
 
     async def start(self):
-        """robots.txt of each host, for sitemaps and delay; then what is left."""
-        for origin in sorted(
-            {urllib.parse.urljoin(u, "/") for u in self.asked["start"]}
-        ):
-            yield scrapy.Request(
-                origin + "robots.txt", self.robots, priority=100, errback=self.failed,
-                meta={"dont_obey_robotstxt": True}, dont_filter=True,
-            )  # fmt: skip
+        """What is left to do."""
         for url, depth in self.left:
             for request in self._request(url, depth):
                 yield request
@@ -140,6 +133,14 @@ class Pages(scrapy.Spider):
     def _request(self, url, depth, callback=None):
         if url in self.done or depth > self.asked["depth"] or self._full(url):
             return
+        origin = urllib.parse.urljoin(url, "/")
+        host = urllib.parse.urlsplit(url).hostname
+        if origin not in self.origins and host in self.asked["hosts"]:
+            self.origins.add(origin)  # first of all, for sitemaps and delay
+            yield scrapy.Request(
+                origin + "robots.txt", self.robots, priority=100, errback=self.failed,
+                meta={"dont_obey_robotstxt": True}, dont_filter=True,
+            )  # fmt: skip
         yield scrapy.Request(
             url, callback or self.page, priority=-depth, errback=self.failed,
             cb_kwargs={"depth": depth},
