@@ -66,6 +66,10 @@ def base() -> ConfigDict:
     # whether these two take all text in lower case.
     c.tokenizer.kind = "bpe"
     c.tokenizer.lowercase = False
+    # Of the first three: whether each digit is a piece of its own, and texts that are
+    # always one piece, such as ("<file>", "<end>").
+    c.tokenizer.split_digits = False
+    c.tokenizer.symbols = ()
     # Template of conversations, for a corpus of them: plain, chatml, llama3, gemma or a
     # Jinja file; '' is the model's own, and plain where it has none.
     c.tokenizer.chat_template = ""

@@ -86,6 +86,8 @@ def make(source="stdlib", **knobs) -> ConfigDict:
                 "vocab_size": 512,
                 "kind": "bpe",
                 "lowercase": False,
+                "split_digits": False,
+                "symbols": (),
                 "chat_template": "",
             },
             "init_from": "",

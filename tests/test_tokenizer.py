@@ -99,6 +99,28 @@ def test_white_space_runs_are_pieces(tmp_path):
         assert b"\n" not in trained.piece_bytes[i].lstrip(b"\n"), "newline inside"
 
 
+def test_digits_and_symbols_of_ones_own(tmp_path):
+    text = CODE + "1999 2024 100000 <file> a\n" * 200
+    plain = tokenizer.train([text], tmp_path / "p", vocab_size=600)
+    assert len(plain.encode("1999")) == 1  # it is frequent
+    given = ("<file>", "ünd so", "self")
+    made = tokenizer.train(
+        [text], tmp_path / "t", vocab_size=600, split_digits=True, symbols=given
+    )
+    assert made.vocab_size == 600
+    digits = {b: n for n, b in enumerate(made.piece_bytes) if b[-1:].isdigit()}
+    assert all(len(piece) == 1 for piece in digits)
+    assert made.pieces(made.encode("x<file>1999")) == ["x", "<file>", *"1999"]
+    for symbol in given:
+        assert made.encode(symbol) == [made.piece_bytes.index(symbol.encode())]
+    # Part of no other piece.
+    assert sum(b"self" in piece for piece in made.piece_bytes) == 1
+    for hard in NASTY:
+        assert made.decode(made.encode(hard)) == hard
+    loaded = tokenizer.load(tmp_path / "t")
+    assert loaded.encode(text) == made.encode(text)
+
+
 def test_special_ids_decode_to_nothing(trained):
     ids = [trained.bos_id, *trained.encode("a b"), trained.eos_id, trained.pad_id]
     assert trained.decode(ids) == "a b"
@@ -193,7 +215,15 @@ def test_empty_corpus(tmp_path, texts):
 
 @pytest.mark.parametrize(
     ("knobs", "words"),
-    [({"kind": "words"}, "bpe or unigram"), ({"vocab_size": 100}, "300 or more")],
+    [
+        ({"kind": "words"}, "bpe or unigram"),
+        ({"vocab_size": 100}, "300 or more"),
+        ({"symbols": ("a", "a")}, "different texts"),
+        ({"symbols": ("",)}, "different texts"),
+        ({"symbols": ("a\u2581",)}, "different texts"),
+        ({"symbols": tuple(f"<{n}>" for n in range(60))}, "with room for letters"),
+        ({"kind": "byte", "symbols": ("a",)}, "bpe or unigram or char"),
+    ],
 )
 def test_bad_settings(tmp_path, knobs, words):
     with pytest.raises(InputError, match=words):

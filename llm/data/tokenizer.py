@@ -49,6 +49,7 @@ _WORD = re.compile(r"[ \n\t]*[^ \n\t]+|[ \n\t]+")
 _GOES_ON = re.compile(r"[^ \n\t][ \n\t]")
 _REMEMBERED, _LONGEST = 500_000, 40  # words, and characters of one
 _META = 256 + 4  # byte pieces and special ones
+_ROOM = 40  # the fewest pieces beside those
 _TRAIN_BYTES = 100_000_000  # more text changes the vocabulary little
 _CHUNK = 1 << 20  # characters handed to the trainer at once
 _COVERAGE = 0.9999  # of the characters of the corpus that are pieces, if they fit
@@ -183,6 +184,8 @@ def train(
     vocab_size: int,
     kind: str = "bpe",
     lowercase: bool = False,
+    split_digits: bool = False,
+    symbols: Sequence[str] = (),
     seed: int = 0,
 ) -> Tokenizer | foreign_tokenizer.ForeignTokenizer:
     """Trains a tokenizer and writes it to the folder `directory`.
@@ -194,6 +197,8 @@ def train(
         most, which it may not reach.
       kind: bpe, unigram or char, or one of `llm/data/vocabularies.py`.
       lowercase: of those that lose it: word and wordpiece.
+      split_digits: whether each digit is a piece of its own; of SentencePiece's kinds.
+      symbols: texts that are always one piece, and never part of another; likewise.
       seed: of that random choice.
 
     Raises:
@@ -202,6 +207,11 @@ def train(
     if kind not in KINDS:
         raise InputError(got=f"tokenizer kind {kind!r}", want=" or ".join(KINDS))
     if kind in vocabularies.KINDS:
+        if split_digits or symbols:
+            raise InputError(
+                got=f"tokenizer.split_digits or tokenizer.symbols with the kind {kind}",
+                want=" or ".join(SENTENCEPIECE),
+            )
         return vocabularies.train(
             _sample(texts, seed), directory,
             vocab_size=vocab_size, kind=kind, lowercase=lowercase,
@@ -211,11 +221,12 @@ def train(
             got=f"tokenizer.lowercase with the kind {kind!r}",
             want="word or wordpiece, or tokenizer.lowercase=False",
         )
-    if vocab_size < _META + 40:
+    if vocab_size < _META + _ROOM:
         raise InputError(
             got=f"vocab_size {vocab_size}",
-            want=f"{_META + 40} or more: 256 are for bytes and 4 are special",
+            want=f"{_META + _ROOM} or more: 256 are for bytes and 4 are special",
         )
+    given = _given(symbols)
     texts = _sample(texts, seed)
     chars, runs = collections.Counter(), collections.Counter()
     for text in texts:
@@ -223,13 +234,19 @@ def train(
         runs.update(_RUNS.findall(text))
     if not chars:
         raise InputError(got="a corpus without text", want="text to train on")
-    symbols = []
+    always = given
     if kind != "char":
         # By frequency, then by text: a Counter keeps the order of the corpus.
         common = sorted(runs, key=lambda run: (-runs[run], run))
         common = common[: min(vocab_size // 64, 64)]
-        symbols = [run.replace(" ", _SPACE) for run in common if runs[run] > 1]
-    room = vocab_size - _META - len(symbols)
+        found = (run.replace(" ", _SPACE) for run in common if runs[run] > 1)
+        always = list(dict.fromkeys([*given, *found]))
+    room = vocab_size - _META - len(always)
+    if room < _ROOM:
+        raise InputError(
+            got=f"{len(given)} tokenizer.symbols in a vocab_size of {vocab_size}",
+            want="a vocabulary with room for letters, too",
+        )
     rare = _rare(chars, room if kind == "char" else room // 2)
     model = io.BytesIO()
     try:
@@ -246,7 +263,8 @@ def train(
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
             split_by_unicode_script=False,
-            user_defined_symbols=symbols,
+            split_digits=split_digits,
+            user_defined_symbols=always,
             pad_id=PAD,
             unk_id=UNK,
             bos_id=BOS,
@@ -268,6 +286,22 @@ def train(
         (partial / "tokenizer.model").write_bytes(model.getvalue())
         (partial / "tokenizer.json").write_text(json.dumps(about, indent=1))
     return tokenizer
+
+
+def _given(symbols: Sequence[str]) -> list[str]:
+    """Symbols as SentencePiece writes them.
+
+    Raises:
+      InputError: one that is no text, or that stands twice.
+    """
+    for n, symbol in enumerate(symbols):
+        text = isinstance(symbol, str) and symbol.strip()
+        if not text or set(symbol) & {*_RESERVED, "\0"} or symbol in symbols[:n]:
+            raise InputError(
+                got=f"tokenizer.symbols {tuple(symbols)!r}",
+                want="different texts that are more than white space",
+            )
+    return [symbol.replace(" ", _SPACE) for symbol in symbols]
 
 
 def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignTokenizer:

@@ -49,6 +49,8 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         "vocab_size": c.tokenizer.vocab_size,
         "kind": c.tokenizer.kind,
         **({"lowercase": True} if c.tokenizer.lowercase else {}),
+        **({"split_digits": True} if c.tokenizer.split_digits else {}),
+        **({"symbols": list(c.tokenizer.symbols)} if c.tokenizer.symbols else {}),
         "chat_template": c.tokenizer.chat_template,
         "init_from": c.init_from,
         "seed": c.seed,
@@ -72,6 +74,8 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             vocab_size=c.tokenizer.vocab_size,
             kind=c.tokenizer.kind,
             lowercase=c.tokenizer.lowercase,
+            split_digits=c.tokenizer.split_digits,
+            symbols=tuple(c.tokenizer.symbols),
             seed=c.seed,
         )
     trained = _taught_to_chat(c, splits, workdir / "tokenizer")
