@@ -1,6 +1,7 @@
 """The tokenizer and the tokens of a run belong together and to its corpus."""
 
 import json
+import re
 import shutil
 import string
 
@@ -48,6 +49,8 @@ def test_report_agrees_with_the_files(trained):
             text = loaded.decode(split.read(0, 0, int(split.lengths[0])))
             assert text == documents[0].text
     assert result["unused_pieces"] == 512 - len(used)
+    spare = [i for i in range(512) if i not in used]
+    assert result["unused"] == loaded.pieces(spare[: len(result["unused"])])
     for example in result["examples"]:
         assert "".join(example["pieces"]) == example["text"]
     assert result["examples"]
@@ -134,7 +137,14 @@ def test_the_report_counts_what_is_lost(tmp_path):
         count = len(ids) + 2 * len(texts)
         assert share == pytest.approx(ids.count(loaded.unk_id) / count, abs=1e-6)
         assert share > 0
-    assert result["worst_words"] == []  # a word is one token
+    held_out = " ".join(d.text for d in corpus.read(tmp_path / "corpus", "validation"))
+    worst = result["worst_words"]
+    assert worst and worst[0]["unknown"] and worst[0]["pieces"] == 1
+    for word in worst:
+        assert loaded.unk_id in loaded.encode(word["word"])
+        assert word["uses"] == len(
+            re.findall(rf"(?<![^\W\d_]){word['word']}(?![^\W\d_])", held_out)
+        )
     assert result["languages"] == {}
 
 

@@ -19,6 +19,7 @@ _EXAMPLES = 6  # lines shown with their pieces
 _EXAMPLE_WIDTH = (30, 80)  # characters of such a line
 _WORDS = 20_000  # most frequent ones that are looked at
 _WORST = 15
+_UNUSED = 200  # pieces that are listed
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -31,7 +32,8 @@ def about(
       folder: where the tokens of the splits are.
 
     Returns:
-      `examples`: lines and their pieces; `unused_pieces`: of the train split;
+      `examples`: lines and their pieces; `unused_pieces`: of the train split,
+      how many, and `unused`, which (the first of them);
       `unknown`: {split: share of tokens that are unknown}; `kinds`: {source: {language:
       (documents, bytes, tokens)}} of all splits; `languages`: {language: bytes a token}
       of all sources, where documents name one; `worst_words`: of the validation split,
@@ -45,10 +47,11 @@ def about(
         unknown[name] = round(count / max(1, whole), 6)
         for shard in shards if name == "train" else ():
             seen[shard] = True
-    kinds = _kinds(folder, splits)
+    kinds, unused = _kinds(folder, splits), np.flatnonzero(~seen).tolist()
     return {
         "examples": _examples(splits["validation"], tokenizer),
-        "unused_pieces": int((~seen).sum()),
+        "unused_pieces": len(unused),
+        "unused": tokenizer.pieces(unused[:_UNUSED]),
         "unknown": unknown,
         "kinds": kinds,
         "languages": _languages(kinds),
@@ -88,21 +91,29 @@ def _languages(kinds) -> dict[str, float]:
 
 
 def _worst(documents, tokenizer) -> list[dict[str, Any]]:
-    """Words by how many pieces they take beyond one each, over all their uses."""
+    """Words by what they cost beyond a piece each, over all their uses.
+
+    An unknown piece, which loses the word, costs as one more.
+    """
     counts = collections.Counter(
         word for document in documents for word in _WORD.findall(document.text)
     )
     # By frequency, then by text: a Counter keeps the order of the corpus.
     words = sorted(counts, key=lambda word: (-counts[word], word))[:_WORDS]
-    pieces = [len(ids) for ids in tokenizer.encode_batch(words)]
+    encoded = tokenizer.encode_batch(words)
+    costs = [len(ids) - 1 + ids.count(tokenizer.unk_id) for ids in encoded]
     ranked = sorted(
-        zip(words, pieces, strict=True), key=lambda x: (-counts[x[0]] * (x[1] - 1), x)
+        zip(words, encoded, costs, strict=True),
+        key=lambda x: (-counts[x[0]] * x[2], len(x[1]), x[0]),
     )
     return [
-        {"word": word, "pieces": count, "uses": counts[word]}
-        for word, count in ranked[:_WORST]
-        if count > 1
-    ]
+        {
+            "word": word, "pieces": len(ids), "uses": counts[word],
+            "unknown": tokenizer.unk_id in ids,
+        }
+        for word, ids, cost in ranked[:_WORST]
+        if cost
+    ]  # fmt: skip
 
 
 def _examples(documents, tokenizer) -> list[dict[str, Any]]:
