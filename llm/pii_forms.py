@@ -23,7 +23,7 @@ ENDINGS = frozenset(_GENERAL.split())
 LOCAL = re.compile(r"[\w.+%'’-]{1,64}\Z")
 DOMAIN = re.compile(r"(?:[^\W_](?:[^\W_]|-){0,62}\.)+([A-Za-z]{2,24})(?![\w(-]|\.\w)")
 
-IPV4 = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.]*\w)")
+IPV4 = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?!\.*\w)")
 IPV6 = re.compile(r"(?i)(?:[23][0-9a-f]{3}|f[cde][0-9a-f]{2}):[0-9a-f:]*[0-9a-f:]")
 IS_VERSION = re.compile(
     r"(?i)(?:[\w.:+-]|[a-z0-9_]/|[=<>~^]=\s?|\b(?:v|ver|version|release|build|firmware|"
