@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from llm import languages
 from llm.document import Document
 from llm.reading import Skip
 
@@ -54,6 +55,8 @@ def document(
         found = _name(record, getattr(fields, name))
         if found:
             meta[name] = found
+    if "language" in meta and kind == "prose":  # that of code is no human one
+        meta["language"] = languages.code(meta["language"])
     if id != place:
         meta["place"] = place
     group = _name(record, fields.group) or id

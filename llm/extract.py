@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from llm import languages
 from llm.errors import InputError
 
 EXTRACTORS = ("resiliparse", "trafilatura")
@@ -56,6 +57,8 @@ def pages(extractor: str, seconds: float) -> Iterator[Page]:
         asked = {"bytes": len(html), "charset": charset, "extractor": extractor}
         answer = _ask(child[0], json.dumps(asked).encode() + b"\n" + html, seconds)
         if answer is not None:
+            if answer.get("language"):
+                answer["language"] = languages.code(answer["language"])
             return answer
         code = child[0].poll()
         _end(child.pop())

@@ -46,7 +46,7 @@ LAYERS = (
     "word_lists",
     "word_runs words pii",
     "pii_forms",
-    "checksums",
+    "checksums languages",
     "registry run_directory tensorboard",
     "locks",
     "atomic",

@@ -14,7 +14,7 @@ import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, extract, reading
+from llm import columns, extract, languages, reading
 from llm.document import Document, Source
 from llm.errors import InputError
 from llm.source_files import Files
@@ -169,7 +169,7 @@ def _document(
     elif kind == "text/plain":
         text = content.decode("utf-8", "replace")
         said = headers.get("WARC-Identified-Content-Language", "")
-        meta["language"] = said.partition(",")[0]
+        meta["language"] = languages.code(said.partition(",")[0])
     else:
         skip("neither HTML nor plain text", id)
         return None
