@@ -1,10 +1,10 @@
 """Which items of an examination a corpus holds: runs of words that both have.
 
 As GPT-3 did it (Brown et al. 2020, arXiv:2005.14165, appendix C): words are runs of
-letters and digits in lower case, and an item is in a document if they share a run of
-thirteen of them. An item of fewer words is looked for whole, if it has eight; shorter
-ones say nothing. Runs that many items share, such as a common instruction, are left
-out.
+letters and digits in lower case (each letter, where a script has no spaces), and an
+item is in a document if they share a run of thirteen of them. An item of fewer words is
+looked for whole, if it has eight; shorter ones say nothing. Runs that many items share,
+such as a common instruction, are left out.
 
     index = Index(items("benchmarks/"))
     index.found(document.text)      # {"gsm8k.jsonl:7": 3}, runs by item
@@ -19,11 +19,12 @@ from typing import Any
 
 from llm import reading
 from llm.errors import InputError
+from llm.words import UNSPACED
 
 WORDS, LEAST = 13, 8
 _COMMON = 10  # items that share a run which then says nothing
 _LONGEST = 1 << 22  # bytes of a line
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
 class Index:

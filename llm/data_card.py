@@ -220,15 +220,23 @@ def _facts(p: Mapping[str, Any]) -> str:
 
 
 def _contamination(p: Mapping[str, Any]) -> str:
-    stages = [s for s in p["stages"] if s["name"] == "decontaminate" and s["scores"]]
     panels = []
-    for stage in stages:
+    for stage in (s for s in p["stages"] if s["name"] == "decontaminate"):
+        found = sorted(
+            stage["scores"].items(), key=lambda x: (-x[1]["most"], -x[1]["documents"])
+        )
         rows = [
             (item, f"{about['documents']:,}", f"{about['most']:.0f}")
-            for item, about in list(stage["scores"].items())[:_ROWS]
+            for item, about in found[:_ROWS]
         ]
+        about = stage.get("about", {})
+        looked, held = about.get("items", 0), stage["scored"]
+        said = f"{looked:,} items were looked for, {held:,} found"
+        if about.get("too short"):
+            said += f"; {about['too short']:,} are too short to be looked for"
         head = ("item of an examination", "documents that hold it", "most runs in one")
-        panels.append(page.panel(page.table(head, rows)))
+        table = page.table(head, rows) if rows else ""
+        panels.append(page.panel(f"<p>{said}.</p>{table}"))
     return "".join(panels)
 
 
@@ -257,10 +265,13 @@ def _skipped(p: Mapping[str, Any]) -> str:
 
 def _settings(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
     rows = [(name, value) for name, value in p.get("hashes", {}).items()]
+    if p.get("files"):
+        rows.append(("names and sizes of the files read", p["files"]))
     if "fingerprint" in t:
         rows.append(("tokenizer", t["fingerprint"]))
     hashes = page.table(("hash", ""), rows) if rows else ""
-    settings = json.dumps(p.get("settings", {}), indent=1, ensure_ascii=False)
+    used = {"data": p.get("settings", {}), "tokenizer": t.get("settings", {})}
+    settings = json.dumps(used, indent=1, ensure_ascii=False)
     return page.panel(
         hashes + page.details("Settings", f"<pre>{page.escape(settings)}</pre>")
     )

@@ -154,7 +154,8 @@ def flow(levels: Sequence[tuple[str, float, str, str]], *, title: str) -> str:
         )
         if span - then > 0.5:
             out = left + wide + 40
-            shapes.append(_away(left + then, left + span, out, top + 26, top + 48))
+            ends = top + 48 - (span - then) / wide * 22, top + 48
+            shapes.append(_away(left + then, left + span, out, top + 26, *ends))
         if lost:
             texts.append(_text(left + wide + 50, top + 46, lost, "", "start"))
     tall = (len(levels) - 1) * height + 40
@@ -171,14 +172,15 @@ def _band(x0: float, x1: float, x2: float, x3: float, top: float, end: float) ->
     )
 
 
-def _away(x0: float, x1: float, out: float, top: float, end: float) -> str:
-    """A bend from the stream between x0 and x1 to the right."""
-    thick = min(x1 - x0, end - top)
+def _away(
+    x0: float, x1: float, out: float, top: float, first: float, end: float
+) -> str:
+    """A bend from the stream between x0 and x1 to the right, from `first` to `end`."""
     middle = (x1 + out) / 2
     return (
         f'<path class="c2 lost" d="M{x0:.1f} {top:.1f}H{x1:.1f}'
-        f"C{middle:.1f} {top:.1f} {middle:.1f} {end - thick:.1f} {out:.1f} "
-        f"{end - thick:.1f}V{end:.1f}C{middle:.1f} {end:.1f} {x0:.1f} {end:.1f} "
+        f"C{middle:.1f} {top:.1f} {middle:.1f} {first:.1f} {out:.1f} "
+        f"{first:.1f}V{end:.1f}C{middle:.1f} {end:.1f} {x0:.1f} {end:.1f} "
         f'{x0:.1f} {top:.1f}Z"/>'
     )
 

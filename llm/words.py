@@ -21,7 +21,7 @@ import string
 import unicodedata
 
 # Thai, Lao, Burmese and Khmer; kana; Han.
-_UNSPACED = (
+UNSPACED = (
     "\u0e01-\u0e4e\u0e81-\u0ecd\u1000-\u109f\u1780-\u17d3"
     "\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U000323af"
@@ -117,8 +117,8 @@ def _pattern() -> re.Pattern:
         for code in range(first, end)
         if unicodedata.category(chr(code))[0] == "M"
     )
-    letter = rf"[^\W{_UNSPACED}]"
+    letter = rf"[^\W{UNSPACED}]"
     run = rf"{letter}(?:{letter}|[{marks}])*"
     return re.compile(
-        rf"{run}(?:['’.,]{run})*|[{_UNSPACED}]|\.+|-+|=+|\*+|#+|~+|[^\w\s]"
+        rf"{run}(?:['’.,]{run})*|[{UNSPACED}]|\.+|-+|=+|\*+|#+|~+|[^\w\s]"
     )

@@ -85,6 +85,20 @@ def test_the_stage_drops_what_holds_them(folder):
     assert not decided(WORDS[40:90])
 
 
+def test_scripts_without_spaces(tmp_path):
+    """Each letter is a word: an item stands in the midst of a text."""
+    asked = "小明有五个苹果，他又买了七个，现在他一共有几个苹果？"
+    (tmp_path / "items.txt").write_text(f"{asked}\n短い\n")
+    stage = decontaminate.make(path=str(tmp_path))
+    assert stage.about == {"items": 1, "too short": 1}
+    for text, held in (
+        (f"题目：{asked}答案", True),
+        (asked[:12] + "。" + asked[14:], False),
+    ):
+        found = stage.score(Document("d", text, "s", "g", "prose", 9))
+        assert bool(found) is held
+
+
 def test_items_that_cannot_be_read(tmp_path):
     (tmp_path / "a.jsonl").write_text("{broken\n")
     with pytest.raises(InputError, match=r"a\.jsonl:1, which is no JSON"):

@@ -94,14 +94,17 @@ def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def told(count: dict[str, Any]) -> dict[str, Any]:
-    """As a report has it: examples are (id, beginning), scores their quantiles."""
+    """As a report has it: examples are (id, beginning), scores their quantiles.
+
+    `scored` says how many scores there are in all; those of most texts are told.
+    """
     dropped = {
         reason: entry | {"examples": [example[1:] for example in entry["examples"]]}
         for reason, entry in count["dropped"].items()
     }
     most = sorted(count["scores"], key=lambda n: (-sum(count["scores"][n].values()), n))
     scores = {name: _quantiles(count["scores"][name]) for name in most[:_NAMES]}
-    return count | {"dropped": dropped, "scores": scores}
+    return count | {"dropped": dropped, "scores": scores, "scored": len(most)}
 
 
 def _added(first, second):

@@ -50,7 +50,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     if c.data.corpus_dir:
         corpus.manifest(epath.Path(c.data.corpus_dir) / "corpus")
         return {}
-    check(c)
+    about = check(c)
     workdir = epath.Path(workdir)
     settings = _settings(c)
     report = workdir / "prepare_data.json"
@@ -85,7 +85,10 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             "source": settings["source"],
             "files": _files(settings),
             **done.given,
-            "stages": done.counts,
+            "stages": [
+                {**count, "about": about.get(count["name"], {})}
+                for count in done.counts
+            ],
             "links": done.links.shape[1],
             **_summaries(done.abouts(), side),
             "skipped": done.skipped,
@@ -114,8 +117,12 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     return result
 
 
-def check(c: ConfigDict) -> None:
-    """Raises InputError for a corpus that cannot be described so."""
+def check(c: ConfigDict) -> dict[str, dict[str, Any]]:
+    """What stages say of themselves, by their names.
+
+    Raises:
+      InputError: a corpus cannot be described so.
+    """
     if c.runner not in _RUNNERS:
         raise InputError(got=f"runner {c.runner!r}", want=" or ".join(_RUNNERS))
     if c.runner_options and c.runner != "beam":
@@ -133,9 +140,13 @@ def check(c: ConfigDict) -> None:
     for name, knobs in settings["stage"].items():
         _check_numbers(f"data.stage.{name}", knobs)
     registry.build("sources", settings["source"])
-    for name, knobs in settings["stage"].items():
-        registry.build("stages", {"name": name, **knobs})
+    stages = {
+        name: registry.build("stages", {"name": name, **knobs})
+        for name, knobs in settings["stage"].items()
+    }
     split.check_fractions(c.data.validation_fraction, c.data.test_fraction)
+    said = {name: getattr(stage, "about", {}) for name, stage in stages.items()}
+    return {name: dict(about) for name, about in said.items() if about}
 
 
 def _check_numbers(place: str, knobs: dict[str, Any]) -> None:

@@ -1,0 +1,73 @@
+"""The page of a corpus says what became of its documents, with figures that add up."""
+
+import json
+import re
+
+import pytest
+
+from llm import config, data_card
+from llm.errors import InputError
+from llm.workloads import prepare_data, train_tokenizer
+
+CONFIGS = __file__.replace("tests/test_data_card.py", "configs/x.py")
+ASKED = "how many apples has she if he gives her seven of his nine red apples today"
+SHORT = "too short a question"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    texts = [f"Chapter {n}. " + f"Sentence {n} says a thing. " * 40 for n in range(30)]
+    texts += [texts[3], texts[3], f"Before. {ASKED}? After. " + "Filler words. " * 20]
+    records = (
+        json.dumps({"text": text, "language": "en-GB" if n % 2 else "eng"})
+        for n, text in enumerate(texts)
+    )
+    (folder / "data.jsonl").write_text("\n".join(records))
+    items = [{"q": ASKED}, {"q": SHORT}, {"q": ASKED.replace("apples", "<b>plums</b>")}]
+    (folder / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    path = f"debug,text=jsonl:{folder / 'data.jsonl'}"
+    c = config.load(CONFIGS, "quickstart", path)
+    c.data.stages = ("normalise", "decontaminate", "exact_dedup")
+    c.data.stage.decontaminate.path = str(folder / "items.jsonl")
+    c.tokenizer.kind = "char"
+    prepare_data.run(c, folder)
+    train_tokenizer.run(c, folder)
+    return folder
+
+
+def words(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_what_the_card_says(run):
+    html = (run / "data_card.html").read_text()
+    said = words(html)
+    for told in (
+        "2 items were looked for, 1 found; 1 are too short",
+        "items.jsonl:1 1 ",  # the item, one document, and its runs
+        "sets of copies 1",
+        "exact_dedup",
+        "&quot;kind&quot;: &quot;char&quot;",  # the settings of the tokenizer, too
+        "names and sizes of the files read",
+    ):
+        assert told in said, told
+    assert re.search(r"Chapter 3\. Sentence.* 3 ", said)  # the largest set of copies
+    prepared = json.loads((run / "prepare_data.json").read_text())
+    assert prepared["files"] in html and prepared["hashes"]["corpus"] in html
+    assert set(prepared["facts"]["language"]) == {"en"}
+    assert "<script" not in html and "<b>plums" not in html
+
+
+def test_stages_add_up(run):
+    stages = json.loads((run / "prepare_data.json").read_text())["stages"]
+    assert [stage["documents_in"] for stage in stages] == [33, 33, 32]
+    assert stages[-1]["documents_out"] == 30
+    for stage in stages:
+        dropped = sum(entry["documents"] for entry in stage["dropped"].values())
+        assert stage["documents_in"] - dropped == stage["documents_out"]
+
+
+def test_no_corpus(tmp_path):
+    with pytest.raises(InputError, match=r"no prepare_data\.json"):
+        data_card.write(tmp_path)
