@@ -27,4 +27,4 @@ done
 make_venv test,tpu
 # libtpu looks for a TPU, and complains, in any process that is not told to take the CPU.
 export JAX_PLATFORMS=cpu
-exec "$PYTHON" -m pytest ${marks[@]+"${marks[@]}"} tests/test_aot.py ${rest[@]+"${rest[@]}"}
+exec "$PYTHON" -m pytest ${marks[@]+"${marks[@]}"} tests/test_{aot,topology}.py ${rest[@]+"${rest[@]}"}

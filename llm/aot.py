@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from llm import adapter as adapters
@@ -123,7 +124,7 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         "products": c.train.products,
         "attention": kernel(
             policy, shapes["tokens"].shape[0], getattr(model, "head_dim", 0),
-            getattr(model, "windows", ()),
+            getattr(model, "windows", ()), mesh.shape.get("context", 1),
         ),
         "compiler_options": options,
     }  # fmt: skip
@@ -244,7 +245,7 @@ def _costs(program: hlo.Program, found, mesh, pod: Pod, tokens: int) -> dict[str
     in_attention = hlo.kernel_cycles(attention, peak, bandwidth, chip.clock)
     cycles = program.cycles + in_kernels
     compute = (cycles + in_attention) / chip.clock
-    sent = [_sent(x, mesh, pod) for x in program.collectives]
+    sent = _sent(program.collectives, mesh, pod)
     linked = sum(x["seconds"] for x in sent)
     step = max(compute, linked)
     return {
@@ -264,24 +265,33 @@ def _costs(program: hlo.Program, found, mesh, pod: Pod, tokens: int) -> dict[str
     }
 
 
-def _sent(x: hlo.Collective, mesh, pod: Pod) -> dict[str, Any]:
-    """A collective with the mesh axis it goes along and what the links take for it."""
-    axes = _axes(x.groups[1], mesh)
-    across = pod.slices > 1 and (
-        x.groups[1] > pod.chips // pod.slices or axes == "data"
-    )
-    speed = BETWEEN_SLICES if across else pod.chip.ici_bandwidth / pod.chip.devices
-    # A ring sends what is reduced twice: as parts, then as sums.
-    payload = x.bytes * (2 if x.kind == "all-reduce" else 1)
-    return {
-        "kind": x.kind, "axis": axes, "bytes": x.bytes, "count": x.count,
-        "seconds": payload / speed,
-    }  # fmt: skip
+def _sent(found: list[hlo.Collective], mesh, pod: Pod) -> list[dict[str, Any]]:
+    """Collectives by kind and mesh axis, and what the links take for them."""
+    own = pod.chip.ici_bandwidth / pod.chip.devices
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for x in found:
+        axis, across = _along(x.devices, mesh)
+        # A ring sends what is reduced twice: as parts, then as sums.
+        payload = x.bytes * (2 if x.kind == "all-reduce" else 1)
+        nothing = {"kind": x.kind, "axis": axis, "bytes": 0, "count": 0, "seconds": 0}
+        held = sums.setdefault((x.kind, axis), nothing)
+        held["bytes"] += x.bytes
+        held["count"] += x.count
+        held["seconds"] += payload / (BETWEEN_SLICES if across else own)
+    return list(sums.values())
 
 
-def _axes(size: int, mesh) -> str:
-    """The mesh axis of groups of so many devices; 'all' of the whole mesh."""
-    named = [name for name, ways in mesh.shape.items() if ways == size]
-    if named:
-        return " or ".join(named)
-    return "all" if size in (0, mesh.size) else f"{size} devices"
+def _along(devices: Sequence[int], mesh) -> tuple[str, bool]:
+    """(the mesh axes that devices differ in, whether they are of several slices)."""
+    devices = devices or range(mesh.size)
+    places = np.unravel_index(list(devices), tuple(mesh.shape.values()))
+    names = [
+        name
+        for name, place in zip(mesh.shape, places, strict=True)
+        if len(set(place.tolist())) > 1
+    ]
+    flat = mesh.devices.reshape(-1)
+    slices = {getattr(flat[n], "slice_index", 0) for n in devices}
+    large = [name for name, size in mesh.shape.items() if size > 1]
+    whole = len(names) > 1 and names == large
+    return "all" if whole else ", ".join(names) or "none", len(slices) > 1

@@ -16,7 +16,10 @@ conditional costs as its dearer branch. A collective that is spread over several
 import collections
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from llm.errors import InputError
 
@@ -38,12 +41,12 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: a name of `COLLECTIVES`.
-      groups: into how many groups of how many devices the mesh falls, (1, 256).
+      devices: those of one of its groups, by their places in the mesh; () is all.
       bytes: of the larger side of a payload, a device.
     """
 
     kind: str
-    groups: tuple[int, int]
+    devices: tuple[int, ...]
     bytes: float
     count: float
 
@@ -103,8 +106,8 @@ def read(text: str) -> Program:
     found = _Sums()
     _add(computations, entry, 1, found)
     collectives = [
-        Collective(kind, groups, size, count)
-        for (kind, groups), (size, count) in sorted(found.collectives.items())
+        Collective(kind, devices, size, count)
+        for (kind, devices), (size, count) in sorted(found.collectives.items())
     ]
     kernels = [Kernel(name, *sums) for name, sums in sorted(found.kernels.items())]
     return Program(found.cycles, found.products, collectives, kernels)
@@ -229,26 +232,47 @@ def _add_collective(x, times, found, sends_parts=False, scatters=False) -> None:
         size = shape_bytes(x.shape.split("),")[-1]) if ")," in x.shape else size / 2
     if scatters and kind == "all-reduce":
         kind = "reduce-scatter"
-    sums = found.collectives[kind, _groups(x.text)]
+    sums = found.collectives[kind, _devices(x.text)]
     sums[0] += times * size
     sums[1] += times
 
 
-def _groups(text: str) -> tuple[int, int]:
-    """How many groups of how many devices, of any form in which they are written."""
+def _devices(text: str) -> tuple[int, ...]:
+    """Those of the first of its groups, of any form in which groups are written."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text)
     if mesh:
-        sizes = {k: int(v) for k, v in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-        each = math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", mesh[2]))
-        return math.prod(sizes.values()) // each, each
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", text)
+        names, sizes = zip(*re.findall(r"'(\w+)'=(\d+)", mesh[1]), strict=True)
+        along = [names.index(axis) for axis in re.findall(r"'(\w+)'", mesh[2])]
+        order = [n for n in range(len(names)) if n not in along] + along
+        each = math.prod(int(sizes[n]) for n in along)
+        return _first([int(size) for size in sizes], order, each)
+    iota = re.search(
+        r"replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text
+    )
     if iota:
-        return int(iota[1]), int(iota[2])
-    lists = re.search(r"replica_groups=\{(\{.*?\})\}", text)
+        sizes = [int(size) for size in iota[2].split(",")]
+        order = [int(n) for n in iota[3].split(",")] if iota[3] else range(len(sizes))
+        return _first(sizes, order, int(iota[1]))
+    lists = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
     if lists:
-        groups = re.findall(r"\{([\d,]*)\}", lists[1])
-        return len(groups), len(groups[0].split(","))
-    return 1, 0
+        return tuple(map(int, lists[1].split(",")))
+    pairs = re.search(r"source_target_pairs=\{(\{.*?\})\}", text)
+    return _chain(re.findall(r"\{(\d+),(\d+)\}", pairs[1])) if pairs else ()
+
+
+def _first(sizes: list[int], order: Sequence[int], each: int) -> tuple[int, ...]:
+    """The first `each` devices of an array of `sizes`, its axes in this order."""
+    devices = np.arange(math.prod(sizes)).reshape(sizes).transpose(order)
+    return tuple(devices.reshape(-1)[:each].tolist())
+
+
+def _chain(pairs: list[tuple[str, str]]) -> tuple[int, ...]:
+    """The devices that the first sender hands on to, one after the other."""
+    follows = {int(a): int(b) for a, b in pairs}
+    found = [int(pairs[0][0])]
+    while follows.get(found[-1], found[0]) not in found:
+        found.append(follows[found[-1]])
+    return tuple(found)
 
 
 def _add_kernel(x: _Instruction, times: float, found: _Sums) -> None:

@@ -78,3 +78,13 @@ def test_the_program_of_a_gpu_calls_it(monkeypatch):
     want = attention(q, context, policy=Policy())
     assert calls == [{"ordered": True}] and own.dtype == jnp.bfloat16
     np.testing.assert_allclose(own.astype(jnp.float32), want, atol=0.03)
+
+
+def test_a_ring_is_said_and_no_named_kernel_is_replaced_by_it():
+    """Rows that the mesh does not cut go around no ring."""
+    for policy in (Policy("float32", "cpu"), named("xla", "tpu"), named("auto", "tpu")):
+        assert kernel(policy, 2048, 128, around=4).endswith("a ring of 4")
+    assert "ring" not in kernel(named("xla", "tpu"), 2046, 128, around=4)
+    for name in ("splash", "cudnn"):
+        with pytest.raises(InputError, match=f"'{name}' on a mesh with context 4"):
+            kernel(named(name, "tpu"), 2048, 128, around=4)

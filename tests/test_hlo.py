@@ -43,7 +43,7 @@ def test_loops_are_multiplied_by_their_trips(step, trips):
     assert found.cycles == trips * 107 + 5
     assert found.products == trips * 100
     (gather,) = found.collectives
-    assert gather == ("all-gather", (2, 8), trips * 64 * 4, trips)
+    assert gather == ("all-gather", tuple(range(8)), trips * 64 * 4, trips)
 
 
 def test_a_known_trip_count_wins():
@@ -87,8 +87,8 @@ ENTRY %main (x: bf16[4,8]) -> bf16[8,8] {
 
 def test_a_chain_is_one_collective_and_a_scatter_is_seen():
     gather, scatter = hlo.read(CHAIN).collectives
-    assert gather == ("all-gather", (4, 2), 8 * 8 * 2, 1)
-    assert scatter == ("reduce-scatter", (2, 2), 16 * 4, 1)
+    assert gather == ("all-gather", (0, 4), 8 * 8 * 2, 1)
+    assert scatter == ("reduce-scatter", (0, 1), 16 * 4, 1)
 
 
 def test_chains_of_unrolled_layers_share_a_channel():
@@ -98,7 +98,28 @@ def test_chains_of_unrolled_layers_share_a_channel():
     text = CHAIN.replace("ENTRY", second + "ENTRY")
     text = text.replace("calls=%part", "calls=%other", 1)
     gather, _ = hlo.read(text).collectives
-    assert gather == ("all-gather", (4, 2), 2 * 8 * 8 * 2, 2)
+    assert gather == ("all-gather", (0, 4), 2 * 8 * 8 * 2, 2)
+
+
+@pytest.mark.parametrize(
+    "written, devices",
+    [
+        ("replica_groups={{0,2},{1,3}}", (0, 2)),
+        ("replica_groups=[4,2]<=[8]", (0, 1)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", (0, 2, 4, 6)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=2] {'a','c'}", (0, 1, 4, 5)),
+        ("source_target_pairs={{0,1},{1,2},{2,3},{3,0},{4,5},{5,4}}", (0, 1, 2, 3)),
+        ("source_target_pairs={{0,4},{4,0},{1,5},{5,1}}", (0, 4)),
+        ("source_target_pairs={{0,2},{2,4}}", (0, 2, 4)),  # the last hands on to none
+        ("", ()),
+    ],
+)
+def test_devices_of_a_collective(written, devices):
+    kind = "collective-permute" if "pairs" in written else "all-gather"
+    text = "HloModule m\nENTRY %main (x: f32[8]) -> f32[8] {\n  ROOT %g = f32[8]{0} "
+    (found,) = hlo.read(f"{text}{kind}(%x), channel_id=1, {written}\n}}\n").collectives
+    assert found.devices == devices
 
 
 KERNEL = """HloModule m

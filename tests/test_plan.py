@@ -290,6 +290,9 @@ def test_a_search_ends_and_goes_on(tmp_path, monkeypatch):
     [
         ({"accelerator": "v5x"}, "did you mean 'v5"),
         ({"rows": -1}, "rows and price of 0 or more"),
+        ({"dtype": "float17"}, "train.dtype 'float17'; want one of float32, bfloat16"),
+        ({"products": "int9"}, "train.products 'int9'"),
+        ({"attention": "flash9"}, "train.attention 'flash9'"),
         ({"chips": 0}, "at least one chip"),
         ({"mfu": 60.0}, "between 0 and 1"),
         ({"chips": 3}, "train.batch_size 8"),
@@ -297,7 +300,8 @@ def test_a_search_ends_and_goes_on(tmp_path, monkeypatch):
 )
 def test_bad_input(changes, message):
     c = tiny()
-    c.plan.update(changes)
+    for name, value in changes.items():
+        (c.plan if name in c.plan else c.train)[name] = value
     with pytest.raises(InputError, match=message):
         workload.make_plan(c)
 

@@ -1,8 +1,11 @@
 """Pods by name; and the real step compiled for one, where libtpu is installed."""
 
+import types
+
+import numpy as np
 import pytest
 
-from llm import aot, compiler, config, topology
+from llm import aot, compiler, config, plan, topology
 from llm.errors import InputError
 from llm.precision import Policy
 
@@ -41,8 +44,31 @@ def test_a_search_climbs_while_it_gets_faster(monkeypatch):
     )
     c = config.base()
     c.model = {"name": "llama", "remat": "none"}
-    found = aot.search(c, None, remats=("full",), meshes=((("fsdp", -1),),))
+    pod = types.SimpleNamespace(mesh=lambda axes: plan.planned_mesh(axes, 4))
+    found = aot.search(c, pod, remats=("full",), meshes=((("fsdp", -1),),))
     assert [x["tokens_per_s"] for x in found] == [3.0, 5.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "devices, along",
+    [
+        ((0, 1, 2, 3), ("context", False)),
+        ((0, 4), ("stage", False)),
+        ((0, 1, 4, 5), ("stage, context", False)),
+        ((0, 8), ("data", True)),
+        ((), ("all", True)),
+        (tuple(range(16)), ("all", True)),
+        ((3,), ("none", False)),
+    ],
+)
+def test_the_axes_of_a_collective(devices, along):
+    """Of eight devices each in two slices; axes of equal size are told apart."""
+    chips = np.array([types.SimpleNamespace(slice_index=n // 8) for n in range(16)])
+    mesh = types.SimpleNamespace(
+        shape={"data": 2, "stage": 2, "context": 4, "tensor": 1}, size=16,
+        devices=chips.reshape(2, 2, 4, 1),
+    )  # fmt: skip
+    assert aot._along(devices, mesh) == along
 
 
 @needs_libtpu

@@ -133,17 +133,26 @@ def _splash_lacks(policy: Policy, rows: int, head_dim: int, window: Any) -> str:
     return ""
 
 
-def kernel(policy: Policy, rows: int, head_dim: int, windows: Sequence = ()) -> str:
+def kernel(
+    policy: Policy, rows: int, head_dim: int, windows: Sequence = (), around: int = 1
+) -> str:
     """What carries attention out on a backend, for the log.
 
     Args:
       windows: of a scanned stack of layers.
+      around: devices of the mesh's axis `context`.
 
     Raises:
       InputError: as `choice`.
     """
-    if ring.ways() > 1:
-        return f"XLA products, around a ring of {ring.ways()}"
+    if around > 1 and rows % around == 0:
+        if policy.attention not in ("auto", "xla"):
+            raise InputError(
+                got=f"train.attention {policy.attention!r} on a mesh with context "
+                f"{around}",
+                want="auto or xla: keys go around a ring of XLA products there",
+            )
+        return f"XLA products, around a ring of {around}"
     window = jnp.zeros(()) if windows else None
     chosen = choice(policy, rows, head_dim, window=window)
     if chosen != "xla":

@@ -64,7 +64,9 @@ def _on(c: ConfigDict, pod: topology.Pod, best: dict[str, Any] | None) -> Config
 
 def _check(c: ConfigDict) -> None:
     """Raises InputError for what no plan is made of, before minutes of compiling."""
-    p = c.plan
+    p, t = c.plan, c.train
+    asked = Policy(t.dtype, "tpu", products=t.products, attention=t.attention)
+    network.check_policy(asked)
     if p.accelerator not in flops.CHIPS:
         hint = registry.hint(p.accelerator, flops.CHIPS)
         raise InputError(

@@ -47,7 +47,6 @@ from llm.local_checkpoint import LocalCheckpoints
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
-from llm.nn.low_precision import PRODUCTS
 from llm.nn.pipeline import check_stages
 from llm.precision import Policy
 
@@ -270,12 +269,6 @@ def check(c: ConfigDict) -> None:
     mixture.check(mixture.Wanted(**c.data.mixture))
     _check_numbers(c)
     _check_batch(t, mesh)
-    if t.dtype not in ("float32", "bfloat16"):
-        raise InputError(got=f"train.dtype {t.dtype!r}", want="float32 or bfloat16")
-    if t.products not in PRODUCTS:
-        raise InputError(
-            got=f"train.products {t.products!r}", want=f"one of {', '.join(PRODUCTS)}"
-        )
     if t.spike not in spikes.POLICIES:
         raise InputError(
             got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"
@@ -299,7 +292,8 @@ def check(c: ConfigDict) -> None:
         t.dtype, devices[0].platform, len(devices), devices[0].device_kind,
         t.products, t.attention,
     )  # fmt: skip
-    _attention(c, policy)
+    network.check_policy(policy)
+    _attention(c, policy, mesh)
     model, objective, init = network.build(
         c.model, c.objective, policy, c.tokenizer.vocab_size
     )
@@ -488,11 +482,12 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _attention(c: ConfigDict, policy: Policy) -> str:
+def _attention(c: ConfigDict, policy: Policy, mesh: Any) -> str:
     """What carries attention out."""
     m = c.model
     head_dim = m.get("head_dim") or m.width // m.get("heads", 1)
-    return kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()))
+    around = mesh.shape.get("context", 1)
+    return kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()), around)
 
 
 def _opening(c, made, abstract, mesh, knobs, groups, policy):
@@ -505,7 +500,7 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     yield (
         f"{c.model.name}: {units.count(whole)} parameters{which}, "
         f"{products} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
-        f"rules {c.rules}, attention: {_attention(c, policy)}"
+        f"rules {c.rules}, attention: {_attention(c, policy, mesh)}"
     )
     for group in groups:
         names = group["names"]
