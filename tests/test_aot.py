@@ -16,7 +16,9 @@ from llm import aot, config, topology
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "aot.json"
 CONFIGS = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
-KEPT = ("cycles", "product_cycles", "temporary_bytes")
+KEPT = (
+    "cycles", "product_cycles", "temporary_bytes", "argument_bytes", "peak_bytes",
+)  # fmt: skip
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 ROWS = {"reference": 4, "1b": 4, "8b": 1}  # sequences of a device
 # What the sizes' docstrings name, with the batches of the configs themselves.
@@ -65,8 +67,14 @@ def check(case):
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if case not in golden:
         pytest.fail(f"no record of {case}: python tests/test_aot.py")
-    for name in KEPT:
-        assert found[name] == pytest.approx(golden[case][name], rel=0.03), name
+    for name, value in record(found).items():
+        assert value == pytest.approx(golden[case][name], rel=0.03), name
+
+
+def record(found):
+    """What is kept of a plan; `sent_bytes` go between chips."""
+    sent = sum(x["bytes"] for x in found["collectives"])
+    return {name: found[name] for name in KEPT} | {"sent_bytes": sent}
 
 
 @pytest.mark.aot
@@ -87,7 +95,6 @@ def test_processes_agree_on_the_key_of_a_compiled_step(tmp_path):
 if __name__ == "__main__":
     records = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     for case in sys.argv[1:] or (*SMALL, *CASES):
-        found = measured(case)
-        records[case] = {name: found.get(name) for name in KEPT}
+        records[case] = record(measured(case))
         print(case, records[case], flush=True)
         GOLDEN.write_text(json.dumps(records, indent=1) + "\n")
