@@ -145,6 +145,38 @@ def test_pieces_of_a_file_are_the_whole(tmp_path, bytes_of_a_piece):
     assert made == whole and not skipped
 
 
+@pytest.mark.parametrize("records_of_a_member", [1, 7, 60])
+@pytest.mark.parametrize("version", ["0.18", "1.0", "1.1"])
+def test_pieces_are_the_whole_however_long_a_member_is(
+    tmp_path, version, records_of_a_member
+):
+    """As `gzip crawl.warc` makes one member of all; ClueWeb09 has the form 0.18."""
+    rng = random.Random(0)
+    records = []
+    for n in range(60):
+        body = f"Text {n}: {rng.getrandbits(8000):02000x}"
+        named = f"WARC-Record-ID: <urn:x:{n}>\r\n" if n % 2 else ""
+        records.append(
+            f"WARC/{version}\r\nWARC-Type: conversion\r\n{named}"
+            "WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: text/plain\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}\r\n\r\n".encode()
+        )
+    size = records_of_a_member
+    members = (b"".join(records[n : n + size]) for n in range(0, 60, size))
+    file = tmp_path / "a.warc.gz"
+    file.write_bytes(b"".join(map(gzip.compress, members)))
+    source = registry.build("sources", {"name": "warc", "path": str(file)})
+    (found,) = source.files(None)
+    made, skipped, begun = [], [], 0
+    for start in range(0, file.stat().st_size, 5000):
+        piece = found._replace(start=start, stop=start + 5000)
+        some = list(source.read([piece], lambda *skip: skipped.append(skip)))
+        made, begun = made + some, begun + bool(some)
+    assert [d.text.partition(":")[0] for d in made] == [f"Text {n}" for n in range(60)]
+    assert len({d.id for d in made}) == 60 and not skipped
+    assert begun == 1 if size == 60 else begun > 4, "members begin in several pieces"
+
+
 def gzip_with_extra(content, extra):
     """A member of gzip with an extra field."""
     plain = gzip.compress(content)

@@ -9,7 +9,9 @@ left out and counted: behind a broken member, reading goes on at the next whole 
     --config=configs/quickstart.py:text=warc:crawl/
 """
 
+import io
 import pathlib
+import re
 import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,7 +25,8 @@ TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
-_GZIP = b"\x1f\x8b\x08"
+_GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
+_BEGINNING = re.compile(rb"WARC/[01]\.\d")  # 0.18 is that of ClueWeb09
 _GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
 
@@ -73,31 +76,36 @@ def make(
 
 
 def _compressed(file: reading.File) -> bool:
-    """Whether each record is a member of its own, which can be found from anywhere."""
+    """Whether records may be members of their own, which are found from anywhere."""
     with file.path.open("rb") as stream:
         return stream.read(2) == _GZIP[:2]
 
 
 def _records(warc, file: reading.File, most: int, skip: reading.Skip):
-    """(id, headers, type, charset, content) of responses and texts, past damage."""
-    types = warc.WarcRecordType
-    types = types.response | types.conversion | types.resource
-    name, start, told = file.name, file.start, False
+    """(id, headers, type, charset, content) of responses and texts, past damage.
+
+    A stretch is read from the first member that begins in it up to the first that
+    begins behind it, so that stretches are the whole file, however long a member is.
+    """
+    name, stop, told = file.name, 0, False
     with file.path.open("rb") as stream:
-        mark = _GZIP if stream.peek(2)[:2] == _GZIP[:2] else b"WARC/1."
-        if start:
-            start = _find(stream, mark, start)
+        mark = _GZIP if stream.peek(2)[:2] == _GZIP[:2] else _PLAIN
+        start = _find(stream, mark, file.start, file.stop) if file.start else 0
+        if file.stop and start >= 0:
+            stop = max(_find(stream, mark, file.stop), 0)
         while start >= 0:
             stream.seek(start)
-            at = start
+            at, same = start, -1
             try:
                 for record in warc.ArchiveIterator(
-                    stream, record_types=types, auto_decode="all"
+                    _Until(stream, stop), record_types=_types(warc), auto_decode="all"
                 ):
-                    at, told = record.stream_pos, False
-                    if file.stop and at >= file.stop:
-                        return
-                    id = (record.record_id or "").strip("<>") or f"{name}@{at}"
+                    # Records behind the first of a member may all be at its end.
+                    now = record.stream_pos
+                    same = same + 1 if now == at else int(now == stop)
+                    at, told = now, False
+                    place = f"{name}@{at}" + (f"+{same}" if same else "")
+                    id = (record.record_id or "").strip("<>") or place
                     content = record.reader.read(most + 1)
                     if len(content) > most:
                         skip(f"larger than {most} bytes", id)
@@ -123,35 +131,66 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
                 if not told:
                     skip(f"damaged: {error}", f"{name}, after byte {at}")
                 told = True
-            start = _find(stream, mark, at + 1)
-            if file.stop and start >= file.stop:
-                return
+            start = _find(stream, mark, at + 1, stop)
 
 
-def _find(stream, mark: bytes, start: int) -> int:
-    """Where a record next begins in the stream, from `start` on; -1 if nowhere."""
+def _types(warc):
+    types = warc.WarcRecordType
+    return types.response | types.conversion | types.resource
+
+
+class _Until(io.RawIOBase):
+    """A stream that ends before byte `stop`; at its own end if that is 0."""
+
+    def __init__(self, stream, stop: int):
+        self._stream, self._stop = stream, stop
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte is in the whole stream."""
+        return self._stream.tell()
+
+    def readinto(self, buffer) -> int:
+        """Fills a part of the buffer."""
+        size = len(buffer)
+        if self._stop:
+            size = max(min(size, self._stop - self._stream.tell()), 0)
+        return self._stream.readinto(memoryview(buffer)[:size])
+
+
+def _find(stream, mark: bytes, start: int, stop: int = 0) -> int:
+    """Where a record next begins from `start` on, before `stop`; -1 if nowhere."""
     stream.seek(start)
     kept = b""
     while part := stream.read(2**20):
         place, whole = -1, kept + part
         while (place := whole.find(mark, place + 1)) >= 0:
             at = start - len(kept) + place
-            if mark != _GZIP or _begins(stream, at, start + len(part)):
+            if stop and at >= stop:
+                return -1
+            if _begins(stream, mark, at, start + len(part)):
                 return at
         start += len(part)
         kept = whole[-len(mark) + 1 :]
+        if stop and start - len(kept) >= stop:
+            return -1
     return -1
 
 
-def _begins(stream, at: int, back: int) -> bool:
-    """Whether a record begins there, and not just three bytes that look like one."""
+def _begins(stream, mark: bytes, at: int, back: int) -> bool:
+    """Whether a record begins there, and not just bytes that look like a mark."""
     stream.seek(at)
-    try:
-        found = zlib.decompressobj(31).decompress(stream.read(512), 8)
-    except zlib.error:
-        found = b""
+    found = stream.read(512)
+    if mark == _GZIP:
+        try:
+            found = zlib.decompressobj(31).decompress(found, 16)
+        except zlib.error:
+            found = b""
     stream.seek(back)
-    return found.startswith(b"WARC/1.")
+    return bool(_BEGINNING.match(found))
 
 
 def _document(
