@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 Skip = Callable[[str, str], None]
 
@@ -132,7 +132,9 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
     try:
         raw = file.open("rb")
     except PermissionError as error:
-        raise InputError(got=f"no permission for {file}", want="to read it") from error
+        raise MachineError(
+            got=f"no permission for {file}", want="to read it"
+        ) from error
     with raw:
         first = raw.peek(4)[:4]
         if first.startswith(_GZIP):
