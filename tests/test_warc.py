@@ -100,11 +100,31 @@ def test_a_page_that_hangs_is_left_and_the_next_one_read(tmp_path):
     assert skipped == [("not extracted: takes over 1 s", "b.html"), ("empty", "d.html")]
 
 
-def test_a_page_that_ends_its_process():
+WORDS = "Ein Café in Zürich, das schöne Brötchen und größere Kuchen führt. "
+
+
+@pytest.mark.parametrize(
+    ("charset", "meta", "encoding"),
+    [
+        ("utf8mb4", "", "utf-8"), ("none", "", "utf-8"), ("unicode", "", "utf-8"),
+        ("UTF-8,UTF-8", "", "utf-8"), ("en", "", "utf-8"), ("hex", "", "utf-8"),
+        ("undefined", "", "utf-8"), ("idna", "", "utf-8"), ("a\0b", "", "utf-8"),
+        ("", "utf8mb4", "utf-8"), ("", "utf-16", "utf-8"), ("'utf-8'", "", "utf-8"),
+        ("utf8mb4", "iso-8859-2", "iso-8859-2"), ("none", "macintosh", "mac-roman"),
+        ("latin1", "utf-8", "iso-8859-1"), ("unicode", "", "utf-16-le"),
+    ],
+)  # fmt: skip
+def test_the_charset_is_one_that_is_known(children, charset, meta, encoding):
+    head = f"<meta charset={meta}>" if meta else ""
+    html = f"<html>{head}<body><main><p>{WORDS * 4}</p></main></body></html>"
+    made = children(html.encode(encoding), charset)
+    assert made == {"text": (WORDS * 4).strip(), "language": "", "licence": ""}
+
+
+@pytest.fixture(scope="module")
+def children():
     with extract.pages("resiliparse", 5) as read_page:
-        made = read_page(b"<p>Hello</p>", "no-such-charset")
-        assert made.get("text") == "Hello" or "refused" in made
-        assert read_page(b"<p>Hello</p>")["text"] == "Hello"
+        yield read_page
 
 
 def test_an_unknown_extractor_is_one_line():
