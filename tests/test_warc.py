@@ -74,6 +74,67 @@ def test_a_broken_member_is_passed_over(tmp_path):
     assert len(skipped) == 2, skipped
 
 
+def chunked(content):
+    cut = len(content) // 2
+    parts = (content[:cut], content[cut:], b"")
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("said", "pack"),
+    [
+        ("Transfer-Encoding: chunked", chunked),
+        ("Transfer-Encoding: chunked", bytes),
+        ("Content-Encoding: gzip", gzip.compress),
+        ("Content-Encoding: gzip", bytes),
+        *(
+            ("Content-Encoding: gzip\r\nTransfer-Encoding: chunked", pack)
+            for pack in (lambda c: chunked(gzip.compress(c)), gzip.compress, chunked)
+        ),
+    ],
+)
+def test_a_content_that_is_not_packed_as_it_says_is_read(tmp_path, said, pack):
+    kind = f"text/html; charset=utf-8\r\n{said}"
+    content = b"".join(record(n, pack(page(f"Nummer {n}")), kind) for n in (1, 2))
+    (tmp_path / "a.warc").write_bytes(content)
+    documents, skipped = read(tmp_path, max_page_bytes=8000)
+    assert [d.text[:8] for d in documents] == ["Nummer 1", "Nummer 2"]
+    assert not skipped
+
+
+def test_reasons_hold_nothing_of_a_page(tmp_path):
+    """Whatever is damaged: they are printed, and stand in reports."""
+    content = b"Jane Doe, 1 High Street, jane@mail.org. " * 9
+    (tmp_path / "a.warc").write_bytes(
+        record(1, chunked(content).replace(b"\r\nJane", b"\nJane", 1)[:-9],
+               "text/plain\r\nTransfer-Encoding: chunked")
+        + record(2, content + b"\0", "text/plain\r\nTransfer-Encoding: chunked")
+        + record(3, gzip.compress(content)[:-30] + content,
+                 "text/plain\r\nContent-Encoding: gzip")
+        + record(4, content, "text/plain").replace(b"HTTP/1.1 200", content, 1)
+        + record(5, content, "text/plain").replace(b"Content-Length: ", content, 1)
+        + record(6, content, "text/plain")
+        + record(7, content, "text/plain")[:-100]
+    )  # fmt: skip
+    documents, skipped = read(tmp_path, max_page_bytes=8000)
+    assert "urn:uuid:6" in [d.id for d in documents] and len(skipped) >= 5
+    assert skipped[-1] == ("cut off", "urn:uuid:7")
+    assert {reason for reason, _ in skipped} == {
+        "damaged: no HTTP response", "damaged: no whole record", "cut off",
+        "not a page: another status than 200",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", ["text/html", "text/plain"])
+def test_a_record_that_is_cut_off_is_left_out(tmp_path, pack, kind):
+    content = record(1, page("Eins")) + record(2, page("Zwei" * 99), kind)[:-300]
+    (tmp_path / "a.warc.gz").write_bytes(pack(content))
+    documents, skipped = read(tmp_path)
+    assert [d.id for d in documents] == ["urn:uuid:1"]
+    assert skipped == [("cut off", "urn:uuid:2")]
+
+
 def test_texts_of_common_crawl(tmp_path):
     text = "Texto de una página.".encode()
     head = (

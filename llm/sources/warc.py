@@ -27,6 +27,8 @@ NEEDS = ("fastwarc", "resiliparse")
 _WANTED = reading.ending(".warc", ".wet")
 _GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
 _BEGINNING = re.compile(rb"WARC/[01]\.\d")  # 0.18 is that of ClueWeb09
+_CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(;[^\r\n]*)?\r?\n")
+_HEADERS = 2**16  # bytes of a response's, at most
 _GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
 
@@ -98,7 +100,7 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
             at, same = start, -1
             try:
                 for record in warc.ArchiveIterator(
-                    _Until(stream, stop), record_types=_types(warc), auto_decode="all"
+                    _Until(stream, stop), record_types=_types(warc), parse_http=False
                 ):
                     # Records behind the first of a member may all be at its end.
                     now = record.stream_pos
@@ -106,32 +108,57 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
                     at, told = now, False
                     place = f"{name}@{at}" + (f"+{same}" if same else "")
                     id = (record.record_id or "").strip("<>") or place
-                    content = record.reader.read(most + 1)
-                    if len(content) > most:
-                        skip(f"larger than {most} bytes", id)
+                    block = record.reader.read(2 * most + _HEADERS + 1)
+                    refused, made = _content(warc, record, block, most)
+                    if refused:
+                        skip(refused, id)
                         continue
-                    http = record.http_headers
-                    encoded = http and (
-                        http.get("Content-Encoding") or http.get("Transfer-Encoding")
-                    )
-                    if len(content) < record.content_length and not encoded:
-                        skip("cut off", id)
-                        continue
-                    if http and record.http_headers.status_code != 200:
-                        skip("not a page: another status than 200", id)
-                        continue
-                    kind = record.http_content_type or ""
-                    charset = record.http_charset or ""
-                    if not http:
-                        kind = record.headers.get("Content-Type", "").lower()
-                        kind = kind.partition(";")[0].strip()
-                    yield id, dict(record.headers), kind.lower(), charset, content
+                    yield id, dict(record.headers), *made
                 return
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError):
+                # What the error says may hold a part of a page.
                 if not told:
-                    skip(f"damaged: {error}", f"{name}, after byte {at}")
+                    skip("damaged: no whole record", f"{name}, after byte {at}")
                 told = True
             start = _find(stream, mark, at + 1, stop)
+
+
+def _content(warc, record, block: bytes, most: int):
+    """(why not, (type, charset, content)) of a record; `block` is what it holds."""
+    if len(block) > 2 * most + _HEADERS:
+        return f"larger than {most} bytes", ()
+    if len(block) < record.content_length:
+        return "cut off", ()
+    kind, charset, content = record.headers.get("Content-Type", ""), "", block
+    if record.is_http:
+        http, content = _decoded(warc, block, most)
+        if http is None:
+            return "damaged: no HTTP response", ()
+        kind, charset = http.http_content_type or "", http.http_charset or ""
+    if len(content) > most:
+        return f"larger than {most} bytes", ()
+    if record.is_http and http.http_headers.status_code != 200:
+        return "not a page: another status than 200", ()
+    return "", (kind.partition(";")[0].strip().lower(), charset, content)
+
+
+def _decoded(warc, block: bytes, most: int):
+    """A response and its content; (None, b"") if it cannot be read.
+
+    Archives may hold a content that is unpacked already under the headers of before.
+    """
+    for encodings in ("all", "content", "transfer", "none"):
+        http = warc.WarcRecord()
+        http.is_http = True
+        http.set_bytes_content(block)
+        try:
+            http.parse_http(auto_decode=encodings)
+            content = http.reader.read(most + 1)
+        except (OSError, ValueError):
+            continue
+        if encodings == "all" or not (b"\0" in content or _CHUNK.match(content)):
+            return http, content
+    return None, b""
 
 
 def _types(warc):
