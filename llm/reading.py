@@ -204,8 +204,11 @@ class _Guarded(io.RawIOBase):
         try:
             # Not `read`, which loses what stands before the damage.
             got = self._unpacked.read1(len(buffer))
+        except EOFError as error:
+            raise Damaged("cut off") from error
         except self._broken as error:
-            raise Damaged(str(error) or "cut off") from error
+            # What the error says may hold a part of the file.
+            raise Damaged("cannot be unpacked") from error
         self._given += len(got)
         if self._given > _FREE + _RATIO * self._raw.tell():
             raise Damaged(f"unpacks to more than {_RATIO} times its size")

@@ -127,7 +127,7 @@ def test_a_group_may_take_parts_out():
 def test_one_document_never_ends_the_run():
     def fail(document):
         if document.id == "b":
-            raise RecursionError("too  deep")
+            raise RecursionError("too deep for jane@mail.org")
         if document.id == "c":
             time.sleep(5)
         return [document] if isinstance(document, Document) else {}
@@ -144,7 +144,7 @@ def test_one_document_never_ends_the_run():
             result = runner.through(work)
             assert [d.id for d in result.documents()] == ["a"]
         assert result.counts[0]["dropped"] == {
-            "the stage failed: RecursionError: too deep": {
+            "the stage failed: RecursionError": {
                 "documents": 1, "bytes": 1, "examples": [["b", "y"]]},
             "took longer than 0.2 s": {
                 "documents": 1, "bytes": 1, "examples": [["c", "z"]]},

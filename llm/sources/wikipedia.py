@@ -17,6 +17,7 @@ import re
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
+from xml.parsers import expat
 
 from llm import columns, reading
 from llm.document import Document, Source
@@ -98,7 +99,11 @@ def make(
                         "prose", len(text.encode()),
                         {key: value for key, value in meta.items() if value},
                     )  # fmt: skip
-            except (ElementTree.ParseError, reading.Damaged) as error:
+            except ElementTree.ParseError as error:
+                # Its message may hold a part of a page.
+                why = expat.ErrorString(error.code)
+                skip(f"damaged: {why}", f"after {seen or name}")
+            except reading.Damaged as error:
                 skip(f"damaged: {error}", f"after {seen or name}")
 
     return Files(files, read, max_documents)
