@@ -20,7 +20,7 @@ from llm.errors import InputError, MachineError
 
 Skip = Callable[[str, str], None]
 
-COMPRESSED = ("", ".gz", ".zst", ".zstd")
+COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 # Text shrinks to a tenth, logs to a hundredth: what unpacks to more is no text.
 _RATIO, _FREE = 200, 64 * 2**20

@@ -35,6 +35,14 @@ def packed(kind, content):
     return gzip.compress(content) if kind == "gz" else content
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.bz2", "a.ndjson.gz", "A.JSON.BZ2"])
+def test_packed_files_of_a_folder_are_found(tmp_path, name):
+    pack = bz2.compress if name.lower().endswith("bz2") else gzip.compress
+    (tmp_path / name).write_bytes(pack(json_lines()))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert [d.text for d in documents] == [r["text"] for r in ROWS] and not skipped
+
+
 @pytest.mark.parametrize("kind", ["", "gz", "zst"])
 def test_json_lines(tmp_path, kind):
     file = tmp_path / "x.jsonl"

@@ -1,5 +1,6 @@
 """Web archives, made here: whole, damaged, hostile; and their pages as text."""
 
+import bz2
 import gzip
 import random
 
@@ -35,7 +36,7 @@ def read(path, name="warc", **knobs):
     return list(source(lambda *skip: skipped.append(skip))), skipped
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
 def test_pages_and_what_is_left_out(tmp_path, pack):
     records = [
         record(1, page("Eins")), record(2, b"\x89PNG", "image/png"),
@@ -45,9 +46,9 @@ def test_pages_and_what_is_left_out(tmp_path, pack):
                "text/html; charset=iso-8859-1"),
         record(7, b"x" * 9000),
     ]  # fmt: skip
-    file = tmp_path / "a.warc.gz"
+    file = tmp_path / {bz2.compress: "a.warc.bz2"}.get(pack, "a.warc.gz")
     file.write_bytes(b"".join(map(pack, records)))
-    documents, skipped = read(file, max_page_bytes=8000)
+    documents, skipped = read(tmp_path, max_page_bytes=8000)
     assert [d.id for d in documents] == ["urn:uuid:1", "urn:uuid:4", "urn:uuid:6"]
     first, plain, latin = documents
     assert first.text.startswith("Eins is what") and first.group == "h1.org"
@@ -60,6 +61,18 @@ def test_pages_and_what_is_left_out(tmp_path, pack):
         ("not a page: another status than 200", "urn:uuid:3"),
         ("empty", "urn:uuid:5"), ("larger than 8000 bytes", "urn:uuid:7"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [slice(-20), slice(0)])
+def test_what_is_left_of_an_archive_in_bzip2_is_read(tmp_path, cut):
+    members = [bz2.compress(record(n, page(f"Nummer {n}"))) for n in (1, 2, 3)]
+    (tmp_path / "a.warc.bz2").write_bytes(b"".join(members)[cut])
+    documents, skipped = read(tmp_path)
+    if cut.stop:
+        assert [d.id for d in documents] == ["urn:uuid:1", "urn:uuid:2"]
+        assert skipped[0][0] == "damaged: no whole record" and len(skipped) == 1
+    else:
+        assert not documents and skipped == [("empty file", "a.warc.bz2")]
 
 
 def test_a_broken_member_is_passed_over(tmp_path):

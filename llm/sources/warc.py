@@ -9,6 +9,7 @@ left out and counted: behind a broken member, reading goes on at the next whole 
     --config=configs/quickstart.py:text=warc:crawl/
 """
 
+import bz2
 import io
 import pathlib
 import re
@@ -26,6 +27,7 @@ NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
 _GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
+_BZIP2 = b"BZh"
 _BEGINNING = re.compile(rb"WARC/[01]\.\d")  # 0.18 is that of ClueWeb09
 _CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(;[^\r\n]*)?\r?\n")
 _HEADERS = 2**16  # bytes of a response's, at most
@@ -90,8 +92,12 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
     begins behind it, so that stretches are the whole file, however long a member is.
     """
     name, stop, told = file.name, 0, False
-    with file.path.open("rb") as stream:
-        mark = _GZIP if stream.peek(2)[:2] == _GZIP[:2] else _PLAIN
+    with file.path.open("rb") as raw:
+        first = raw.peek(3)[:3]
+        if not first:
+            skip("empty file", name)
+        stream = bz2.BZ2File(raw) if first == _BZIP2 else raw
+        mark = _GZIP if first[:2] == _GZIP[:2] else _PLAIN
         start = _find(stream, mark, file.start, file.stop) if file.start else 0
         if file.stop and start >= 0:
             stop = max(_find(stream, mark, file.stop), 0)
@@ -115,11 +121,13 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
                         continue
                     yield id, dict(record.headers), *made
                 return
-            except (OSError, ValueError):
+            except (OSError, ValueError, EOFError):
                 # What the error says may hold a part of a page.
                 if not told:
                     skip("damaged: no whole record", f"{name}, after byte {at}")
                 told = True
+            if first == _BZIP2:  # in which nothing is found behind what is damaged
+                return
             start = _find(stream, mark, at + 1, stop)
 
 
@@ -185,7 +193,7 @@ class _Until(io.RawIOBase):
         size = len(buffer)
         if self._stop:
             size = max(min(size, self._stop - self._stream.tell()), 0)
-        return self._stream.readinto(memoryview(buffer)[:size])
+        return self._stream.readinto1(memoryview(buffer)[:size])
 
 
 def _find(stream, mark: bytes, start: int, stop: int = 0) -> int:

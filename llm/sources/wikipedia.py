@@ -25,7 +25,7 @@ from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
 
-_WANTED = reading.ending(".xml", ".xml.bz2")
+_WANTED = reading.ending(".xml")
 _INNER = {  # without another one inside; from within, until none is left
     "template": re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.S),
     "table": re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S),
