@@ -76,7 +76,7 @@ def files(
         named always is.
 
     Raises:
-      InputError: no such path, or a folder without any.
+      InputError: no such path, no permission for it, or a folder without any.
     """
     root = pathlib.Path(path)
     if path and root.is_file():
@@ -94,7 +94,13 @@ def files(
             do="name one: --config=configs/quickstart.py:text=jsonl:PATH",
         )
     seen, found = set(), False
-    for folder, folders, names in os.walk(root, followlinks=True):
+
+    def closed(error: OSError) -> None:
+        if pathlib.Path(error.filename) == root:
+            raise MachineError(got=f"no permission for {root}", want="to read it")
+        skip("folder that cannot be read", os.path.relpath(error.filename, root))
+
+    for folder, folders, names in os.walk(root, onerror=closed, followlinks=True):
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in seen:
             skip("link to a folder that was read", os.path.relpath(folder, root))
@@ -107,7 +113,7 @@ def files(
             place = file.relative_to(root).as_posix()
             if name.startswith(".") or not wanted(place):
                 continue
-            if not file.is_file():
+            if not os.path.isfile(file):  # unlike pathlib's, False without permission
                 skip("no file, or a link to none", place)
                 continue
             found = True

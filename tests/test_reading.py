@@ -2,9 +2,11 @@
 
 import bz2
 import csv
+import errno
 import gzip
 import json
 import os
+import pathlib
 import random
 import zlib
 
@@ -102,6 +104,28 @@ def test_a_bomb_is_left(tmp_path, monkeypatch):
     _, skipped = read("jsonl", path=str(tmp_path), max_line_bytes=2**26)
     assert skipped == [("damaged: unpacks to more than 200 times its size",
                         "a.jsonl.gz:1")]  # fmt: skip
+
+
+def test_a_folder_without_permission_is_counted(tmp_path, monkeypatch):
+    for name in ("a", "closed", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jsonl").write_bytes(json_lines(ROWS[:1]))
+    (tmp_path / "closed").chmod(0)
+    scan = os.scandir
+
+    def refusing(folder):  # as the disk does, unless root asks
+        if pathlib.Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    source = registry.build("sources", {"name": "jsonl", "path": str(tmp_path)})
+    skipped = []
+    found = list(source.files(lambda *skip: skipped.append(skip)))
+    assert [file.name for file in found] == ["a/a.jsonl", "z/z.jsonl"]
+    assert skipped == [("folder that cannot be read", "closed")]
+    with pytest.raises(InputError, match="no permission for"):
+        read("jsonl", path=str(tmp_path / "closed"))
 
 
 def test_links_in_circles_end(tmp_path):
