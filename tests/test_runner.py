@@ -340,6 +340,18 @@ def test_a_changed_file_is_another_source(files, tmp_path):
     assert second[0][-1]["documents"] == first[0][-1]["documents"] + 1
 
 
+def test_a_file_of_the_same_size_that_was_written_again_is_another_source(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in/a.jsonl"
+    made = []
+    for word in ("first", "other"):
+        file.write_text(json.dumps({"id": "a", "text": word}))
+        os.utime(file, ns=(0, len(made)))
+        result = runner.run(settings(tmp_path / "work", tmp_path / "in", ()))
+        made += [document.text for document in result.documents()]
+    assert made == ["first", "other"]
+
+
 def test_ids_are_taken_once():
     given = [*documents({"a": "x", "b": "z"}), *documents({"a": "y"})]
     with data_config.folder() as root:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import random
+import sys
 
 import pytest
 
@@ -199,6 +200,40 @@ def test_the_charset_is_one_that_is_known(children, charset, meta, encoding):
 def children():
     with extract.pages("resiliparse", 5) as read_page:
         yield read_page
+
+
+_ASKING = """
+import sys
+sys.path[:] = {path!r}
+from llm import extract_child
+
+def extracted(html, charset, extractor):
+    size = 2 * extract_child.MEMORY if html == b"large" else 1
+    return {{"text": str(len(bytearray(size)))}}
+
+extract_child.extracted = extracted
+extract_child.main()
+"""
+
+
+def test_a_page_that_asks_for_all_memory_is_left(tmp_path, monkeypatch):
+    (tmp_path / "child.py").write_text(_ASKING.format(path=sys.path))
+    monkeypatch.setattr(extract, "_CHILD", tmp_path / "child.py")
+    with extract.pages("resiliparse", 10) as read_page:
+        assert read_page(b"small") == {"text": "1"}
+        assert read_page(b"large") == {"refused": "MemoryError"}
+        assert read_page(b"small") == {"text": "1"}
+
+
+def test_a_page_that_ends_its_process_is_left(tmp_path, monkeypatch):
+    child = _ASKING.format(path=sys.path).replace(
+        "2 * extract_child.MEMORY", "sys.exit()"
+    )
+    (tmp_path / "child.py").write_text(child)
+    monkeypatch.setattr(extract, "_CHILD", tmp_path / "child.py")
+    with extract.pages("resiliparse", 10) as read_page:
+        assert read_page(b"large") == {"refused": "ends its process"}
+        assert read_page(b"small") == {"text": "1"}
 
 
 def test_an_unknown_extractor_is_one_line():
