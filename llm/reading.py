@@ -76,7 +76,7 @@ def files(
         named always is.
 
     Raises:
-      InputError: no such path, no permission for it, or a folder without any.
+      InputError: no such path, one that cannot be read, or a folder without any.
     """
     root = pathlib.Path(path)
     if path and root.is_file():
@@ -97,7 +97,7 @@ def files(
 
     def closed(error: OSError) -> None:
         if pathlib.Path(error.filename) == root:
-            raise MachineError(got=f"no permission for {root}", want="to read it")
+            raise MachineError(got=f"{error.strerror}: {root}", want="to read it")
         skip("folder that cannot be read", os.path.relpath(error.filename, root))
 
     for folder, folders, names in os.walk(root, onerror=closed, followlinks=True):
