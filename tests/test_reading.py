@@ -162,6 +162,40 @@ def test_all_before_the_cut_is_read(tmp_path):
         assert skipped == [("damaged: cut off", f"a.jsonl.{kind}:{len(documents) + 1}")]
 
 
+@pytest.mark.parametrize("rows", [3, 300])
+def test_behind_a_broken_member_the_next_is_read(tmp_path, rows):
+    rng = random.Random(0)
+    parts = [
+        [{"text": f"{n}.{i} {rng.getrandbits(4000):x}"} for i in range(rows)]
+        for n in range(5)
+    ]
+    members = [bytearray(gzip.compress(json_lines(part))) for part in parts]
+    for n in (1, 3):
+        middle = len(members[n]) // 2
+        members[n][middle : middle + 40] = b"\xff" * 40
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members) + bytes(70_000))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    found = [d.text for d in documents]
+    whole = [row["text"] for n in (0, 2, 4) for row in parts[n]]
+    assert [text for text in found if text in whole] == whole
+    assert len({d.id for d in documents}) == len(found)
+    reasons = [reason for reason, _ in skipped if reason != "not JSON"]
+    assert reasons == ["damaged: cannot be unpacked"] * 2
+
+
+def test_members_of_any_length_are_read_as_gzip_reads_them(tmp_path):
+    rng = random.Random(0)
+    rows = [{"text": f"{n} {rng.getrandbits(9 * n):x}"} for n in range(1, 900)]
+    content, members = json_lines(rows), []
+    while content:  # cut anywhere, also into members of nothing
+        size = rng.choice([0, 1, 700, 90_000])
+        members.append(gzip.compress(content[:size], 1))
+        content = content[size:]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert [d.text for d in documents] == [r["text"] for r in rows] and not skipped
+
+
 def test_empty_files_are_counted(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b""))

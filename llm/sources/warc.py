@@ -10,6 +10,7 @@ left out and counted: behind a broken member, reading goes on at the next whole 
 """
 
 import bz2
+import functools
 import io
 import pathlib
 import re
@@ -98,9 +99,10 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
             skip("empty file", name)
         stream = bz2.BZ2File(raw) if first == _BZIP2 else raw
         mark = _GZIP if first[:2] == _GZIP[:2] else _PLAIN
-        start = _find(stream, mark, file.start, file.stop) if file.start else 0
+        find = functools.partial(reading.find, stream, mark, _begins(mark))
+        start = find(file.start, file.stop) if file.start else 0
         if file.stop and start >= 0:
-            stop = max(_find(stream, mark, file.stop), 0)
+            stop = max(find(file.stop), 0)
         while start >= 0:
             stream.seek(start)
             at, same = start, -1
@@ -128,7 +130,7 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
                 told = True
             if first == _BZIP2:  # in which nothing is found behind what is damaged
                 return
-            start = _find(stream, mark, at + 1, stop)
+            start = find(at + 1, stop)
 
 
 def _content(warc, record, block: bytes, most: int):
@@ -196,36 +198,18 @@ class _Until(io.RawIOBase):
         return self._stream.readinto1(memoryview(buffer)[:size])
 
 
-def _find(stream, mark: bytes, start: int, stop: int = 0) -> int:
-    """Where a record next begins from `start` on, before `stop`; -1 if nowhere."""
-    stream.seek(start)
-    kept = b""
-    while part := stream.read(2**20):
-        place, whole = -1, kept + part
-        while (place := whole.find(mark, place + 1)) >= 0:
-            at = start - len(kept) + place
-            if stop and at >= stop:
-                return -1
-            if _begins(stream, mark, at, start + len(part)):
-                return at
-        start += len(part)
-        kept = whole[-len(mark) + 1 :]
-        if stop and start - len(kept) >= stop:
-            return -1
-    return -1
+def _begins(mark: bytes):
+    """Whether bytes that begin with the mark are a record, or a member with one."""
 
+    def begins(first: bytes) -> bool:
+        if mark == _GZIP:
+            try:
+                first = zlib.decompressobj(31).decompress(first, 16)
+            except zlib.error:
+                return False
+        return bool(_BEGINNING.match(first))
 
-def _begins(stream, mark: bytes, at: int, back: int) -> bool:
-    """Whether a record begins there, and not just bytes that look like a mark."""
-    stream.seek(at)
-    found = stream.read(512)
-    if mark == _GZIP:
-        try:
-            found = zlib.decompressobj(31).decompress(found, 16)
-        except zlib.error:
-            found = b""
-    stream.seek(back)
-    return bool(_BEGINNING.match(found))
+    return begins
 
 
 def _document(
