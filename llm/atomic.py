@@ -4,8 +4,8 @@ Everything goes into a sibling, `.<name>.partial`, and is renamed when it is com
 process killed at any instant leaves the old content or the new one, and at most a
 partial sibling that the next write of the same name replaces. One writer at a time.
 
-A disk that is full or read-only is bad input of the user's, not a bug of ours, so those
-OSErrors become `InputError`; use `writing(path)` around other writes (an append, say).
+A disk that is full or read-only is for the user to mend, not a bug of ours, so those
+OSErrors become `MachineError`; use `writing(path)` around other writes (an append).
 
 Paths may be local or `gs://`. On an object store a folder is renamed object by object;
 readers there should look for the file that is written last, such as a manifest.
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from llm.errors import InputError
+from llm.errors import MachineError
 
 # What a user can mend: free space, another folder, permissions.
 _REASONS = {
@@ -41,14 +41,14 @@ _REASONS = {
 
 @contextlib.contextmanager
 def writing(path: epath.PathLike) -> Iterator[None]:
-    """Turns a full, read-only or forbidden disk into InputError about `path`."""
+    """Turns a full, read-only or forbidden disk into MachineError about `path`."""
     try:
         yield
     except OSError as error:
         if error.errno not in _REASONS:
             raise
         where = error.filename or os.fspath(path)
-        raise InputError(
+        raise MachineError(
             got=f"{error.strerror} at {where}",
             want=f"to write {os.fspath(path)}",
             do=_REASONS[error.errno],

@@ -15,6 +15,10 @@ class InputError(ValueError):
         return type(self), (self.got, self.want, self.do)
 
 
+class MachineError(InputError):
+    """A disk or a process at fault, not the input: the same command may go on later."""
+
+
 def report_input_error(error: InputError) -> int:
     """Prints the one line of a bad input and returns its exit code, 2."""
     print(f"llm: {error}", file=sys.stderr)

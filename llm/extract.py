@@ -4,7 +4,8 @@ A page can be made so that a parser takes hours (100,000 elements in each other)
 memory. So pages are read elsewhere, `llm/extract_child.py`, one after the other, each
 with a limit of time; a process that is over it is ended, and the next page finds a new
 one. resiliparse is fast; trafilatura takes twenty times as long and drops more of what
-is not the article. The charset is that of the response, else of the page, else guessed.
+is not the article. The charset is that of the response, if there is one of that name,
+else of the page, else guessed.
 
     with extract.pages("resiliparse", seconds=10) as page:
         page(b"<p>Hello.</p>")  ->  {"text": "Hello.", "language": "", "licence": ""}

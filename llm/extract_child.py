@@ -38,12 +38,10 @@ def put(answer) -> None:
 def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
     """The main text of a page, the language that it says, and a link to its licence."""
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.encoding import bytes_to_str
     from resiliparse.parse.html import HTMLTree
 
-    if not charset:
-        charset = detect_encoding(html, from_html_meta=True)
-    text = bytes_to_str(html, charset, errors="replace")
+    text = bytes_to_str(html, known(html, charset), errors="replace")
     if 1000 * text.count("\0") > len(text):
         return {"refused": "binary"}
     tree = HTMLTree.parse(text)
@@ -63,6 +61,19 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
         "language": language if _TAGS.match(language) else "",
         "licence": licence,
     }
+
+
+def known(html: bytes, charset: str) -> str:
+    """The charset that browsers know by that name, else that of the page or a guess."""
+    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+    name = charset.strip(" \t\"',;")
+    found = map_encoding_to_html5(name, fallback_utf8=False)
+    found = found or detect_encoding(html, from_html_meta=True)
+    # Servers say `unicode` of anything; in UTF-16, tags have a NUL a letter.
+    if found.startswith("utf-16") and b"\0" not in html:
+        found = detect_encoding(html)
+    return found
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Compression (gzip, bzip2, zstd) is told by the first bytes, whatever the name sa
 
 import bz2
 import contextlib
-import gzip
 import io
 import os
 import pathlib
@@ -16,12 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 Skip = Callable[[str, str], None]
 
-COMPRESSED = ("", ".gz", ".zst", ".zstd")
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd")
+_GZIP, _ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
 # Text shrinks to a tenth, logs to a hundredth: what unpacks to more is no text.
 _RATIO, _FREE = 200, 64 * 2**20
 _WINDOW = 2**27  # of zstd, as its command line allows
@@ -76,7 +75,7 @@ def files(
         named always is.
 
     Raises:
-      InputError: no such path, or a folder without any.
+      InputError: no such path, one that cannot be read, or a folder without any.
     """
     root = pathlib.Path(path)
     if path and root.is_file():
@@ -94,7 +93,13 @@ def files(
             do="name one: --config=configs/quickstart.py:text=jsonl:PATH",
         )
     seen, found = set(), False
-    for folder, folders, names in os.walk(root, followlinks=True):
+
+    def closed(error: OSError) -> None:
+        if pathlib.Path(error.filename) == root:
+            raise MachineError(got=f"{error.strerror}: {root}", want="to read it")
+        skip("folder that cannot be read", os.path.relpath(error.filename, root))
+
+    for folder, folders, names in os.walk(root, onerror=closed, followlinks=True):
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in seen:
             skip("link to a folder that was read", os.path.relpath(folder, root))
@@ -107,7 +112,7 @@ def files(
             place = file.relative_to(root).as_posix()
             if name.startswith(".") or not wanted(place):
                 continue
-            if not file.is_file():
+            if not os.path.isfile(file):  # unlike pathlib's, False without permission
                 skip("no file, or a link to none", place)
                 continue
             found = True
@@ -132,11 +137,13 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
     try:
         raw = file.open("rb")
     except PermissionError as error:
-        raise InputError(got=f"no permission for {file}", want="to read it") from error
+        raise MachineError(
+            got=f"no permission for {file}", want="to read it"
+        ) from error
     with raw:
         first = raw.peek(4)[:4]
         if first.startswith(_GZIP):
-            unpacked = gzip.GzipFile(fileobj=raw)
+            unpacked = _Members(raw)
         elif first.startswith(b"BZh"):
             unpacked = bz2.BZ2File(raw)
         elif first == _ZSTD:
@@ -150,22 +157,30 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def lines(file: pathlib.Path, name: str, longest: int, skip: Skip):
-    """(number, bytes) of each line of at most `longest` bytes, without its end."""
-    number = 0
-    try:
-        with opened(file) as stream:
-            while line := stream.readline(longest + 1):
+    """(number, bytes) of each line of at most `longest` bytes, without its end.
+
+    What is lost in a broken member of gzip counts as one line; the next one is read.
+    """
+    number, ended = 0, False
+    with opened(file) as stream:
+        while not ended:
+            try:
+                while line := stream.readline(longest + 1):
+                    number += 1
+                    if len(line) > longest and not line.endswith(b"\n"):
+                        skip(f"line longer than {longest} bytes", f"{name}:{number}")
+                        while line and not line.endswith(b"\n"):
+                            line = stream.readline(2**20)
+                        continue
+                    yield number, line.rstrip(b"\r\n")
+                ended = True
+            except Damaged as error:
                 number += 1
-                if len(line) > longest and not line.endswith(b"\n"):
-                    skip(f"line longer than {longest} bytes", f"{name}:{number}")
-                    while line and not line.endswith(b"\n"):
-                        line = stream.readline(2**20)
-                    continue
-                yield number, line.rstrip(b"\r\n")
-        if not number:
-            skip("empty file", name)
-    except Damaged as error:
-        skip(f"damaged: {error}", f"{name}:{number + 1}")
+                skip(f"damaged: {error}", f"{name}:{number}")
+                if not stream.raw.go_on():
+                    return
+    if not number:
+        skip("empty file", name)
 
 
 def whole(file: pathlib.Path, name: str, most: int, skip: Skip) -> bytes | None:
@@ -182,16 +197,92 @@ def whole(file: pathlib.Path, name: str, most: int, skip: Skip) -> bytes | None:
     return content
 
 
+def find(
+    stream: BinaryIO,
+    mark: bytes,
+    begins: Callable[[bytes], bool],
+    start: int,
+    stop: int = 0,
+) -> int:
+    """Where something next begins from `start` on, before `stop`; -1 if nowhere.
+
+    Args:
+      begins: whether bytes that begin with the mark are it, and do not just look so.
+      stop: 0 is the end.
+    """
+    stream.seek(start)
+    kept = b""
+    while part := stream.read(2**20):
+        place, whole = -1, kept + part
+        while (place := whole.find(mark, place + 1)) >= 0:
+            at = start - len(kept) + place
+            if stop and at >= stop:
+                return -1
+            stream.seek(at)
+            if begins(stream.read(512)):
+                return at
+        start += len(part)
+        stream.seek(start)
+        kept = whole[-len(mark) + 1 :]
+        if stop and start - len(kept) >= stop:
+            return -1
+    return -1
+
+
+class _Members:
+    """The members of a gzip file, one after the other, past broken ones if asked."""
+
+    def __init__(self, raw: BinaryIO):
+        self._raw, self._start = raw, 0
+        self._member, self._packed = zlib.decompressobj(31), b""
+
+    def read1(self, size: int) -> bytes:
+        """The next bytes, at most so many; b"" at the end."""
+        while True:
+            packed = self._packed or self._raw.read1(2**16)
+            if self._member.eof:
+                packed = packed.lstrip(b"\0")  # as tapes have it
+                if not packed and not self._raw.peek(1):
+                    return b""
+                self._packed = packed
+                if packed:
+                    self._start = self._raw.tell() - len(packed)
+                    self._member = zlib.decompressobj(31)
+                continue
+            got = self._member.decompress(packed, size)
+            self._packed = self._member.unconsumed_tail or self._member.unused_data
+            if got:
+                return got
+            if not packed and not self._member.eof:
+                raise EOFError
+
+    def go_on(self) -> bool:
+        """Goes to where the next member begins; False if there is none."""
+        self._start = find(self._raw, _GZIP, _is_member, self._start + 1)
+        if self._start < 0:
+            return False
+        self._raw.seek(self._start)
+        self._member, self._packed = zlib.decompressobj(31), b""
+        return True
+
+
+def _is_member(first: bytes) -> bool:
+    try:
+        return bool(zlib.decompressobj(31).decompress(first, 1))
+    except zlib.error:
+        return False
+
+
 class _Guarded(io.RawIOBase):
     """Unpacked bytes, as long as they are in proportion to the packed ones."""
 
     def __init__(self, unpacked, raw):
         self._unpacked, self._raw, self._given = unpacked, raw, 0
-        self._broken = (EOFError, zlib.error, gzip.BadGzipFile)
+        self._broken = (zlib.error,)
         if isinstance(unpacked, bz2.BZ2File):
-            self._broken += (OSError, ValueError)
-        elif not isinstance(unpacked, gzip.GzipFile):
-            self._broken += (_zstandard().ZstdError,)
+            self._broken = (OSError, ValueError)
+        elif not isinstance(unpacked, _Members):
+            self._broken = (_zstandard().ZstdError,)
 
     def readable(self) -> bool:
         """Always."""
@@ -202,13 +293,22 @@ class _Guarded(io.RawIOBase):
         try:
             # Not `read`, which loses what stands before the damage.
             got = self._unpacked.read1(len(buffer))
+        except EOFError as error:
+            raise Damaged("cut off") from error
         except self._broken as error:
-            raise Damaged(str(error) or "cut off") from error
+            # What the error says may hold a part of the file.
+            raise Damaged("cannot be unpacked") from error
         self._given += len(got)
         if self._given > _FREE + _RATIO * self._raw.tell():
             raise Damaged(f"unpacks to more than {_RATIO} times its size")
         buffer[: len(got)] = got
         return len(got)
+
+    def go_on(self) -> bool:
+        """Goes behind what is damaged; False if nothing is found there."""
+        if self._given > _FREE + _RATIO * self._raw.tell():
+            return False
+        return isinstance(self._unpacked, _Members) and self._unpacked.go_on()
 
 
 def _zstandard():

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import time
 import data_config
 import pytest
 
-from llm.data import corpus, shards
+from llm.data import corpus, runner, shards
 from llm.errors import InputError
 from llm.workloads import prepare_data
 
@@ -194,6 +196,20 @@ def test_killed_run_is_done_again_whole(tmp_path, writes):
     assert names == {"corpus", "data_card.html", "prepare_data.json"}
 
 
+def finished(monkeypatch):
+    """The markers that this process writes from now on."""
+    done, finish = [], shards.finish
+    monkeypatch.setattr(
+        shards,
+        "finish",
+        lambda folder, name, counted: (
+            done.append(folder / f"{name}.json"),
+            finish(folder, name, counted),
+        ),
+    )
+    return done
+
+
 @pytest.mark.parametrize("write", [6, 9, 14])
 def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
     prepared, tmp_path, monkeypatch, write
@@ -215,19 +231,68 @@ def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
     assert not (tmp_path / "corpus").exists()
     kept = list((tmp_path / "work").glob("*/*.json"))
     assert kept, "what was finished is kept"
-    done, finish = [], shards.finish
-    monkeypatch.setattr(
-        shards,
-        "finish",
-        lambda folder, name, counted: (
-            done.append(folder / f"{name}.json"),
-            finish(folder, name, counted),
-        ),
-    )
+    done = finished(monkeypatch)
     prepare_data.run(data_config.make(), tmp_path)
     assert done and not {*done} & {*kept}, "nothing is done twice"
     hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
     assert len(hashes) == 1 and not (tmp_path / "work").exists()
+
+
+def many_files(folder, monkeypatch):
+    """A config of files of which each is a part, and the third is the largest."""
+    rng = random.Random(0)
+    for n in range(4):
+        texts = [f"{rng.getrandbits(4000):x}" for _ in range(200 if n == 2 else 20)]
+        lines = [json.dumps({"id": f"{n}-{t[:9]}", "text": t}) for t in texts]
+        (folder / f"{n}.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(runner, "_PART_BYTES", 1)
+    c = data_config.make("jsonl", path=str(folder))
+    c.data.stages = ("normalise",)
+    return c
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_disk_that_fills_in_any_process_keeps_what_was_finished(
+    tmp_path, monkeypatch, processes
+):
+    (tmp_path / "in").mkdir()
+    c = many_files(tmp_path / "in", monkeypatch)
+    whole = prepare_data.run(c, tmp_path / "whole")
+    c.data.processes = processes
+    # A limit of files is inherited by other processes, as a disk is.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))
+    try:
+        with pytest.raises(InputError, match="File too large") as caught:
+            prepare_data.run(c, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    kept = list((tmp_path / "run/work").glob("*/*.json"))
+    assert kept, "what was finished is kept"
+    c.data.processes = 1
+    done = finished(monkeypatch)
+    assert prepare_data.run(c, tmp_path / "run")["hashes"] == whole["hashes"]
+    assert done and not {*done} & {*kept}, "nothing is done twice"
+    assert not (tmp_path / "run/work").exists()
+
+
+def test_a_process_that_is_ended_keeps_what_was_finished(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    c = many_files(tmp_path / "in", monkeypatch)
+    c.data.processes = 2
+
+    def run(settings, processes):
+        with runner.spread(processes, None, dict) as do:
+            (settings.root / "read").mkdir()
+            (settings.root / "read/part.json").write_text("{}")
+            do("ending", {"a": (1,), "b": (1,)})
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr("llm.data.processes._do", os._exit)
+    with pytest.raises(InputError, match="a process that was ended"):
+        prepare_data.run(c, tmp_path / "run")
+    assert (tmp_path / "run/work/read/part.json").exists()
 
 
 def rows(folder, count=40, **more):

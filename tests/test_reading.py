@@ -2,9 +2,11 @@
 
 import bz2
 import csv
+import errno
 import gzip
 import json
 import os
+import pathlib
 import random
 import zlib
 
@@ -33,6 +35,14 @@ def packed(kind, content):
         zstandard = pytest.importorskip("zstandard")
         return zstandard.ZstdCompressor(write_checksum=True).compress(content)
     return gzip.compress(content) if kind == "gz" else content
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.bz2", "a.ndjson.gz", "A.JSON.BZ2"])
+def test_packed_files_of_a_folder_are_found(tmp_path, name):
+    pack = bz2.compress if name.lower().endswith("bz2") else gzip.compress
+    (tmp_path / name).write_bytes(pack(json_lines()))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert [d.text for d in documents] == [r["text"] for r in ROWS] and not skipped
 
 
 @pytest.mark.parametrize("kind", ["", "gz", "zst"])
@@ -85,7 +95,7 @@ def test_cut_off_and_flipped(tmp_path, kind):
     flipped[len(content) // 2 + 1] ^= 0xFF
     (tmp_path / "a.jsonl").write_bytes(flipped)
     _, skipped = read("jsonl", path=str(tmp_path))
-    assert any("damaged" in reason for reason, _ in skipped)
+    assert any(reason == "damaged: cannot be unpacked" for reason, _ in skipped)
 
 
 def test_a_bomb_is_left(tmp_path, monkeypatch):
@@ -94,6 +104,28 @@ def test_a_bomb_is_left(tmp_path, monkeypatch):
     _, skipped = read("jsonl", path=str(tmp_path), max_line_bytes=2**26)
     assert skipped == [("damaged: unpacks to more than 200 times its size",
                         "a.jsonl.gz:1")]  # fmt: skip
+
+
+def test_a_folder_without_permission_is_counted(tmp_path, monkeypatch):
+    for name in ("a", "closed", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jsonl").write_bytes(json_lines(ROWS[:1]))
+    (tmp_path / "closed").chmod(0)
+    scan = os.scandir
+
+    def refusing(folder):  # as the disk does, unless root asks
+        if pathlib.Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    source = registry.build("sources", {"name": "jsonl", "path": str(tmp_path)})
+    skipped = []
+    found = list(source.files(lambda *skip: skipped.append(skip)))
+    assert [file.name for file in found] == ["a/a.jsonl", "z/z.jsonl"]
+    assert skipped == [("folder that cannot be read", "closed")]
+    with pytest.raises(InputError, match="Permission denied: "):
+        read("jsonl", path=str(tmp_path / "closed"))
 
 
 def test_links_in_circles_end(tmp_path):
@@ -127,7 +159,41 @@ def test_all_before_the_cut_is_read(tmp_path):
         assert [d.text for d in documents] == [
             r["text"] for r in rows[: len(documents)]
         ]
-        assert skipped[0][1] == f"a.jsonl.{kind}:{len(documents) + 1}"
+        assert skipped == [("damaged: cut off", f"a.jsonl.{kind}:{len(documents) + 1}")]
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+def test_behind_a_broken_member_the_next_is_read(tmp_path, rows):
+    rng = random.Random(0)
+    parts = [
+        [{"text": f"{n}.{i} {rng.getrandbits(4000):x}"} for i in range(rows)]
+        for n in range(5)
+    ]
+    members = [bytearray(gzip.compress(json_lines(part))) for part in parts]
+    for n in (1, 3):
+        middle = len(members[n]) // 2
+        members[n][middle : middle + 40] = b"\xff" * 40
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members) + bytes(70_000))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    found = [d.text for d in documents]
+    whole = [row["text"] for n in (0, 2, 4) for row in parts[n]]
+    assert [text for text in found if text in whole] == whole
+    assert len({d.id for d in documents}) == len(found)
+    reasons = [reason for reason, _ in skipped if reason != "not JSON"]
+    assert reasons == ["damaged: cannot be unpacked"] * 2
+
+
+def test_members_of_any_length_are_read_as_gzip_reads_them(tmp_path):
+    rng = random.Random(0)
+    rows = [{"text": f"{n} {rng.getrandbits(9 * n):x}"} for n in range(1, 900)]
+    content, members = json_lines(rows), []
+    while content:  # cut anywhere, also into members of nothing
+        size = rng.choice([0, 1, 700, 90_000])
+        members.append(gzip.compress(content[:size], 1))
+        content = content[size:]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members))
+    documents, skipped = read("jsonl", path=str(tmp_path))
+    assert [d.text for d in documents] == [r["text"] for r in rows] and not skipped
 
 
 def test_empty_files_are_counted(tmp_path):
@@ -202,7 +268,7 @@ def test_parquet(tmp_path):
     assert len(read("parquet", path=str(file), max_documents=7)[0]) == 7
     file.write_bytes(file.read_bytes()[:-100])
     documents, skipped = read("parquet", path=str(file))
-    assert not documents and skipped[0][0].startswith("damaged: ")
+    assert not documents and skipped == [("damaged: ArrowInvalid", "a.parquet:1")]
 
 
 def test_a_config_names_a_source_before_a_path(tmp_path):

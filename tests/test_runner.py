@@ -127,7 +127,7 @@ def test_a_group_may_take_parts_out():
 def test_one_document_never_ends_the_run():
     def fail(document):
         if document.id == "b":
-            raise RecursionError("too  deep")
+            raise RecursionError("too deep for jane@mail.org")
         if document.id == "c":
             time.sleep(5)
         return [document] if isinstance(document, Document) else {}
@@ -144,7 +144,7 @@ def test_one_document_never_ends_the_run():
             result = runner.through(work)
             assert [d.id for d in result.documents()] == ["a"]
         assert result.counts[0]["dropped"] == {
-            "the stage failed: RecursionError: too deep": {
+            "the stage failed: RecursionError": {
                 "documents": 1, "bytes": 1, "examples": [["b", "y"]]},
             "took longer than 0.2 s": {
                 "documents": 1, "bytes": 1, "examples": [["c", "z"]]},
@@ -338,6 +338,18 @@ def test_a_changed_file_is_another_source(files, tmp_path):
         file.write(json.dumps({"id": "more", "text": "Some more of it. " * 20}) + "\n")
     second = outcome(runner.run(settings(tmp_path / "work", copy, stages=WEB[:1])))
     assert second[0][-1]["documents"] == first[0][-1]["documents"] + 1
+
+
+def test_a_file_of_the_same_size_that_was_written_again_is_another_source(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in/a.jsonl"
+    made = []
+    for word in ("first", "other"):
+        file.write_text(json.dumps({"id": "a", "text": word}))
+        os.utime(file, ns=(0, len(made)))
+        result = runner.run(settings(tmp_path / "work", tmp_path / "in", ()))
+        made += [document.text for document in result.documents()]
+    assert made == ["first", "other"]
 
 
 def test_ids_are_taken_once():

@@ -40,6 +40,14 @@ def test_a_dump_that_is_cut_off(tmp_path, pack):
     assert len(skipped) == 1 and skipped[0][0].startswith("damaged: ")
 
 
+def test_the_reason_holds_nothing_of_a_page(tmp_path):
+    content = EXAMPLE.replace(b"<text>", b"<text>&jane-at-mail-org;")
+    assert content != EXAMPLE
+    (tmp_path / "a.xml").write_bytes(content)
+    _, ((reason, _),) = read(tmp_path)
+    assert reason == "damaged: undefined entity"
+
+
 @pytest.mark.parametrize(
     "markup, text",
     [

@@ -251,11 +251,13 @@ def cut(
 
 
 def failed(error: Exception) -> str:
-    """The reason for dropping a document that a stage failed on."""
+    """The reason for dropping a document that a stage failed on.
+
+    Without what the error says, in which a part of the document may be.
+    """
     if isinstance(error, _TooLong):
         return str(error)
-    said = " ".join(str(error).split())[:80]
-    return f"the stage failed: {type(error).__name__}" + (f": {said}" if said else "")
+    return f"the stage failed: {type(error).__name__}"
 
 
 class _TooLong(Exception):

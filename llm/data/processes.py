@@ -17,7 +17,7 @@ from typing import Any
 
 from llm import units
 from llm.data import tasks
-from llm.errors import InputError
+from llm.errors import MachineError
 
 # Called with what a person reads and, by marker, calls: the name of a function of
 # tasks.py and its arguments.
@@ -48,7 +48,8 @@ def spread(
     One task alone is done here, so that little work begins no process.
 
     Raises:
-      InputError: what a task raises, or a process that was ended.
+      InputError: what a task raises.
+      MachineError: a process that was ended.
     """
 
     def do(what: str, calls: Mapping[str, tuple]) -> None:
@@ -72,7 +73,7 @@ def pool(
     """So many processes, each of which calls `begin` first; they end with this one.
 
     Raises:
-      InputError: one of them was ended.
+      MachineError: one of them was ended.
     """
     made = concurrent.futures.ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), _begin, (begin,)
@@ -85,7 +86,7 @@ def pool(
             process.terminate()
         made.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, concurrent.futures.process.BrokenProcessPool):
-            raise InputError(
+            raise MachineError(
                 got="a process that was ended while it worked",
                 want="memory for all of them",
                 do="run it again, perhaps with a smaller data.processes",

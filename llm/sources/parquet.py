@@ -73,8 +73,7 @@ def make(
                                 skip,
                             )
             except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-                said = str(error).partition("\n")[0]
-                skip(f"damaged: {said[:100]}", f"{name}:{number + 1}")
+                skip(f"damaged: {type(error).__name__}", f"{name}:{number + 1}")
 
     return Files(files, read, max_documents)
 

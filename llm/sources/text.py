@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from llm import reading
 from llm.document import Document, Source
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 from llm.reading import File, Skip
 from llm.source_files import Files
 
@@ -97,7 +97,9 @@ def _read(file: pathlib.Path) -> str:
     try:
         content = file.read_bytes()
     except PermissionError as error:
-        raise InputError(got=f"no permission for {file}", want="to read it") from error
+        raise MachineError(
+            got=f"no permission for {file}", want="to read it"
+        ) from error
     if b"\0" in content:
         raise InputError(
             got=f"a binary file: {file} has a NUL at byte {content.index(0)}",

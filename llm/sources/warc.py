@@ -9,7 +9,11 @@ left out and counted: behind a broken member, reading goes on at the next whole 
     --config=configs/quickstart.py:text=warc:crawl/
 """
 
+import bz2
+import functools
+import io
 import pathlib
+import re
 import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,7 +27,11 @@ TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
-_GZIP = b"\x1f\x8b\x08"
+_GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
+_BZIP2 = b"BZh"
+_BEGINNING = re.compile(rb"WARC/[01]\.\d")  # 0.18 is that of ClueWeb09
+_CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(;[^\r\n]*)?\r?\n")
+_HEADERS = 2**16  # bytes of a response's, at most
 _GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
 
@@ -73,85 +81,135 @@ def make(
 
 
 def _compressed(file: reading.File) -> bool:
-    """Whether each record is a member of its own, which can be found from anywhere."""
+    """Whether records may be members of their own, which are found from anywhere."""
     with file.path.open("rb") as stream:
         return stream.read(2) == _GZIP[:2]
 
 
 def _records(warc, file: reading.File, most: int, skip: reading.Skip):
-    """(id, headers, type, charset, content) of responses and texts, past damage."""
-    types = warc.WarcRecordType
-    types = types.response | types.conversion | types.resource
-    name, start, told = file.name, file.start, False
-    with file.path.open("rb") as stream:
-        mark = _GZIP if stream.peek(2)[:2] == _GZIP[:2] else b"WARC/1."
-        if start:
-            start = _find(stream, mark, start)
+    """(id, headers, type, charset, content) of responses and texts, past damage.
+
+    A stretch is read from the first member that begins in it up to the first that
+    begins behind it, so that stretches are the whole file, however long a member is.
+    """
+    name, stop, told = file.name, 0, False
+    with file.path.open("rb") as raw:
+        first = raw.peek(3)[:3]
+        if not first:
+            skip("empty file", name)
+        stream = bz2.BZ2File(raw) if first == _BZIP2 else raw
+        mark = _GZIP if first[:2] == _GZIP[:2] else _PLAIN
+        find = functools.partial(reading.find, stream, mark, _begins(mark))
+        start = find(file.start, file.stop) if file.start else 0
+        if file.stop and start >= 0:
+            stop = max(find(file.stop), 0)
         while start >= 0:
             stream.seek(start)
-            at = start
+            at, same = start, -1
             try:
                 for record in warc.ArchiveIterator(
-                    stream, record_types=types, auto_decode="all"
+                    _Until(stream, stop), record_types=_types(warc), parse_http=False
                 ):
-                    at, told = record.stream_pos, False
-                    if file.stop and at >= file.stop:
-                        return
-                    id = (record.record_id or "").strip("<>") or f"{name}@{at}"
-                    content = record.reader.read(most + 1)
-                    if len(content) > most:
-                        skip(f"larger than {most} bytes", id)
+                    # Records behind the first of a member may all be at its end.
+                    now = record.stream_pos
+                    same = same + 1 if now == at else int(now == stop)
+                    at, told = now, False
+                    place = f"{name}@{at}" + (f"+{same}" if same else "")
+                    id = (record.record_id or "").strip("<>") or place
+                    block = record.reader.read(2 * most + _HEADERS + 1)
+                    refused, made = _content(warc, record, block, most)
+                    if refused:
+                        skip(refused, id)
                         continue
-                    http = record.http_headers
-                    encoded = http and (
-                        http.get("Content-Encoding") or http.get("Transfer-Encoding")
-                    )
-                    if len(content) < record.content_length and not encoded:
-                        skip("cut off", id)
-                        continue
-                    if http and record.http_headers.status_code != 200:
-                        skip("not a page: another status than 200", id)
-                        continue
-                    kind = record.http_content_type or ""
-                    charset = record.http_charset or ""
-                    if not http:
-                        kind = record.headers.get("Content-Type", "").lower()
-                        kind = kind.partition(";")[0].strip()
-                    yield id, dict(record.headers), kind.lower(), charset, content
+                    yield id, dict(record.headers), *made
                 return
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError):
+                # What the error says may hold a part of a page.
                 if not told:
-                    skip(f"damaged: {error}", f"{name}, after byte {at}")
+                    skip("damaged: no whole record", f"{name}, after byte {at}")
                 told = True
-            start = _find(stream, mark, at + 1)
-            if file.stop and start >= file.stop:
+            if first == _BZIP2:  # in which nothing is found behind what is damaged
                 return
+            start = find(at + 1, stop)
 
 
-def _find(stream, mark: bytes, start: int) -> int:
-    """Where a record next begins in the stream, from `start` on; -1 if nowhere."""
-    stream.seek(start)
-    kept = b""
-    while part := stream.read(2**20):
-        place, whole = -1, kept + part
-        while (place := whole.find(mark, place + 1)) >= 0:
-            at = start - len(kept) + place
-            if mark != _GZIP or _begins(stream, at, start + len(part)):
-                return at
-        start += len(part)
-        kept = whole[-len(mark) + 1 :]
-    return -1
+def _content(warc, record, block: bytes, most: int):
+    """(why not, (type, charset, content)) of a record; `block` is what it holds."""
+    if len(block) > 2 * most + _HEADERS:
+        return f"larger than {most} bytes", ()
+    if len(block) < record.content_length:
+        return "cut off", ()
+    kind, charset, content = record.headers.get("Content-Type", ""), "", block
+    if record.is_http:
+        http, content = _decoded(warc, block, most)
+        if http is None:
+            return "damaged: no HTTP response", ()
+        kind, charset = http.http_content_type or "", http.http_charset or ""
+    if len(content) > most:
+        return f"larger than {most} bytes", ()
+    if record.is_http and http.http_headers.status_code != 200:
+        return "not a page: another status than 200", ()
+    return "", (kind.partition(";")[0].strip().lower(), charset, content)
 
 
-def _begins(stream, at: int, back: int) -> bool:
-    """Whether a record begins there, and not just three bytes that look like one."""
-    stream.seek(at)
-    try:
-        found = zlib.decompressobj(31).decompress(stream.read(512), 8)
-    except zlib.error:
-        found = b""
-    stream.seek(back)
-    return found.startswith(b"WARC/1.")
+def _decoded(warc, block: bytes, most: int):
+    """A response and its content; (None, b"") if it cannot be read.
+
+    Archives may hold a content that is unpacked already under the headers of before.
+    """
+    for encodings in ("all", "content", "transfer", "none"):
+        http = warc.WarcRecord()
+        http.is_http = True
+        http.set_bytes_content(block)
+        try:
+            http.parse_http(auto_decode=encodings)
+            content = http.reader.read(most + 1)
+        except (OSError, ValueError):
+            continue
+        if encodings == "all" or not (b"\0" in content or _CHUNK.match(content)):
+            return http, content
+    return None, b""
+
+
+def _types(warc):
+    types = warc.WarcRecordType
+    return types.response | types.conversion | types.resource
+
+
+class _Until(io.RawIOBase):
+    """A stream that ends before byte `stop`; at its own end if that is 0."""
+
+    def __init__(self, stream, stop: int):
+        self._stream, self._stop = stream, stop
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte is in the whole stream."""
+        return self._stream.tell()
+
+    def readinto(self, buffer) -> int:
+        """Fills a part of the buffer."""
+        size = len(buffer)
+        if self._stop:
+            size = max(min(size, self._stop - self._stream.tell()), 0)
+        return self._stream.readinto1(memoryview(buffer)[:size])
+
+
+def _begins(mark: bytes):
+    """Whether bytes that begin with the mark are a record, or a member with one."""
+
+    def begins(first: bytes) -> bool:
+        if mark == _GZIP:
+            try:
+                first = zlib.decompressobj(31).decompress(first, 16)
+            except zlib.error:
+                return False
+        return bool(_BEGINNING.match(first))
+
+    return begins
 
 
 def _document(

@@ -17,6 +17,7 @@ import re
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
+from xml.parsers import expat
 
 from llm import columns, reading
 from llm.document import Document, Source
@@ -24,7 +25,7 @@ from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
 
-_WANTED = reading.ending(".xml", ".xml.bz2")
+_WANTED = reading.ending(".xml")
 _INNER = {  # without another one inside; from within, until none is left
     "template": re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.S),
     "table": re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S),
@@ -98,7 +99,11 @@ def make(
                         "prose", len(text.encode()),
                         {key: value for key, value in meta.items() if value},
                     )  # fmt: skip
-            except (ElementTree.ParseError, reading.Damaged) as error:
+            except ElementTree.ParseError as error:
+                # Its message may hold a part of a page.
+                why = expat.ErrorString(error.code)
+                skip(f"damaged: {why}", f"after {seen or name}")
+            except reading.Damaged as error:
                 skip(f"damaged: {error}", f"after {seen or name}")
 
     return Files(files, read, max_documents)

@@ -27,7 +27,7 @@ from llm import (
     units,
 )
 from llm.data import beam, corpus, processes, runner, split
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 from llm.source_files import Files
 
 _RUNNERS = ("local", "beam")
@@ -161,7 +161,7 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
     """The folder of the steps: that of the config, else one that goes when all is done.
 
     It also goes when the input is at fault, since the same input is then not asked for
-    again; it stays when the disk is, or when the run was ended.
+    again; it stays when the disk is, or when the run or a process of it was ended.
     """
     if c.data.work_dir:
         with locks.held(c.data.work_dir, _DOES):
@@ -172,7 +172,8 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
         with locks.held(folder, _DOES):
             yield folder
     except InputError as error:
-        if not isinstance(error.__cause__, OSError) or not any(folder.glob("*/*.json")):
+        kept = isinstance(error, MachineError) and any(folder.glob("*/*.json"))
+        if not kept:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder)
