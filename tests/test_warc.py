@@ -159,7 +159,7 @@ def test_texts_of_common_crawl(tmp_path):
     (tmp_path / "a.warc.wet").write_bytes(head.encode() + text + b"\r\n\r\n")
     (document,), skipped = read(tmp_path)
     assert document.text.encode() == text and not skipped
-    assert document.meta == {"url": "http://a.org/", "language": "spa"}
+    assert document.meta == {"url": "http://a.org/", "language": "es"}
 
 
 def test_a_page_that_hangs_is_left_and_the_next_one_read(tmp_path):
