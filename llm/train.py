@@ -76,7 +76,7 @@ def fit(
     watchdog = Watchdog(
         writer.workdir, times=knobs.watchdog, process=jax.process_index()
     )
-    profiler = Profiler(writer.workdir, *knobs.profile)
+    profiler = Profiler(writer.workdir, *knobs.profile, say=console.message)
     waits = stragglers.Waits()
 
     @contextlib.contextmanager
@@ -186,6 +186,7 @@ def fit(
             checkpoints.save(state, loop, loss)
 
     def leave() -> None:
+        profiler.close()
         checkpoints.close()
         writer.close()
         console.close()
@@ -218,9 +219,7 @@ def fit(
                 at = int(state.step)
                 stream = batches(at)
                 continue
-            told = profiler.after(at, metrics)
-            if told:
-                console.message(told)
+            profiler.after(at, metrics)
             if at == first + 1:
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
