@@ -56,7 +56,7 @@ class Checkpoints:
         self._root = epath.Path(workdir).absolute() / FOLDER
         self._keep_last, self._keep_best = max(keep_last, 1), keep_best
         self._manager = _manager(self._root, like)
-        self._best: set[int] | None = None  # not known before a save or restore
+        self._stay: set[int] | None = None  # not known before a save or restore
 
     @property
     def keeps_best(self) -> bool:
@@ -83,7 +83,7 @@ class Checkpoints:
         if loss is not None:
             best = sorted({*best, (loss, step)})[: self._keep_best]
         loop["best"] = [list(entry) for entry in best]
-        self._best = {s for _, s in best}
+        self._stay = _to_keep(loop)
         held = {k: v for k, v in state._asdict().items() if v is not None}
         del held["step"]
         digests = {name: digest(value) for name, value in held.items()}
@@ -97,17 +97,23 @@ class Checkpoints:
                 step, args=ocp.args.Composite(loop=ocp.args.JsonSave(record), **items)
             )
 
-    def restore(self, abstract: State, say: Any = print) -> tuple[State, dict] | None:
+    def restore(
+        self, abstract: State, say: Any = print, *, before: int | None = None
+    ) -> tuple[State, dict] | None:
         """The newest readable state and loop record; None where there is no checkpoint.
 
         Args:
           abstract: shapes, dtypes and shardings to restore to; the mesh may differ from
             the one that wrote.
+          before: a step; the checkpoint must be older, and once it is read, those that
+            are not are deleted.
 
         Raises:
           InputError: there are checkpoints and none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        bad = [] if before is None else [step for step in steps if step >= before]
+        steps = steps[len(bad) :]
         for number, step in enumerate(steps):
             try:
                 found = _read(self._manager, step, abstract)
@@ -116,7 +122,9 @@ class Checkpoints:
                 continue
             for broken in steps[:number]:
                 self._set_aside(broken)
-            self._best = {s for _, s in found[1].get("best", [])}
+            for step in bad:
+                self._manager.delete(step)
+            self._stay = _to_keep(found[1])
             return found
         if steps:
             raise InputError(
@@ -126,9 +134,14 @@ class Checkpoints:
             )
         return None
 
-    def newest(self) -> int:
-        """The step of the newest checkpoint, readable or not; -1 without one."""
-        return max(self._manager.all_steps(), default=-1)
+    def newest(self, before: float = math.inf) -> int:
+        """The step of the newest checkpoint, readable or not; -1 without one.
+
+        Args:
+          before: a step; only older ones count.
+        """
+        steps = (step for step in self._manager.all_steps() if step < before)
+        return max(steps, default=-1)
 
     def _set_aside(self, step: int) -> None:
         aside = self._root.parent / "unreadable"
@@ -151,10 +164,10 @@ class Checkpoints:
         """
         with _writing(self._root):
             self._manager.wait_until_finished()
-        if self._best is None:
+        if self._stay is None:
             return
         for step in sorted(self._manager.all_steps())[: -self._keep_last]:
-            if step not in self._best:
+            if step not in self._stay:
                 self._manager.delete(step)
 
     def close(self) -> None:
@@ -203,6 +216,11 @@ def restore_params(
             got=f"a checkpoint in {model_dir} that cannot be read ({_reason(error)})",
             want="a checkpoint of the model in its config.json",
         ) from error
+
+
+def _to_keep(loop: dict[str, Any]) -> set[int]:
+    """Checkpoints that stay, new or not: the best, and the last that is surely good."""
+    return {step for _, step in loop.get("best", [])} | {loop.get("saved", -1)}
 
 
 def _check_shapes(written: Any, wanted: Any, model_dir: str) -> None:

@@ -51,6 +51,11 @@ def schedule(
         raise InputError(
             got=f"schedule {name!r}", want=f"one of {', '.join(SCHEDULES)}"
         )
+    if name == "range" and not 0 < first < 1:
+        raise InputError(
+            got=f"schedule.first {first}",
+            want="a share of the peak learning rate, above 0 and below 1",
+        )
     rise = max(1, round(warmup * steps))
     fall = max(1, round(decay * steps))
     rest = max(1, steps - rise)

@@ -34,6 +34,7 @@ _STARTS = tuple(
 )
 _POLISHED = 24  # of the starts
 _BOUNDS = ((-10.0, 5.0), (-5.0, 40.0), (-5.0, 40.0), (0.01, 3.0), (0.01, 3.0))
+_NEAR = 1e-3  # of a bound: where the search was held up
 
 
 class Run(NamedTuple):
@@ -93,6 +94,28 @@ def fit(runs: Sequence[Run]) -> Law:
     best = np.argsort(values.sum(0))[:_POLISHED]
     found = [_polished(starts[:, at], n, d, target) for at in best]
     return _law(min(found, key=lambda made: made.fun).x)
+
+
+def doubts(law: Law) -> str:
+    """Why the runs do not determine a law that was fitted to them; '' if they do.
+
+    A search that ends at a bound would have gone on: the numbers are the bound's.
+    """
+    theta = [*(math.log(max(x, 1e-300)) for x in law[:3]), law.alpha, law.beta]
+    held = [
+        f"{name} = {value:.3g}"
+        for name, value, at, (low, high) in zip(
+            law._fields, law, theta, _BOUNDS, strict=True
+        )
+        if not low + _NEAR < at < high - _NEAR
+    ]
+    if not held:
+        return ""
+    return (
+        f"the ladder does not determine the law: {', '.join(held)} is where the search "
+        "ends; want more sizes and lengths, further apart, before its predictions and "
+        "intervals are worth anything"
+    )
 
 
 def interval(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from llm import page, plots, units
+from llm import page, plots, scaling, units
 from llm.scaling import Law, Run
 
 _COLOURS = 4
@@ -19,7 +19,10 @@ def write(title: str, runs: Sequence[Run], law: Law, result: dict[str, Any]) -> 
       result: what scaling.json holds.
     """
     ahead, held = result["next"], result["held_out"]
-    header = f"<h1>{page.escape(title)}</h1><p>{len(runs)} runs</p>" + page.cards(
+    header = f"<h1>{page.escape(title)}</h1><p>{len(runs)} runs</p>"
+    if doubts := scaling.doubts(law):
+        header += f"<p>{page.badge('warning', 'warn')} {page.escape(doubts)}</p>"
+    header += page.cards(
         [
             ("loss that stays", f"{law.E:.2f}", _ENTROPY[law.E < _NONE]),
             ("with parameters", f"N^-{law.alpha:.2f}", f"A = {law.A:.3g}"),

@@ -13,6 +13,7 @@ mesh axes; XLA inserts the communication. The vocabulary:
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -66,11 +67,11 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[Any]) -> Mesh:
     """
     try:
         names = tuple(axis for axis, _ in axes)
-        sizes = [int(size) for _, size in axes]
+        sizes = [operator.index(size) for _, size in axes]
     except (TypeError, ValueError) as error:
-        raise InputError(
-            got=f"mesh {axes!r}", want="pairs, such as (('data', -1), ('tensor', 2))"
-        ) from error
+        raise _not_pairs(axes) from error
+    if any(isinstance(size, bool) for _, size in axes):
+        raise _not_pairs(axes)
     unknown = set(names) - set(MESH_AXES)
     if unknown:
         raise InputError(
@@ -111,6 +112,14 @@ def _over_slices(names, sizes, slices: int, devices) -> np.ndarray:
     across = [slices if axis == fitting[0] else 1 for axis in names]
     within = [size // times for size, times in zip(sizes, across, strict=True)]
     return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+
+
+def _not_pairs(axes):
+    return InputError(
+        got=f"mesh {axes!r}",
+        want="pairs of a name and a whole number, such as "
+        "(('data', -1), ('tensor', 2))",
+    )
 
 
 def _mesh_error(axes, count):

@@ -10,6 +10,10 @@ the host learns a step later is never too late. The bounds of step s come from s
 to s - 2, as the host has read no more when s begins, whether a run goes on without a
 break or from a checkpoint: then both skip the same steps.
 
+Weights can also be ruined by a step that looked well. The steps after it are spikes,
+so a state is not known to be good before a step after its last spike is learned, and
+where nothing was learned between two spikes the step learned before them is suspected.
+
     bounds = spikes.bounds(loop, at)          # for the step function
     spikes.note(loop, at, metrics)            # when its metrics are read
 """
@@ -52,6 +56,19 @@ def note(loop: dict[str, Any], at: int, metrics: dict[str, float]) -> None:
     recent = loop.setdefault("recent", [])
     recent.append([at, metrics["objective"], metrics["grad_norm"]])
     del recent[: -(WINDOW + _READ)]
+
+
+def suspect(loop: dict[str, Any], at: int) -> int:
+    """The step learned last before a spike, if only spikes lie between; else 0."""
+    skipped, before = set(loop.get("skipped", ())), at - 1
+    while before in skipped:
+        before -= 1
+    return before if before < at - 1 else 0
+
+
+def skip(loop: dict[str, Any], *steps: int) -> None:
+    """Leaves steps out from now on."""
+    loop["skipped"] = sorted({*loop.get("skipped", ()), *steps})
 
 
 def too_many(loop: dict[str, Any], at: int) -> bool:

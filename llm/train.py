@@ -5,7 +5,8 @@
 
 The host never stalls the device: metrics of step s are read after step s + 1 is
 dispatched, except where a hook at s needs them. A checkpoint is written only after the
-loss and gradient norm of its step are known to be finite.
+loss and gradient norm of its step are known to be finite, and not while the last step
+was a spike.
 """
 
 import contextlib
@@ -75,7 +76,7 @@ def fit(
     watchdog = Watchdog(
         writer.workdir, times=knobs.watchdog, process=jax.process_index()
     )
-    profiler = Profiler(writer.workdir, *knobs.profile)
+    profiler = Profiler(writer.workdir, *knobs.profile, say=console.message)
     waits = stragglers.Waits()
 
     @contextlib.contextmanager
@@ -133,7 +134,7 @@ def fit(
         """What follows a spike, once: not where a step is skipped again."""
         if at in loop.get("skipped", ()):
             return
-        loop["skipped"] = [*loop.get("skipped", ()), at]
+        spikes.skip(loop, at)
         if spikes.too_many(loop, at):
             raise _diverged(at, metrics, documents(at - 1), checkpoints, loop, where)
         event(
@@ -142,30 +143,50 @@ def fit(
             f"{metrics['grad_norm']:.4g}: not learned from; {where}{'; ' * bool(where)}"
             f"documents in the batch: {_shown(documents(at - 1))}",
         )  # fmt: skip
-        loop["return"] = knobs.spike == "rollback"
+        if knobs.spike != "rollback" or not loop.get("saved"):
+            return
+        checkpoints.wait()  # also deletes, so that which there are does not vary
+        ruined = spikes.suspect(loop, at)
+        if not ruined:
+            loop["return"] = at
+        elif checkpoints.newest(ruined) >= 0:
+            # What was learned again right before it is what two spikes have in common.
+            spikes.skip(loop, ruined)
+            event(ruined, "spike", f"left out too: after it all is a spike, up to {at}")
+            loop["return"] = ruined
 
-    def returned(state: State) -> State | None:
-        """The state of the newest checkpoint, with what the loop knew then."""
+    def returned(state: State) -> State:
+        """The state of the newest checkpoint before what is left out from now on."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
         jax.tree.map(lambda x: x.delete(), state)  # there may be no room for two
-        checkpoints.wait()
-        state, then = checkpoints.restore(abstract, say=console.message)
+        state, then = checkpoints.restore(
+            abstract, say=console.message, before=loop["return"]
+        )
         at = int(state.step)
-        keep = ("events", "skipped", "seconds", "lost")
-        loop.update({k: v for k, v in then.items() if k not in keep})
+        now = {k: loop[k] for k in ("events", "skipped", "seconds", "lost")}
+        loop.clear()
+        loop.update(then | now)
         writer.rewind(at)
         timer.restart(at, at * knobs.tokens_per_step)
         event(at, "rollback", f"went back to step {at}")
         return state
 
-    def save(at: int, loss: float | None) -> None:
-        loop["saved"] = at
+    def save(at: int, loss: float | None, learned: bool) -> None:
+        if learned:
+            loop["saved"] = at
+        else:
+            event(
+                at, "warning",
+                "the run ends with a spike: its last checkpoint may be of bad weights; "
+                f"last good checkpoint: {_good(at, checkpoints, loop)}",
+            )  # fmt: skip
         with pause():
             checkpoints.save(state, loop, loss)
 
     def leave() -> None:
+        profiler.close()
         checkpoints.close()
         writer.close()
         console.close()
@@ -178,7 +199,7 @@ def fit(
 
     notices = Notices(knobs.notices, notice)
     with stop, notices, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
-        stream, at = batches(first), first
+        stream, at, owed = batches(first), first, False
         while at < knobs.steps and not loop["stopped_early"]:
             at += 1
             with waits:
@@ -193,9 +214,12 @@ def fit(
             if pending is not None:
                 settle()
             state, pending = new_state, (at, metrics)
-            told = profiler.after(at, metrics)
-            if told:
-                console.message(told)
+            if "return" in loop:
+                state, pending, owed = returned(state), None, False
+                at = int(state.step)
+                stream = batches(at)
+                continue
+            profiler.after(at, metrics)
             if at == first + 1:
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
@@ -209,12 +233,12 @@ def fit(
                     extra = _validate(validate, state, validation)
             # Asked once: a request that comes later in this step is for the next one.
             stopping = _asked_for(stop, at, last)
-            saving = last or _due(at, knobs.checkpoint_every) or bool(stopping)
+            saving = last or owed or _due(at, knobs.checkpoint_every) or bool(stopping)
             nearby = local and _due(at, knobs.local_every) and not saving
             if extra or saving or locate or nearby:
                 train = settle(extra)
-            if loop.pop("return", False) and loop.get("saved"):
-                state, pending = returned(state), None
+            if "return" in loop:
+                state, pending, owed = returned(state), None, False
                 at = int(state.step)
                 stream = batches(at)
                 continue
@@ -225,12 +249,16 @@ def fit(
                 loss = extra["validation_loss"]
                 improved = _watch(at, train["loss"], loss, loop, knobs, event)
                 saving |= loop["stopped_early"] or (improved and checkpoints.keeps_best)
-            if saving:
-                save(at, loss)
-            elif nearby:
+            # Where it was a spike, the next step that is learned is saved instead.
+            learned = at not in loop.get("skipped", ())
+            ends = last or loop["stopped_early"]
+            owed = saving and not learned
+            if saving and (learned or ends):
+                save(at, loss, learned)
+            elif nearby and learned:
                 with pause():
                     local.save(state, loop)
-            if stopping:
+            if stopping and (learned or ends):
                 leave()
         checkpoints.wait()
         # During the last save: nothing is lost, but what would follow must not begin.
@@ -327,7 +355,10 @@ def _watch(at, train_loss, loss, loop, knobs, event) -> bool:
 
 def _diverged(at, metrics, documents, checkpoints, loop, where="") -> Diverged:
     checkpoints.wait()
-    saved = f"step {loop['saved']}" if loop.get("saved") else "none"
+    saved = _good(at, checkpoints, loop)
+    if spikes.too_many(loop, at):
+        many = f"more than {spikes.MOST} of {spikes.WINDOW} steps are left out"
+        where = f"{where}{'; ' * bool(where)}{many}"
     return Diverged(
         f"step {at}: loss {metrics['objective']} with gradient norm "
         f"{metrics['grad_norm']}; {where}{'; ' * bool(where)}"
@@ -336,6 +367,15 @@ def _diverged(at, metrics, documents, checkpoints, loop, where="") -> Diverged:
         "try a lower learning rate, longer warm-up, clipping or train.spike=skip"
         + ("" if where else "; train.find_nan=True says where it begins")
     )
+
+
+def _good(at, checkpoints, loop) -> str:
+    """The last good checkpoint: older than what may have ruined the weights."""
+    good, ruined = loop.get("saved", 0), spikes.suspect(loop, at)
+    if ruined and good >= ruined:
+        checkpoints.wait()
+        good = checkpoints.newest(ruined)
+    return f"step {good}" if good > 0 else "none"
 
 
 def _shown(documents: list[str]) -> str:

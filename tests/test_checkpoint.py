@@ -64,6 +64,21 @@ def test_comes_back_as_it_was(tmp_path):
     assert back == {**loop, "best": [[2.5, 7]]}
 
 
+def test_an_older_one_takes_the_place_of_the_newer(tmp_path):
+    write(tmp_path, [1, 3, 5], {5: 1.0}, keep_last=3)
+    checkpoints = Checkpoints(tmp_path, (), keep_last=3)
+    assert [checkpoints.newest(), checkpoints.newest(5)] == [5, 3]
+    assert checkpoints.newest(1) == -1
+    assert checkpoints.restore(abstract(make(0)), before=1) is None
+    assert held(tmp_path) == [1, 3, 5]  # none that is older: nothing is lost
+    state, loop = checkpoints.restore(abstract(make(0)), before=4)
+    same(state, make(3))
+    assert held(tmp_path) == [1, 3]
+    checkpoints.save(make(4), loop, None)  # below one that was there
+    checkpoints.close()
+    assert held(tmp_path) == [1, 3, 4]
+
+
 def test_donated_memory_is_not_what_is_written(tmp_path):
     checkpoints = Checkpoints(tmp_path, ())
     state = make(1)

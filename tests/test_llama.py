@@ -122,6 +122,27 @@ def test_stacks_agree(params, scanned, how, remat):
     )
 
 
+def remats(jaxpr):
+    """Equations that compute again, however deep."""
+    for eqn in jaxpr.eqns:
+        if "prevent_cse" in eqn.params:
+            yield eqn
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            yield from remats(inner)
+
+
+@pytest.mark.parametrize("how", stack.HOW)
+def test_what_is_computed_again_is_not_taken_from_the_way_forward(params, how):
+    """XLA would, and remat would save no memory; in a scan it cannot, and need not."""
+    if how == "loop":
+        params = params | {"stack": tiny.unstack(params["stack"], 2)}
+    of = tiny.model(how=how, remat="full")
+    total = lambda params: logits(of, params, plain_inputs(np.array([text(4)]))).sum()  # noqa: E731
+    found = list(remats(jax.make_jaxpr(jax.grad(total))(params).jaxpr))
+    assert found
+    assert {eqn.params["prevent_cse"] for eqn in found} == {how != "scan"}
+
+
 def test_unstack_and_restack_are_inverse(params):
     again = stack.restack(tiny.unstack(params["stack"], 2))
     jax.tree.map(np.testing.assert_array_equal, again, params["stack"])

@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from llm import lr_range, optim
+from llm import config, lr_range, optim, registry
+from llm.errors import InputError
 
 
 def descent(curvatures, rates, noise=0.0, seed=0):
@@ -57,6 +58,16 @@ def test_the_schedule_grows_by_the_same_share():
     factor = optim.schedule("range", 50, first=1e-3, warmup=0.3, final=0.0)
     found = [float(factor(n)) for n in range(50)]
     np.testing.assert_allclose(found, grown(1e-3, 1.0, 50), rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, -1, math.nan, math.inf, 1.0, 2.0])
+def test_a_first_rate_that_does_not_grow_is_refused(first, tmp_path):
+    """Before anything is read or written."""
+    c = config.load("configs/x", "lr_range", "debug")
+    c.schedule.first = float(first)
+    with pytest.raises(InputError, match=r"schedule\.first"):
+        registry.build("workloads", "lr_range")(c, str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_shows_losses_that_run_away():

@@ -79,6 +79,35 @@ def test_the_page_has_no_table_of_nothing():
         assert ("2.3000 to 2.6000" in html) == ("Prediction" in html) == bool(some)
 
 
+BOUND = [
+    # Size changes nothing; it helps more steeply than any law; it does harm.
+    (lambda n, d: 1.4 + 120 / d**0.33, "alpha = 3"),
+    (lambda n, d: 2 + (1e5 / n) ** 6 + 120 / d**0.33, "alpha = 3"),
+    (lambda n, d: 2 + n / 1e6 + 120 / d**0.33, "A = 0.00674, alpha = 3"),
+    (SMALL._replace(E=0.0).loss, "E = 4.54e-05"),
+]
+
+
+@pytest.mark.parametrize("loss, held", BOUND)
+def test_a_law_at_the_bounds_of_its_search_is_doubted(loss, held):
+    runs = [Run(n, d, loss(n, d)) for n in (1e5, 3e5, 1e6) for d in (3e5, 1e6, 3e6)]
+    law = scaling.fit(runs)
+    doubts = scaling.doubts(law)
+    assert doubts.startswith("the ladder does not determine the law")
+    assert f": {held}" in doubts and "\n" not in doubts
+    result = {"next": {"loss": 2.0, "interval": (1.9, 2.1)}, "held_out": []}
+    assert doubts in scaling_page.write("x", runs, law, result)
+
+
+def test_a_law_within_them_is_not():
+    for law in (SMALL, CHINCHILLA, scaling.fit(ladder(SMALL, noise=0.01))):
+        assert scaling.doubts(law) == ""
+    result = {"next": {"loss": 2.0, "interval": (1.9, 2.1)}, "held_out": []}
+    assert "not determine" not in scaling_page.write("x", ladder(SMALL), SMALL, result)
+    assert "alpha = 0.01" in scaling.doubts(SMALL._replace(alpha=0.01))
+    assert "E = 0" in scaling.doubts(SMALL._replace(E=0.0))
+
+
 def test_too_few_runs():
     for runs in (
         ladder(SMALL)[:5],

@@ -48,6 +48,8 @@ def test_meshes(devices, axes, shape):
         ((), "on 8 devices"),
         (("data",), "want pairs"),
         ((("data", "all"),), "want pairs"),
+        ((("data", 2.5), ("fsdp", -1)), "want pairs of a name and a whole number"),
+        ((("data", True), ("fsdp", -1)), "want pairs of a name and a whole number"),
     ],
 )
 def test_meshes_that_do_not_fit(devices, axes, message):

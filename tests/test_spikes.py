@@ -80,12 +80,14 @@ def losses(at, seed=0):
     return 3.0 - 0.01 * at + 0.05 * float(np.random.default_rng([seed, at]).random())
 
 
-def play(workdir, policy, bad, steps=60, until=0, every=7):
+def play(workdir, policy, bad, steps=60, until=0, every=7, ruinous=(), **keep):
     """A run that sums the numbers of its steps, with real checkpoints and logs.
 
     Args:
       bad: what the loss is at some steps.
       until: the step after which the process is gone, without a word.
+      ruinous: steps that look well, and whose update makes all later losses NaN.
+      keep: how many checkpoints.
     """
     knobs = train_step.Knobs(
         steps=steps,
@@ -96,9 +98,11 @@ def play(workdir, policy, bad, steps=60, until=0, every=7):
     )
 
     @jax.jit
-    def learn(state, at, loss, bounds):
+    def learn(state, at, loss, ruins, bounds):
+        loss = jnp.where(state.params["w"][0] < 0, jnp.nan, loss)
         learned = jnp.isfinite(loss) & (loss <= bounds.objective)
         total = state.params["w"] + jnp.where(learned, at, 0)
+        total = jnp.where(learned & ruins, -(10**6), total)
         metrics = {"loss": loss, "objective": loss, "grad_norm": 1.0}
         metrics["skipped"] = 1.0 - learned
         return state._replace(step=state.step + 1, params={"w": total}), metrics
@@ -106,11 +110,11 @@ def play(workdir, policy, bad, steps=60, until=0, every=7):
     def step(state, at, bounds):
         if at == until:
             raise KeyboardInterrupt
-        return learn(state, at, bad.get(at, losses(at)), bounds)
+        return learn(state, at, bad.get(at, losses(at)), at in ruinous, bounds)
 
     params = {"w": jnp.zeros(1, jnp.int32)}
     state = State(jnp.int32(0), params, None, {"count": jnp.zeros(1)})
-    checkpoints = Checkpoints(str(workdir), state)
+    checkpoints = Checkpoints(str(workdir), state, **keep)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
@@ -155,6 +159,83 @@ def test_a_killed_run_skips_the_same(policy, until, tmp_path):
     assert loop["skipped"] == want["skipped"] == [30, 45]
     assert state.params["w"].tolist() == [sum(range(1, 61)) - 30 - 45]
     assert loop["recent"] == want["recent"]
+
+
+def kept(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+RUINS = [
+    # Between checkpoints: back to 8 for the first spike, and again without 10.
+    (10, [10, 11, 12], [(11, "spike"), (8, "rollback"), (12, "spike"), (10, "spike"),
+                        (8, "rollback")]),
+    # In a checkpoint, of step 12: that is taken back too.
+    (12, [12, 13, 14], [(13, "spike"), (12, "rollback"), (14, "spike"), (12, "spike"),
+                        (8, "rollback")]),
+    # Right before one that is due: it is written once a step is learned.
+    (15, [15, 16, 17], [(16, "spike"), (12, "rollback"), (17, "spike"), (15, "spike"),
+                        (12, "rollback")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ruin, skipped, told", RUINS)
+def test_a_step_that_ruins_the_weights_is_left_out(ruin, skipped, told, tmp_path):
+    state, loop = play(
+        tmp_path, "rollback", {}, 30, every=4, ruinous=[ruin], keep_best=0
+    )
+    assert loop["skipped"] == skipped
+    assert [(e["step"], e["event"]) for e in loop["events"]] == told
+    assert state.params["w"].tolist() == [sum(range(1, 31)) - sum(skipped)]
+    assert kept(tmp_path) == [28, 30] and loop["saved"] == 30
+
+
+@pytest.mark.parametrize("ruin", [12, 15])
+@pytest.mark.parametrize("until", [12, 13, 14, 18])
+def test_a_killed_run_leaves_out_the_same(ruin, until, tmp_path):
+    """However often it is killed: whenever it gets to a step once more."""
+    knobs = {"every": 4, "ruinous": [ruin], "keep_best": 0}
+    want, of = play(tmp_path / "whole", "rollback", {}, 30, **knobs)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "killed", "rollback", {}, 30, until=until, **knobs)
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "killed", "rollback", {}, 30, until=until + 3, **knobs)
+    state, loop = play(tmp_path / "killed", "rollback", {}, 30, **knobs)
+    assert state.params["w"].tolist() == want.params["w"].tolist()
+    assert (loop["skipped"], loop["recent"]) == (of["skipped"], of["recent"])
+
+
+@pytest.mark.parametrize(
+    "policy, ruin, last, good",
+    [
+        ("skip", 10, 8, "step 8"),
+        ("skip", 8, 8, "none"),
+        ("rollback", 8, 8, "none"),
+        ("rollback", 2, 0, "none"),
+    ],
+)
+def test_without_a_good_checkpoint_it_ends(policy, ruin, last, good, tmp_path, capsys):
+    """One line says what is left; a checkpoint right before the spikes is not good."""
+    keep = {"keep_last": 1, "keep_best": 0}
+    with pytest.raises(Diverged):
+        play(tmp_path, policy, {}, 30, every=4, ruinous=[ruin], **keep)
+    (said,) = (s for s in capsys.readouterr().err.splitlines() if s[:4] == "llm:")
+    assert "more than 10 of 128 steps are left out" in said
+    assert f"last good checkpoint: {good};" in said
+    assert kept(tmp_path) == ([last] if last else [])
+
+
+def test_what_is_due_at_a_spike_is_saved_at_the_next_step(tmp_path):
+    _, loop = play(tmp_path, "skip", {8: math.nan, 9: math.nan}, 11, every=4)
+    assert kept(tmp_path) == [10, 11] and loop["saved"] == 11
+
+
+def test_a_run_that_ends_with_a_spike_says_so(tmp_path):
+    keep = {"keep_last": 1, "keep_best": 0}
+    state, loop = play(tmp_path, "skip", {12: math.nan}, 12, every=5, **keep)
+    assert state.params["w"].tolist() == [sum(range(1, 12))]
+    # The good one stays beside it.
+    assert kept(tmp_path) == [10, 12] and loop["saved"] == 10
+    assert "last good checkpoint: step 10" in loop["events"][-1]["message"]
 
 
 def test_a_run_that_only_spikes_ends(tmp_path):

@@ -1,7 +1,9 @@
 """The update against big batches and formulas; the loop against scripted losses."""
 
+import gc
 import os
 import signal
+import weakref
 
 import flax.linen as nn
 import jax
@@ -18,6 +20,7 @@ from llm.checkpoint import State
 from llm.errors import Diverged, InputError, Interrupted, Preempted
 from llm.nn.contract import with_head
 from llm.precision import FLOAT32, Policy
+from llm.watchdog import Watchdog
 from llm.workloads import train as workload
 
 B, T = 16, 12
@@ -489,6 +492,58 @@ def test_a_second_interrupt_stops_at_once():
 
     with pytest.raises(KeyboardInterrupt):
         play(before=before)
+
+
+def test_garbage_is_collected_in_pauses_alone():
+    """Those of validations and checkpoints, as a collection stops a step."""
+    kept, enabled = {}, []
+
+    class Node:
+        pass
+
+    def before(step):
+        enabled.append(gc.isenabled())
+        node = kept[step] = Node()
+        node.itself = node
+        kept[step] = weakref.ref(node)
+
+    def left(at):
+        found.append([step for step in kept if kept[step]() is not None])
+        return 1.0
+
+    found = []
+    play(before=before, validation_at=left, validate_every=5)
+    assert enabled == [False] * 10 and gc.isenabled()
+    assert found == [[], []]
+
+
+def test_a_long_validation_or_checkpoint_is_no_hang(tmp_path, monkeypatch):
+    now, dogs, ended = [0.0], [], []
+
+    def watchdog(workdir, **knobs):
+        dogs.append(Watchdog(workdir, **knobs, clock=lambda: now[0], end=ended.append))
+        return dogs[-1]
+
+    def passes(seconds):
+        now[0] += seconds
+        assert not dogs[0].look()
+
+    class Slow(Log):
+        workdir = str(tmp_path)
+
+        def save(self, state, loop, loss):
+            super().save(state, loop, loss)
+            passes(1e4)
+
+    monkeypatch.setattr(training, "Watchdog", watchdog)
+    _, _, log = play(
+        steps=30, log=Slow(), before=lambda step: passes(1.0), watchdog=10.0,
+        validation_at=lambda at: passes(1e4) or 1.0, validate_every=8,
+        checkpoint_every=12,
+    )  # fmt: skip
+    assert log.saved == [12, 24, 30] and not ended
+    now[0] += 1e4
+    assert dogs[0].look() and ended  # elsewhere it is
 
 
 LENGTHS = [

@@ -45,6 +45,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     law = scaling.fit(runs)
     result = {
         "law": law._asdict(),
+        "doubts": scaling.doubts(law),
         "runs": [r._asdict() for r in runs],
         "held_out": _held_out(runs),
         "next": _next(runs, law),
@@ -59,6 +60,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         f"L(N, D) = {law.E:.3f} + {law.A:.4g} / N^{law.alpha:.3f} + {law.B:.4g} / "
         f"D^{law.beta:.3f}"
     )
+    if result["doubts"]:
+        print(result["doubts"])
     for h in result["held_out"]:
         low, high = h["interval"]
         print(

@@ -29,6 +29,7 @@ from llm import (
     network,
     optim,
     preview,
+    profiling,
     registry,
     run_directory,
     sharding,
@@ -97,6 +98,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             preview.show(rows, tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
+    profiling.check(tuple(c.profile_steps), steps)
     wanted = mixture.Wanted(**c.data.mixture)
     mixture.check(wanted)
     if wanted.by:
@@ -282,12 +284,9 @@ def check(c: ConfigDict) -> None:
             got=f"train.local_every {t.local_every} without train.local_dir",
             want="a folder on the machine's own disk",
         )
-    steps = c.profile_steps
-    if len(steps) not in (0, 2) or (steps and not 0 < steps[0] <= steps[1]):
-        raise InputError(
-            got=f"profile_steps {tuple(steps)}", want="two steps, such as (10, 13)"
-        )
-    length(t, rows_per_epoch=1)
+    steps = length(t, rows_per_epoch=1)
+    # Those of epochs are known once there is a corpus.
+    profiling.check(tuple(c.profile_steps), math.inf if t.epochs else steps)
     policy = Policy(
         t.dtype, devices[0].platform, len(devices), devices[0].device_kind,
         t.products, t.attention,
