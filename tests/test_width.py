@@ -85,7 +85,7 @@ def growth(name, base, rate, of="llama"):
     "name, rate, of",
     [
         ("adamw", 1e-2, "llama"),
-        ("muon", 1e-2, "llama"),
+        pytest.param("muon", 1e-2, "llama", marks=pytest.mark.slow),
         pytest.param("lion", 1e-3, "llama", marks=pytest.mark.slow),
         pytest.param("adamw", 1e-2, "olmo2", marks=pytest.mark.slow),
     ],
