@@ -227,6 +227,11 @@ def train(
             want=f"{_META + _ROOM} or more: 256 are for bytes and 4 are special",
         )
     given = _given(symbols)
+    if vocab_size < _META + _ROOM + len(given):
+        raise InputError(
+            got=f"{len(given)} tokenizer.symbols in a vocab_size of {vocab_size}",
+            want="a vocabulary with room for letters, too",
+        )
     texts = _sample(texts, seed)
     chars, runs = collections.Counter(), collections.Counter()
     for text in texts:
@@ -242,11 +247,6 @@ def train(
         found = (run.replace(" ", _SPACE) for run in common if runs[run] > 1)
         always = list(dict.fromkeys([*given, *found]))
     room = vocab_size - _META - len(always)
-    if room < _ROOM:
-        raise InputError(
-            got=f"{len(given)} tokenizer.symbols in a vocab_size of {vocab_size}",
-            want="a vocabulary with room for letters, too",
-        )
     rare = _rare(chars, room if kind == "char" else room // 2)
     model = io.BytesIO()
     try:
