@@ -11,8 +11,7 @@ split keeps linked documents on one side.
 """
 
 import dataclasses
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,13 +56,13 @@ class Tag(NamedTuple):
     `decide` returns an empty string to keep the document, else the reason for its drop.
     `reads` names the knobs of the stage that `score` depends on, None says all: scores
     are kept, and found again as long as these are what they were. `about` is what the
-    stage says of itself, for the data card: JSON values.
+    stage says of itself, for the data card: names and JSON values.
     """
 
     score: Callable[[Document], dict[str, float]]
     decide: Callable[[dict[str, float]], str]
     reads: tuple[str, ...] | None = None
-    about: Mapping[str, Any] = types.MappingProxyType({})
+    about: tuple[tuple[str, Any], ...] = ()
 
 
 class Match(NamedTuple):

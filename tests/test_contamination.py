@@ -90,7 +90,7 @@ def test_scripts_without_spaces(tmp_path):
     asked = "小明有五个苹果，他又买了七个，现在他一共有几个苹果？"
     (tmp_path / "items.txt").write_text(f"{asked}\n短い\n")
     stage = decontaminate.make(path=str(tmp_path))
-    assert stage.about == {"items": 1, "too short": 1}
+    assert dict(stage.about) == {"items": 1, "too short": 1}
     for text, held in (
         (f"题目：{asked}答案", True),
         (asked[:12] + "。" + asked[14:], False),

@@ -58,7 +58,7 @@ def test_counts_of_a_written_out_case():
         "dropped": {
             "no text left": {"documents": 1, "bytes": 3, "examples": [["b", "abc"]]}
         },
-        "removed": {}, "kept": {"s": {"": [4, 16]}}, "scores": {},
+        "removed": {}, "kept": {"s": {"": [4, 16]}}, "scores": {}, "scored": 0,
     }  # fmt: skip
     assert short["dropped"] == {
         "under 3": {"documents": 1, "bytes": 2, "examples": [["c", "é"]]}

@@ -34,5 +34,5 @@ def make(*, path: str = "", words: int = contamination.WORDS, least: int = 1) ->
         held = sum(scores.values()) >= least
         return "holds items of an examination" if held else ""
 
-    about = {"items": len(index.items), "too short": index.short}
+    about = (("items", len(index.items)), ("too short", index.short))
     return Tag(score, decide, reads=("path", "words"), about=about)

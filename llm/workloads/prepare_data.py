@@ -145,7 +145,7 @@ def check(c: ConfigDict) -> dict[str, dict[str, Any]]:
         for name, knobs in settings["stage"].items()
     }
     split.check_fractions(c.data.validation_fraction, c.data.test_fraction)
-    said = {name: getattr(stage, "about", {}) for name, stage in stages.items()}
+    said = {name: getattr(stage, "about", ()) for name, stage in stages.items()}
     return {name: dict(about) for name, about in said.items() if about}
 
 
