@@ -169,6 +169,9 @@ def base() -> ConfigDict:
     c.train.notices = "auto"
     # End with exit code 76 if a step takes so many times the median; 0 waits for ever.
     c.train.watchdog = 50.0
+    # And where there is no median, in the first steps, a validation or a checkpoint,
+    # after so many seconds without a sign of life; 0 waits for ever.
+    c.train.watchdog_longest = 7200.0
     # Also log to Weights & Biases (needs the wandb package).
     c.train.wandb = False
 

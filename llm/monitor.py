@@ -47,9 +47,6 @@ class MetricWriter:
       run_config: the resolved config, for W&B.
       silent: writes nothing; another process of the run does.
 
-    Attributes:
-      dropped_seconds: of training, whose lines went: they are done again.
-
     Raises:
       InputError: wandb is asked for and not installed, or the disk cannot be written.
     """
@@ -63,8 +60,7 @@ class MetricWriter:
         run_config: Mapping[str, Any] | None = None,
         silent: bool = False,
     ):
-        self.workdir, self.dropped_seconds = pathlib.Path(workdir), 0.0
-        self._silent = silent
+        self.workdir, self._silent = pathlib.Path(workdir), silent
         if silent:
             return
         workdir = self.workdir
@@ -75,11 +71,9 @@ class MetricWriter:
 
     def _open(self, resume_step: int) -> None:
         # A new run may log step 0 again (a validation before training).
-        found = read(self.workdir)
-        kept = [r for r in found if resume_step and r["step"] <= resume_step]
-        seconds = [max((r.get("seconds", 0) for r in rs), default=0)
-                   for rs in (found, kept)]  # fmt: skip
-        self.dropped_seconds = seconds[0] - seconds[1]
+        kept = [
+            r for r in read(self.workdir) if resume_step and r["step"] <= resume_step
+        ]
         atomic.write_text(self._path, "".join(map(_line, kept)))
         self._last = kept[-1]["step"] if kept else -1
         with atomic.writing(self._path):

@@ -22,9 +22,9 @@ from llm.errors import InputError
 # Fields that a run may go on with other values of.
 _HOW = (
     "mesh", "rules", "model.remat", "objective.chunk", "train.accumulate",
-    "train.find_nan", "train.watchdog", "train.notices", "train.wandb",
-    "train.local_dir", "train.local_every", "train.spike", "profile_steps",
-    "data.processes", "data.work_dir", "runner", "runner_options",
+    "train.find_nan", "train.watchdog", "train.watchdog_longest", "train.notices",
+    "train.wandb", "train.local_dir", "train.local_every", "train.spike",
+    "profile_steps", "data.processes", "data.work_dir", "runner", "runner_options",
 )  # fmt: skip
 # What says itself which settings it is of, and is refused or made anew by who needs it.
 _PREPARED = {

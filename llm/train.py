@@ -20,6 +20,7 @@ import jax
 from llm import hosts, spikes, stragglers
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged, Interrupted, Preempted
+from llm.goodput import Wall
 from llm.local_checkpoint import LocalCheckpoints
 from llm.maintenance import Notices
 from llm.monitor import Console, MetricWriter, StepTimer
@@ -47,6 +48,7 @@ def fit(
     checkpoints: Checkpoints,
     writer: MetricWriter,
     console: Console,
+    wall: Wall,
 ) -> tuple[State, dict[str, Any]]:
     """Trains from `state.step` to `knobs.steps` or until it stops early.
 
@@ -60,21 +62,24 @@ def fit(
       locate: says of parameters, a batch and its step where numbers stop being finite;
         with it, each step is waited for.
       local: where this machine keeps its own parts, every `knobs.local_every` steps.
+      wall: is told of each logged step, of the first moment and of the last.
 
     Raises:
       Preempted, Interrupted: asked to stop; the state is saved.
       Diverged: a loss or gradient norm is not finite; nothing of it is saved.
     """
     loop = {"events": [], "waited": 0, "stopped_early": False, **loop}
-    loop = {"seconds": 0.0, "productive": 0.0, "lost": 0.0, **loop}
-    loop["lost"] += writer.dropped_seconds
+    loop = {"seconds": 0.0, "productive": 0.0, **loop}
     first = int(state.step)
     timer = StepTimer(knobs.steps, first)
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
     stop, stopping = StopRequest(), ""
     watchdog = Watchdog(
-        writer.workdir, times=knobs.watchdog, process=jax.process_index()
+        writer.workdir,
+        times=knobs.watchdog,
+        longest=knobs.watchdog_longest,
+        process=jax.process_index(),
     )
     profiler = Profiler(writer.workdir, *knobs.profile, say=console.message)
     waits = stragglers.Waits()
@@ -96,12 +101,10 @@ def fit(
         if metrics.pop("skipped", 0.0):
             where = locate(state.params, batch, at) if locate else ""
             if knobs.spike == "off":
-                raise _diverged(
-                    at, metrics, documents(at - 1), checkpoints, loop, where
-                )
+                raise diverged(at, metrics, where)
             skipped(at, metrics, where)
         elif not all(math.isfinite(metrics[k]) for k in ("objective", "grad_norm")):
-            raise _diverged(at, metrics, documents(at - 1), checkpoints, loop)
+            raise diverged(at, metrics)
         elif knobs.spike != "off":
             spikes.note(loop, at, metrics)
         due = knobs.log_every and at % knobs.log_every == 0
@@ -113,8 +116,9 @@ def fit(
         loop["productive"] += lap.productive
         record = _record(at, metrics, lap, knobs, learning_rate) | (extra or {})
         record["seconds"] = loop["seconds"]
-        spent = max(loop["seconds"] + loop["lost"], 1e-9)
-        record["goodput"] = loop["productive"] / spent
+        wall.note()
+        record["wall_seconds"] = wall.seconds
+        record["goodput"] = wall.share(loop["productive"])
         inputs = waits.of_each()
         record["input_s"] = max(inputs)
         late = stragglers.behind(inputs, 1 / max(lap.steps_per_s, 1e-9))
@@ -126,6 +130,12 @@ def fit(
         console.log(record)
         return metrics
 
+    def diverged(at: int, metrics: dict[str, float], where: str = "") -> Diverged:
+        with watchdog.pause():
+            checkpoints.wait()
+        good, batch = _good(at, checkpoints, loop), documents(at - 1)
+        return _diverged(at, metrics, good, batch, loop, knobs.spike, where)
+
     def event(at: int, kind: str, message: str) -> None:
         loop["events"].append({"step": at, "event": kind, "message": message})
         console.message(f"step {at}: {message}")
@@ -136,7 +146,7 @@ def fit(
             return
         spikes.skip(loop, at)
         if spikes.too_many(loop, at):
-            raise _diverged(at, metrics, documents(at - 1), checkpoints, loop, where)
+            raise diverged(at, metrics, where)
         event(
             at, "spike",
             f"loss {metrics['objective']:.4g} with gradient norm "
@@ -145,7 +155,8 @@ def fit(
         )  # fmt: skip
         if knobs.spike != "rollback" or not loop.get("saved"):
             return
-        checkpoints.wait()  # also deletes, so that which there are does not vary
+        with watchdog.pause():
+            checkpoints.wait()  # also deletes, so that which there are does not vary
         ruined = spikes.suspect(loop, at)
         if not ruined:
             loop["return"] = at
@@ -161,11 +172,12 @@ def fit(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
         jax.tree.map(lambda x: x.delete(), state)  # there may be no room for two
-        state, then = checkpoints.restore(
-            abstract, say=console.message, before=loop["return"]
-        )
+        with watchdog.pause():
+            state, then = checkpoints.restore(
+                abstract, say=console.message, before=loop["return"]
+            )
         at = int(state.step)
-        now = {k: loop[k] for k in ("events", "skipped", "seconds", "lost")}
+        now = {k: loop[k] for k in ("events", "skipped", "seconds")}
         loop.clear()
         loop.update(then | now)
         writer.rewind(at)
@@ -187,7 +199,8 @@ def fit(
 
     def leave() -> None:
         profiler.close()
-        checkpoints.close()
+        with watchdog.pause():
+            checkpoints.close()
         writer.close()
         console.close()
         at = int(state.step)
@@ -199,6 +212,8 @@ def fit(
 
     notices = Notices(knobs.notices, notice)
     with stop, notices, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
+        if first < knobs.steps:
+            wall.note()
         stream, at, owed = batches(first), first, False
         while at < knobs.steps and not loop["stopped_early"]:
             at += 1
@@ -230,7 +245,7 @@ def fit(
             if validating:
                 jax.block_until_ready(metrics)
                 with pause():
-                    extra = _validate(validate, state, validation)
+                    extra = _validate(validate, state, validation, watchdog.alive)
             # Asked once: a request that comes later in this step is for the next one.
             stopping = _asked_for(stop, at, last)
             saving = last or owed or _due(at, knobs.checkpoint_every) or bool(stopping)
@@ -244,7 +259,7 @@ def fit(
                 continue
             if extra and not math.isfinite(extra["validation_loss"]):
                 seen = {"objective": extra["validation_loss"], "grad_norm": math.nan}
-                raise _diverged(at, seen, documents(at - 1), checkpoints, loop)
+                raise diverged(at, seen)
             if extra:
                 loss = extra["validation_loss"]
                 improved = _watch(at, train["loss"], loss, loop, knobs, event)
@@ -260,7 +275,10 @@ def fit(
                     local.save(state, loop)
             if stopping and (learned or ends):
                 leave()
-        checkpoints.wait()
+        with watchdog.pause():
+            checkpoints.wait()
+        if first < knobs.steps:
+            wall.note()
         # During the last save: nothing is lost, but what would follow must not begin.
         stopping = hosts.agreed(stop.requested, StopRequest.KNOWN)
         if stopping:
@@ -313,8 +331,9 @@ def _record(at, metrics, lap, knobs, learning_rate) -> dict[str, Any]:
     }
 
 
-def _validate(validate, state: State, validation) -> dict[str, float]:
-    """Means over the validation batches, of the average parameters where kept."""
+def _validate(validate, state: State, validation, alive) -> dict[str, float]:
+    """Means over the validation batches, of the average parameters where kept; `alive`
+    is called after each."""
     params = state.params if state.ema is None else state.ema
     totals: dict[str, list[float]] = {}
     for batch in validation():
@@ -322,6 +341,7 @@ def _validate(validate, state: State, validation) -> dict[str, float]:
             held = totals.setdefault(name, [0.0, 0.0])
             held[0] += float(value)
             held[1] += float(weight)
+        alive()
     return {f"validation_{k}": v / max(w, 1.0) for k, (v, w) in totals.items()}
 
 
@@ -353,9 +373,7 @@ def _watch(at, train_loss, loss, loop, knobs, event) -> bool:
     return improved
 
 
-def _diverged(at, metrics, documents, checkpoints, loop, where="") -> Diverged:
-    checkpoints.wait()
-    saved = _good(at, checkpoints, loop)
+def _diverged(at, metrics, good, documents, loop, policy, where) -> Diverged:
     if spikes.too_many(loop, at):
         many = f"more than {spikes.MOST} of {spikes.WINDOW} steps are left out"
         where = f"{where}{'; ' * bool(where)}{many}"
@@ -363,8 +381,9 @@ def _diverged(at, metrics, documents, checkpoints, loop, where="") -> Diverged:
         f"step {at}: loss {metrics['objective']} with gradient norm "
         f"{metrics['grad_norm']}; {where}{'; ' * bool(where)}"
         f"documents in the batch: {_shown(documents)}; "
-        f"last good checkpoint: {saved}; "
-        "try a lower learning rate, longer warm-up, clipping or train.spike=skip"
+        f"last good checkpoint: {good}; "
+        "try a lower learning rate, longer warm-up or clipping"
+        + (", or train.spike=skip" if policy == "off" else "")
         + ("" if where else "; train.find_nan=True says where it begins")
     )
 

@@ -39,6 +39,7 @@ class Knobs:
     patience: int = 0
     spike: str = "off"
     watchdog: float = 0.0
+    watchdog_longest: float = 0.0
     notices: str = ""
     profile: tuple[int, int] = (0, 0)
     overfit_gap: float = 0.5

@@ -4,18 +4,21 @@ A chip that fails, a host that is gone, or a deadlock leaves a run waiting for e
 costs as if it worked. A thread looks at the time since the last step; when that is more
 than `times` the median step, and more than `least` seconds, it writes the stacks of all
 threads and ends the process with exit code 76, so that what started the run can start
-it again from its checkpoint.
+it again from its checkpoint. The same is done after `longest` seconds without a sign of
+life where there is no median to go by: before the first steps, of which one compiles,
+and in a validation or checkpoint.
 
-    with Watchdog(workdir, times=50.0) as watchdog:
+    with Watchdog(workdir, times=50.0, longest=3600.0) as watchdog:
         for ...:
             watchdog.beat(step)
             with watchdog.pause():          # a validation: not a step
-                ...
+                watchdog.alive()            # a batch of it is done
 """
 
 import collections
 import contextlib
 import faulthandler
+import math
 import os
 import pathlib
 import statistics
@@ -31,10 +34,11 @@ _LOOK = 1.0  # seconds between looks
 
 
 class Watchdog:
-    """Watches steps from the first `beat` on.
+    """Watches from the moment when it is made.
 
     Args:
       times: of the median step; 0 never ends anything.
+      longest: seconds of silence where there is no median; 0 allows any.
       process: which of several this is; each writes stacks of its own.
       least: seconds, so that short steps may wait for a busy machine.
       clock, end: the monotonic time, and what ends the process with a code.
@@ -45,6 +49,7 @@ class Watchdog:
         workdir: str,
         *,
         times: float,
+        longest: float = 0.0,
         process: int = 0,
         least: float = 120.0,
         clock=time.monotonic,
@@ -54,7 +59,9 @@ class Watchdog:
         self._clock, self._end = clock, end
         self._who = f"-process-{process}" if process else ""
         self._steps: collections.deque[float] = collections.deque(maxlen=_STEPS)
+        self._longest = longest or math.inf
         self._step, self._last, self._paused = 0, None, 0
+        self._alive = clock()
         self._lock, self._done = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -64,21 +71,27 @@ class Watchdog:
             now = self._clock()
             if self._last is not None:
                 self._steps.append(now - self._last)
-            self._step, self._last = step, now
+            self._step, self._last, self._alive = step, now, now
+
+    def alive(self) -> None:
+        """Something is done that is no step."""
+        with self._lock:
+            self._alive = self._clock()
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """What happens in it is no part of a step, and takes what it takes."""
         with self._lock:
             self._paused += 1
-            began = self._clock()
+            began = self._alive = self._clock()
         try:
             yield
         finally:
             with self._lock:
                 self._paused -= 1
+                self._alive = self._clock()
                 if self._last is not None:
-                    self._last += self._clock() - began
+                    self._last += self._alive - began
 
     def look(self, asleep: float = 0.0) -> bool:
         """Ends the process if a step takes too long, and says whether it did.
@@ -88,28 +101,38 @@ class Watchdog:
             no step could be done in them.
         """
         with self._lock:
-            if self._last is None:
-                return False
-            self._last += asleep
-            waited = self._clock() - self._last
-            few = len(self._steps) < _FEW
-            if few or self._paused or not self._times:
-                return False
-            median = statistics.median(self._steps)
-            if waited <= max(self._least, self._times * median):
+            self._alive += asleep
+            if self._last is not None and not self._paused:
+                self._last += asleep
+            said = self._hangs() if self._times else ""
+            if not said:
                 return False
             step = self._step + 1
         path = pathlib.Path(self._workdir) / f"hang-{step}{self._who}.txt"
         with contextlib.suppress(OSError), path.open("w") as file:
             faulthandler.dump_traceback(file)
         print(
-            f"llm: step {step} takes {waited:.0f} s, the median step {median:.2f} s: "
-            f"it hangs; the stacks are in {path}; run the same command again to resume",
+            f"llm: {said}: it hangs; the stacks are in {path}; "
+            "run the same command again to resume",
             file=sys.stderr,
             flush=True,
         )
         self._end(HUNG)
         return True
+
+    def _hangs(self) -> str:
+        """What takes too long, or ''."""
+        now, step = self._clock(), self._step + 1
+        if self._paused or len(self._steps) < _FEW:
+            silent = now - self._alive
+            what = f"what follows step {self._step}" if self._paused else f"step {step}"
+            if silent <= self._longest:
+                return ""
+            return f"{what} takes {silent:.0f} s without a sign of life"
+        waited, median = now - self._last, statistics.median(self._steps)
+        if waited <= max(self._least, self._times * median):
+            return ""
+        return f"step {step} takes {waited:.0f} s, the median step {median:.2f} s"
 
     def _watch(self) -> None:
         before = self._clock()

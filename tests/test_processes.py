@@ -21,7 +21,9 @@ from llm.workloads import prepare_data, train_tokenizer
 
 STEPS = 20
 CONFIG = """
-from llm import config, registry
+from llm import config, registry, watchdog
+
+watchdog.Watchdog.__init__.__kwdefaults__["least"] = 5.0
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", lora=False)
@@ -204,6 +206,23 @@ def test_one_is_asked_to_stop_and_all_do(place, alone):
     workdir, started = start(place, "stopped", 1)
     codes, said = ended(place, workdir, started)
     assert codes == [0], said
+    assert_same(workdir, alone)
+
+
+@pytest.mark.slow
+def test_one_does_not_answer_any_more(place, alone):
+    """It is there, and holds its connections, but does nothing: the other ends itself."""
+    workdir, started = start(place, "silent", 2)
+    until_step(workdir, 8, started)
+    started[1].send_signal(signal.SIGSTOP)
+    assert started[0].wait(timeout=60) == 76
+    assert "the median step" in (place / "silent.0.txt").read_text()
+    assert len(list(workdir.glob("hang-*.txt"))) == 1
+    started[1].kill()
+    workdir, started = start(place, "silent", 2)
+    codes, said = ended(place, workdir, started)
+    assert codes == [0, 0], said
+    assert "resuming after step" in said[0]
     assert_same(workdir, alone)
 
 

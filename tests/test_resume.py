@@ -51,6 +51,7 @@ TIMES = {
     "mfu",
     "eta_s",
     "seconds",
+    "wall_seconds",
     "goodput",
     "input_s",
 }
@@ -343,25 +344,72 @@ def test_steps_are_traced_and_time_is_accounted_for(place, server):
         names = {event.get("name", "") for event in json.load(file)["traceEvents"]}
     assert "PjitFunction(step)" in names and any("fusion" in n for n in names)
     told = json.loads((workdir / "train.json").read_text())
-    assert 0 < told["goodput"] < 1 and told["lost_seconds"] == 0
+    assert 0 < told["goodput"] < 1 and told["down_seconds"] == 0
     last = records(workdir)[-1]
-    assert last["goodput"] == pytest.approx(told["goodput"])
+    # Imports, reading and compiling come before, the last checkpoint after.
+    assert last["seconds"] < last["wall_seconds"] <= told["wall_seconds"]
+    assert last["goodput"] * last["wall_seconds"] == pytest.approx(
+        told["goodput"] * told["wall_seconds"]
+    )
 
 
-def test_what_was_lost_counts(place, server):
-    """Of a run that was killed before its first checkpoint, all."""
+def test_wall_time_goes_on_between_processes(place, server):
+    """Work that a kill undid, and the time until the run was started again."""
     workdir = fresh(place, "lost")
     none = ("--config.train.checkpoint_every=0", "--config.train.validate_every=0")
     run = server.start(*words(place, workdir, *none))
     forks.until(lambda: any(r["step"] >= 10 for r in records(workdir)))
     run.kill()
     run.wait()
-    gone = max(r["seconds"] for r in records(workdir))
+    gone = max(r["wall_seconds"] for r in records(workdir))
+    time.sleep(1.5)
     code, _, err = server.run(*words(place, workdir, *none))
     assert code == 0, err
     told = json.loads((workdir / "train.json").read_text())
-    assert told["lost_seconds"] == pytest.approx(gone)
-    assert told["goodput"] < told["seconds"] / (told["seconds"] + gone)
+    assert told["down_seconds"] > 1.5
+    assert told["wall_seconds"] > gone + told["down_seconds"] + told["seconds"]
+    assert told["goodput"] < told["seconds"] / told["wall_seconds"]
+    before = (workdir / "processes.json").read_text()
+    assert len(json.loads(before)) == 2
+    # Nothing is left to do: looking at it does not make the run longer.
+    assert server.run(*words(place, workdir, *none))[0] == 0
+    assert (workdir / "processes.json").read_text() == before
+    again = json.loads((workdir / "train.json").read_text())
+    assert again["wall_seconds"] == told["wall_seconds"]
+
+
+HANGS = """
+import time
+from llm import watchdog
+from llm.data import loader
+
+watchdog.Watchdog.__init__.__kwdefaults__["least"] = 0.5
+whole = loader.Batches.iterate
+
+def iterate(self, start):
+    for index, batch in enumerate(whole(self, start), start):
+        if index == 25:
+            time.sleep(600)
+        yield batch
+
+loader.Batches.iterate = iterate
+"""
+
+
+def test_a_training_that_hangs_ends_and_goes_on(place, server, undisturbed):
+    """Its data never come: as a file system that is gone, or a deadlock."""
+    workdir = fresh(place, "hangs")
+    (place / "hangs.py").write_text(CONFIG + HANGS)
+    first, *more = words(place, workdir)
+    code, _, err = server.run(first.replace("config.py", "hangs.py"), *more)
+    assert code == 76 and "it hangs; the stacks are in" in err
+    (stacks,) = workdir.glob("hang-*.txt")
+    assert 20 < int(stacks.stem.split("-")[1]) <= 26
+    assert "hangs.py" in stacks.read_text() and "in fit" in stacks.read_text()
+    assert "Traceback" not in err
+    code, out, err = server.run(*words(place, workdir))
+    assert code == 0 and re.search("resuming after step 2[05]", out), err
+    assert_same(workdir, undisturbed)
 
 
 def test_it_says_where_numbers_stop_being_finite(place, server):

@@ -16,6 +16,7 @@ from llm import monitor, spikes, train_step, tree
 from llm import train as training
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged
+from llm.goodput import Wall
 from llm.monitor import Console, MetricWriter
 
 
@@ -129,7 +130,7 @@ def play(workdir, policy, bad, steps=60, until=0, every=7, ruinous=(), **keep):
             batches=lambda first: iter(range(first + 1, 10**6)),
             validation=lambda: [], documents=lambda at: [f"document-{at}"],
             learning_rate=lambda at: 0.0, knobs=knobs, checkpoints=checkpoints,
-            writer=writer, console=console,
+            writer=writer, console=console, wall=Wall(workdir),
         )  # fmt: skip
 
 
@@ -258,5 +259,5 @@ def test_off_ends_at_once(tmp_path):
             batches=lambda first: iter(range(first + 1, 99)), validation=lambda: [],
             documents=lambda at: [], learning_rate=lambda at: 0.0, knobs=knobs,
             checkpoints=Checkpoints(str(tmp_path), state), writer=writer,
-            console=Console(5),
+            console=Console(5), wall=Wall(tmp_path),
         )  # fmt: skip

@@ -18,6 +18,7 @@ from llm import optim, registry, sharding, train_step, tree
 from llm import train as training
 from llm.checkpoint import State
 from llm.errors import Diverged, InputError, Interrupted, Preempted
+from llm.goodput import Wall
 from llm.nn.contract import with_head
 from llm.precision import FLOAT32, Policy
 from llm.watchdog import Watchdog
@@ -247,7 +248,7 @@ class Log:
     """Stands for the writer, the console and the checkpoints, and keeps a diary."""
 
     keeps_best = False
-    dropped_seconds, workdir = 0.0, "."
+    workdir = "."
 
     def __init__(self, keeps_best=False):
         self.records, self.saved, self.said, self.losses = [], [], [], {}
@@ -319,6 +320,7 @@ def play(loss_at=lambda at: 1.0, validation_at=None, first=0, loop=None, log=Non
         checkpoints=log,
         writer=log,
         console=log,
+        wall=Wall(".", silent=True),
     )
     return (*made, log)
 

@@ -63,9 +63,39 @@ def test_nothing_to_compare_with_and_off(tmp_path):
     dog.beat(1)
     clock.now += 1e6
     assert not dog.look()
-    dog, clock, ended = watched(tmp_path, times=0.0)
+    dog, clock, ended = watched(tmp_path, times=0.0, longest=9.0)
     clock.now += 1e6
     assert not dog.look() and not ended
+
+
+def test_silence_where_there_is_no_median(tmp_path, capsys):
+    clock, ended = Clock(), []
+    dog = Watchdog(
+        str(tmp_path), times=10.0, longest=600.0, clock=clock, end=ended.append
+    )
+    clock.now = 600.0
+    assert not dog.look()
+    dog.beat(1)  # a compilation
+    clock.now += 600.0
+    assert not dog.look(asleep=0.0)
+    clock.now += 1.0
+    assert dog.look() and ended == [HUNG]
+    said = "step 2 takes 601 s without a sign of life: it hangs"
+    assert said in capsys.readouterr().err and (tmp_path / "hang-2.txt").exists()
+
+
+def test_silence_in_a_pause(tmp_path, capsys):
+    dog, clock, ended = watched(tmp_path, times=10.0, longest=600.0)
+    with dog.pause():
+        for _ in range(5):  # batches of a validation
+            clock.now += 500.0
+            dog.alive()
+        clock.now += 700.0
+        assert not dog.look(asleep=100.0)
+        clock.now += 1.0
+        assert dog.look() and ended == [HUNG]
+    said = "what follows step 8 takes 601 s without a sign of life"
+    assert said in capsys.readouterr().err
 
 
 def test_a_process_that_hangs(tmp_path):

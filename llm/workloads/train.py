@@ -44,6 +44,7 @@ from llm.checkpoint import Checkpoints
 from llm.data import loader, mixture, tokens
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
+from llm.goodput import Wall
 from llm.local_checkpoint import LocalCheckpoints
 from llm.monitor import Console, MetricWriter
 from llm.nn.attention import kernel
@@ -133,6 +134,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         patience=t.patience,
         spike=t.spike,
         watchdog=t.watchdog,
+        watchdog_longest=t.watchdog_longest,
         notices=_metadata(t.notices, devices[0].platform),
         profile=tuple(c.profile_steps) or (0, 0),
         overfit_gap=t.overfit_gap,
@@ -194,6 +196,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         found = finite.build_locate(model, objective, policy, knobs, adapter.join)
         locate = functools.partial(found, frozen=frozen)
     peak = _peak_rate(c)
+    wall = Wall(workdir, silent=not hosts.first())
     with (
         exhausted.told(workdir, abstract),
         sharding.laid_out(mesh, c.rules),
@@ -221,12 +224,15 @@ def run(c: ConfigDict, workdir: str) -> None:
             checkpoints=checkpoints,
             writer=writer,
             console=console,
+            wall=wall,
         )
     checkpoints.close()
     if local:
         local.remove()
     if hosts.first():
-        _write_result(workdir, state, loop, knobs, groups, made, mixed(data, steps))
+        _write_result(
+            workdir, state, loop, wall, knobs, groups, made, mixed(data, steps)
+        )
 
 
 def mixed(data: loader.Batches, steps: int) -> dict[str, dict[str, float]]:
@@ -415,6 +421,7 @@ def _check_numbers(c: ConfigDict) -> None:
             "train.keep_best": t.keep_best,
             "train.patience": t.patience,
             "train.watchdog": t.watchdog,
+            "train.watchdog_longest": t.watchdog_longest,
             "optimizer.clip_norm": o.clip_norm,
             "optimizer.learning_rate": o.learning_rate,
             "optimizer.muon_learning_rate": o.muon_learning_rate,
@@ -520,7 +527,7 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     )
 
 
-def _write_result(workdir, state, loop, knobs, groups, made, mixed) -> None:
+def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> None:
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
@@ -535,8 +542,9 @@ def _write_result(workdir, state, loop, knobs, groups, made, mixed) -> None:
         "parameters": tree.count(made.whole),
         "trained_parameters": tree.count(state.params),
         "seconds": loop["seconds"],
-        "lost_seconds": loop["lost"],
-        "goodput": loop["productive"] / max(loop["seconds"] + loop["lost"], 1e-9),
+        "wall_seconds": wall.seconds,
+        "down_seconds": wall.down,
+        "goodput": wall.share(loop["productive"]),
         "validation_loss": loop.get("validation_loss"),
         "best_validation_loss": loop.get("best_validation_loss"),
         "best_step": loop.get("best_step"),
