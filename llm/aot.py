@@ -26,6 +26,7 @@ from llm import (
     compiler,
     flops,
     hlo,
+    memory,
     network,
     optim,
     registry,
@@ -105,13 +106,7 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         options,
     )
     shapes = objectives.row_shapes(objective, c.train.seq_len)
-    cut = sharding.batch_sharding(mesh)
-    batch = {
-        name: jax.ShapeDtypeStruct(
-            (c.train.batch_size, *x.shape), x.dtype, sharding=cut
-        )
-        for name, x in shapes.items()
-    }
+    batch = train_step.abstract_batch(shapes, c.train.batch_size, mesh)
     began = time.monotonic()
     found = {
         "topology": pod.name,
@@ -127,15 +122,19 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
             getattr(model, "windows", ()), mesh.shape.get("context", 1),
         ),
         "compiler_options": options,
+        "left_out": compiler.left_out(policy, options),
     }  # fmt: skip
     with sharding.laid_out(mesh, c.rules):
-        lowered = step.lower(state, batch, *_frozen(made, objective))
+        traced = step.trace(state, batch, *_frozen(made, objective))
+        lowered = traced.lower()
     try:
         program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return found | _too_large(str(error), pod)
+        arguments = memory.device_bytes((state, batch))
+        arrays = [x._asdict() for x in memory.largest(traced.jaxpr)]
+        return found | _too_large(str(error), arguments, pod) | {"largest": arrays}
     found["compile_seconds"] = time.monotonic() - began
     found |= _memory(program.memory_analysis(), pod)
     tokens = c.train.batch_size * c.train.seq_len
@@ -221,16 +220,27 @@ def _memory(analysis: Any, pod: Pod) -> dict[str, Any]:
     }
 
 
-def _too_large(message: str, pod: Pod) -> dict[str, Any]:
-    """What the compiler says where a program does not fit."""
-    over = re.search(r"[Ee]xceeded \w+ capacity by ([\d.]+)([KMGT])", message)
+def _too_large(message: str, arguments: int, pod: Pod) -> dict[str, Any]:
+    """What the compiler says where a program does not fit.
+
+    It tells by how much, or, before it has placed anything, what the temporaries alone
+    would need: `arguments` then come on top.
+    """
     scale = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+    def bytes_of(pattern: str) -> float | None:
+        said = re.search(pattern.replace("SIZE", r"([\d.]+)([KMGT])"), message)
+        return float(said[1]) * scale[said[2]] if said else None
+
     own = pod.chip.hbm_bytes / pod.chip.devices
-    lacking = float(over[1]) * scale[over[2]] if over else None
+    lacking = bytes_of(r"[Ee]xceeded \w+ capacity by SIZE")
+    temporary = bytes_of(r"required for HLO temporaries \(SIZE\)")
+    if lacking is None and temporary is not None:
+        lacking = temporary + arguments - own
     return {
         "fits": False,
         "hbm_bytes": own,
-        "spare_bytes": -lacking if over else None,
+        "spare_bytes": -lacking if lacking is not None else None,
         "why": message.splitlines()[0][:200],
     }
 

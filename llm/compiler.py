@@ -2,7 +2,7 @@
 
 They are given to the compile call, not to the process, so that one that this compiler
 does not know is an error with a name (a flag of the environment would end the process
-without one); `probed` leaves those out, and the log says which are used.
+without one); `probed` leaves those out, and the log says which are used and which not.
 """
 
 import re
@@ -38,11 +38,19 @@ def options(policy: Policy, device: Any = None) -> dict[str, str]:
     Args:
       device: where to try them; the first of the process where None.
     """
+    return probed(_wanted(policy), device)
+
+
+def left_out(policy: Policy, chosen: dict[str, str]) -> list[str]:
+    """What would be an option for the chip of a policy, did its compiler know it."""
+    return [name for name in _wanted(policy) if name not in chosen]
+
+
+def _wanted(policy: Policy) -> dict[str, str]:
     if policy.platform != "tpu":
         return {}
     chip = policy.chip.lower()
-    wanted = next((o for kind, o in OPTIONS.items() if re.fullmatch(kind, chip)), {})
-    return probed(wanted, device)
+    return next((o for kind, o in OPTIONS.items() if re.fullmatch(kind, chip)), {})
 
 
 def probed(wanted: dict[str, str], device: Any = None) -> dict[str, str]:

@@ -10,11 +10,14 @@ compiling, so this is an estimate from above, within about half of XLA's own fig
     grad = jax.grad(loss)
     working_bytes(grad, params, batch)   # activations and temporaries
     saved_bytes(loss, params, batch)     # of these, what the backward pass waits for
+    largest(jax.jit(grad).trace(params, batch).jaxpr)    # of these, each by its name
 """
 
+import collections
 import math
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
@@ -26,11 +29,42 @@ _APART = {
     "dot_general", "conv_general_dilated", "gather", "transpose", "concatenate",
     "reduce_sum", "reduce_max", "sort", "top_k", "slice", "dynamic_slice",
 }  # fmt: skip
+# Their own results are arrays, whatever is inside.
+_LOOPS = {"scan", "while"}
+_KERNELS = {"shard_map", "pallas_call"}
+
+
+class Array(NamedTuple):
+    """One that a program makes.
+
+    Attributes:
+      name: the pass that makes it and the module, as `backward Llama/stack`.
+      shape: with its type, over all devices; a loop's has the rounds in front.
+      bytes: of one of these, over all devices.
+      count: how many there are of this name and shape.
+    """
+
+    name: str
+    shape: str
+    bytes: int
+    count: int
+
+    def __str__(self) -> str:
+        many = f"{self.count} x " if self.count > 1 else ""
+        return f"{many}{self.shape} of {self.name}"
 
 
 def tree_bytes(tree: Any) -> int:
     """Bytes of all arrays of a tree of arrays or of their shapes."""
     return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def device_bytes(placed: Any) -> int:
+    """Bytes on one device of shapes that carry their shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(placed)
+    )
 
 
 def working_bytes(fn: Callable, *args: Any, fused: bool = False) -> int:
@@ -56,6 +90,41 @@ def saved_bytes(fn: Callable, params: Any, *args: Any) -> int:
     jaxpr = jax.make_jaxpr(residuals)(params, *args).jaxpr
     kept = {v for v in jaxpr.outvars if isinstance(v, Var)} - set(jaxpr.invars)
     return sum(_size(v.aval) for v in kept)
+
+
+def largest(program: ClosedJaxpr, most: int = 12) -> list[Array]:
+    """The largest arrays of a traced program, whether or not they live at once.
+
+    Results of elementwise operations are left out, as XLA seldom stores them. A loop's
+    results are what it keeps of each round: of a stack of layers, the activations that
+    wait for the backward pass.
+    """
+    counts: collections.Counter[tuple[str, str, int]] = collections.Counter()
+    _count(program.jaxpr, "", counts)
+    found = [Array(*key, count) for key, count in counts.items()]
+    return sorted(found, key=lambda x: (-x.bytes * x.count, x.name, x.shape))[:most]
+
+
+def _count(jaxpr: Jaxpr, inside: str, counts) -> None:
+    for eqn in jaxpr.eqns:
+        stack = f"{inside}/{eqn.source_info.name_stack}"
+        kind, bodies = eqn.primitive.name, list(_bodies(eqn))
+        stored = kind in _LOOPS | _KERNELS or not bodies
+        if stored and kind not in _FREE and not _elementwise(eqn):
+            for v in eqn.outvars:
+                counts[_place(stack), v.aval.str_short(), _size(v.aval)] += 1
+        for body, _ in bodies if kind not in _KERNELS else ():
+            _count(body, stack, counts)
+
+
+def _place(stack: str) -> str:
+    """`/transpose(jvp(Llama))/stack` as `backward Llama/stack`."""
+    direction = "update" if "jvp(" not in stack else "forward"
+    direction = "backward" if "transpose(" in stack else direction
+    plain = re.sub(r"transpose\(|jvp\(|\)", "", stack)
+    parts = [part for part in plain.split("/") if part]
+    unnamed = "" if direction == "update" else "loss"
+    return f"{direction} {'/'.join(parts) or unnamed}".rstrip()
 
 
 def _peak(jaxpr: Jaxpr, fused: bool) -> int:
@@ -103,7 +172,7 @@ def _elementwise(eqn) -> bool:
 
 
 def _bodies(eqn) -> Iterator[tuple[Jaxpr, bool]]:
-    loops = eqn.primitive.name in ("scan", "while")
+    loops = eqn.primitive.name in _LOOPS
     for value in eqn.params.values():
         for body in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(body, ClosedJaxpr):

@@ -15,7 +15,6 @@ Both are optimal for the loss per training FLOP: a model that will be used a lot
 be smaller and trained for longer.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -61,14 +60,6 @@ def planned_mesh(axes: Sequence[tuple[str, int]], devices: int) -> AbstractMesh:
     return AbstractMesh(mesh.devices.shape, mesh.axis_names, axis_types=mesh.axis_types)
 
 
-def device_bytes(placed: Any) -> int:
-    """Bytes on one device of shapes that carry their shardings."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(placed)
-    )
-
-
 def step_memory(
     params: Any,
     opt_state: Any,
@@ -94,7 +85,7 @@ def step_memory(
         layer, which is what temporaries are made of; the stream between the layers,
         which is what is saved, is whole on each.
     """
-    held = device_bytes(params)
+    held = memory.device_bytes(params)
     saved = memory.saved_bytes(loss, params, batch)
     working = memory.working_bytes(jax.grad(loss), params, batch)
     # The activations are gone when the parameters are updated.
@@ -103,7 +94,7 @@ def step_memory(
     return Memory(
         parameters=held * (2 if ema else 1),
         gradients=held * (2 if accumulate > 1 else 1),
-        optimizer=device_bytes(opt_state),
+        optimizer=memory.device_bytes(opt_state),
         activations=saved,
         temporaries=int(max((working - saved) / tensor_ways, updating, 0)),
     )

@@ -237,6 +237,15 @@ def jit_step(step: Callable, abstract: State, options: dict | None = None) -> Ca
     )
 
 
+def abstract_batch(shapes: dict[str, Any], rows: int, mesh: Any) -> dict[str, Any]:
+    """Shapes of a batch and where it lies, from those of a row."""
+    cut = sharding.batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=cut)
+        for name, x in shapes.items()
+    }
+
+
 def numbered(batch: dict) -> dict:
     """A batch with the numbers of its rows, which dropout depends on."""
     rows = jax.tree.leaves(batch)[0].shape[0]

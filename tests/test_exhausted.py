@@ -29,6 +29,26 @@ def test_one_line_and_a_file(tmp_path):
     assert (tmp_path / "memory.prof").stat().st_size > 0
 
 
+def test_what_runs_is_named_too(tmp_path):
+    def step(x):
+        with jax.named_scope("mlp"):
+            y = x @ x
+        return jnp.sort(y)
+
+    program = lambda: jax.jit(step).trace(jnp.zeros((256, 256))).jaxpr  # noqa: E731
+    with (
+        pytest.raises(InputError) as caught,
+        exhausted.told(str(tmp_path), STATE, program),
+    ):
+        jnp.zeros(1 << 46, jnp.float32).block_until_ready()
+    line = str(caught.value)
+    assert "float32[256,256] of update mlp 256 KiB" in line and "\n" not in line
+    assert (
+        "256 KiB  float32[256,256] of update mlp"
+        in (tmp_path / "memory.txt").read_text()
+    )
+
+
 def test_a_part_of_an_array_is_what_a_device_holds():
     mesh = jax.make_mesh((4,), ("fsdp",), devices=jax.devices()[:4])
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))

@@ -30,13 +30,14 @@ LAYERS = (
     "nn",
     "compress",
     "compression",
-    "optim checkpoint monitor memory data page plots preview adapter progress spikes "
-    "watchdog profiling exhausted maintenance stragglers",
+    "optim checkpoint monitor data page plots preview adapter progress spikes "
+    "watchdog goodput profiling exhausted maintenance stragglers",
     "sources stages",
     "source_files",
     "columns extract extract_child crawl_child contamination",
     "reading",
     "compiler topology",
+    "memory",
     "sharding losses flops objective task metrics traffic sweep scaling",
     "associations text_classifier topics",
     "logistic",

@@ -142,6 +142,35 @@ def test_memory_is_near_what_xla_takes(remat):
     assert memory.saved_bytes(loss, params, batch) < ours
 
 
+def test_the_largest_arrays_by_hand():
+    """Four layers of (sine of a product): what the loop keeps comes first."""
+    x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
+    w = jax.ShapeDtypeStruct((4, 32, 32), jnp.float32)
+
+    def loss(w, x):
+        def layer(x, w):
+            with jax.named_scope("mlp"):
+                return jnp.sin(x @ w), None
+
+        with jax.named_scope("stack"):
+            x, _ = jax.lax.scan(layer, x, w)
+        with jax.named_scope("head"):
+            return (x @ x.T).sum()
+
+    found = memory.largest(jax.jit(jax.grad(loss)).trace(w, x).jaxpr)
+    kept = 4 * 64 * 32 * 4
+    first = memory.Array("forward stack", "float32[4,64,32]", kept, 2)
+    assert found[0] == first  # the cosines, and the inputs of the layers
+    assert str(first) == "2 x float32[4,64,32] of forward stack"
+    products = {(x.name, x.shape) for x in found}
+    assert ("forward stack/mlp", "float32[64,32]") in products
+    assert ("forward head", "float32[64,64]") in products
+    assert ("backward head", "float32[64,32]") in products
+    assert [x.bytes * x.count for x in found] == sorted(
+        (x.bytes * x.count for x in found), reverse=True
+    )
+
+
 def test_live_bytes_by_hand():
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)
     w = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)

@@ -211,7 +211,7 @@ def test_one_is_asked_to_stop_and_all_do(place, alone):
 
 @pytest.mark.slow
 def test_one_does_not_answer_any_more(place, alone):
-    """It is there, and holds its connections, but does nothing: the other ends itself."""
+    """It holds its connections, but does nothing: the other one ends itself."""
     workdir, started = start(place, "silent", 2)
     until_step(workdir, 8, started)
     started[1].send_signal(signal.SIGSTOP)

@@ -1,14 +1,16 @@
 """Pods by name; and the real step compiled for one, where libtpu is installed."""
 
+import pathlib
 import types
 
 import numpy as np
 import pytest
 
-from llm import aot, compiler, config, plan, topology
+from llm import aot, compiler, config, flops, plan, topology
 from llm.errors import InputError
 from llm.precision import Policy
 
+CONFIGS = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
 needs_libtpu = pytest.mark.skipif(
     not topology.available(), reason="libtpu is not installed: pip install .[tpu]"
 )
@@ -23,6 +25,13 @@ def test_unknown_names(name):
 def test_no_options_but_on_a_tpu():
     assert compiler.options(Policy("bfloat16", "cpu")) == {}
     assert compiler.options(Policy("bfloat16", "gpu", 8, "NVIDIA H100")) == {}
+
+
+def test_what_a_compiler_does_not_know_is_named():
+    policy = Policy("bfloat16", "tpu", 4, "TPU v5 lite")
+    name, *others = compiler.OPTIONS[r"tpu.*"]
+    assert compiler.left_out(policy, dict.fromkeys(others, "true")) == [name]
+    assert compiler.left_out(Policy("bfloat16", "cpu"), {}) == []
 
 
 def test_the_fastest_that_fits_is_best():
@@ -106,3 +115,34 @@ def test_options_that_the_compiler_does_not_know_are_left_out():
     device = topology.find("v5e:2x2").devices[0]
     wanted = {"xla_tpu_no_such_thing": "true", "xla_enable_async_all_gather": "true"}
     assert list(compiler.probed(wanted, device)) == ["xla_enable_async_all_gather"]
+
+
+@pytest.mark.parametrize(
+    "said, lacking",
+    [
+        ("Ran out of memory on HBM, the total memory required for HLO temporaries "
+         "(29.50G) exceeds available HBM (15.75G).", 29.5 - 16 + 0.5),
+        ("Ran out of memory in memory space hbm. Used 20.0G of 15.75G hbm. Exceeded "
+         "hbm capacity by 4.25G.", 4.25),
+        ("Out of something else.", None),
+    ],
+)  # fmt: skip
+def test_by_how_much_a_step_does_not_fit(said, lacking):
+    chip = flops.CHIPS["v5e"]
+    pod = types.SimpleNamespace(chip=chip)
+    found = aot._too_large(f"RESOURCE_EXHAUSTED: {said}\nmore", 2**29, pod)
+    assert found["why"] == f"RESOURCE_EXHAUSTED: {said}" and not found["fits"]
+    spare = found["spare_bytes"]
+    assert spare == (None if lacking is None else pytest.approx(-lacking * 2**30))
+
+
+@needs_libtpu
+def test_a_step_that_does_not_fit():
+    c = config.load(CONFIGS, "1b")
+    c.model.update(layers=4, remat="none")
+    pod = topology.find("v5e:2x2")
+    found = aot.compiled(aot.placed(c, pod, 16), pod)
+    assert not found["fits"] and 5 * 2**30 < -found["spare_bytes"] < 9 * 2**30
+    assert found["largest"][0]["name"] == "forward Llama/stack"
+    kept = [x["shape"] for x in found["largest"]]
+    assert "bfloat16[4,64,2048,8192]" in kept  # of all layers and devices

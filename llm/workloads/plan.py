@@ -17,6 +17,7 @@ from llm import (
     aot,
     atomic,
     flops,
+    memory,
     network,
     optim,
     plan,
@@ -298,6 +299,10 @@ def table(p: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip("\n")
 
 
+def _array(x: dict[str, Any]) -> str:
+    return f"{units.size(x['bytes'])}  {memory.Array(**x)}"
+
+
 def _compiled_rows(p: dict[str, Any]):
     """What the compiler says, for `table`."""
     x, size, count = p["compiled"], units.size, units.count
@@ -305,6 +310,8 @@ def _compiled_rows(p: dict[str, Any]):
     yield "attention", x["attention"]
     yield "remat", x["remat"]
     yield "compiler options", " ".join(x["compiler_options"]) or "none"
+    if x["left_out"]:
+        yield "unknown to it, left out", " ".join(x["left_out"])
     if "peak_bytes" in x:
         yield "arguments", size(x["argument_bytes"])
         yield "temporaries", size(x["temporary_bytes"])
@@ -313,10 +320,12 @@ def _compiled_rows(p: dict[str, Any]):
         left = f"{size(x['spare_bytes'])} of {size(x['hbm_bytes'])} to spare"
         yield "memory", f"fits, with {left}"
     else:
-        by = size(-x["spare_bytes"]) if x["spare_bytes"] else "some"
+        by = f"about {size(-x['spare_bytes'])}" if x["spare_bytes"] else "some"
         yield "memory", f"does not fit: {by} more than {size(x['hbm_bytes'])}"
+        for n, array in enumerate(map(_array, x.get("largest", ())[:5])):
+            yield "largest arrays of all devices" if n == 0 else "", array
     if not x.get("cycles"):
-        yield "cycles", x.get("why", "unknown")
+        yield "the compiler says", x.get("why", "nothing")
         return
     yield (
         "cycles of a step",

@@ -148,6 +148,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         console_line(line)
     if options:
         console_line(f"compiler options: {compiler.shown(options)}")
+    if unknown := compiler.left_out(policy, options):
+        console_line(f"unknown to this compiler, left out: {', '.join(unknown)}")
     if data.mixture:
         told = mixed(data, steps)
         for name, of in told.items():
@@ -197,8 +199,12 @@ def run(c: ConfigDict, workdir: str) -> None:
         locate = functools.partial(found, frozen=frozen)
     peak = _peak_rate(c)
     wall = Wall(workdir, silent=not hosts.first())
+    shapes = objectives.row_shapes(objective, t.seq_len)
+    rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
     with (
-        exhausted.told(workdir, abstract),
+        exhausted.told(
+            workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
+        ),
         sharding.laid_out(mesh, c.rules),
         MetricWriter(
             workdir,
