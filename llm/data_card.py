@@ -270,6 +270,9 @@ def _settings(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
     if "fingerprint" in t:
         rows.append(("tokenizer", t["fingerprint"]))
     hashes = page.table(("hash", ""), rows) if rows else ""
+    if t.get("hashes"):
+        files = page.table(("file in tokens/", "SHA-256"), list(t["hashes"].items()))
+        hashes += page.details("Files of tokens", files)
     used = {"data": p.get("settings", {}), "tokenizer": t.get("settings", {})}
     settings = json.dumps(used, indent=1, ensure_ascii=False)
     return page.panel(

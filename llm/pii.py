@@ -63,6 +63,8 @@ def _candidates(
         for begins, whole in forms.SECRETS:
             if any(part in text for part in begins):
                 yield from (("secret", match.span()) for match in whole.finditer(text))
+        if any(part in text for part in forms.NAME_PARTS):
+            yield from (("secret", span) for span in _given(text))
     if "iban" in kinds:
         yield from (("iban", span) for span in _ibans(text))
     if "it_cf" in kinds:
@@ -87,6 +89,15 @@ def _candidates(
         yield from (("ip", span) for span in _addresses(text, public_only))
     if "phone" in kinds:
         yield from (("phone", span) for span in _phones(text, windows))
+
+
+def _given(text: str) -> _Spans:
+    """Values that a program or a settings file gives to passwords and keys."""
+    for match in forms.GIVEN.finditer(text):
+        before = text[max(match.start() - 24, 0) : match.start()]
+        put_in = forms.TO_PUT_IN.search(match["secret"])
+        if not put_in and forms.FOR_SECRETS.search(before):
+            yield match.span("secret")
 
 
 def _emails(text: str) -> _Spans:

@@ -12,12 +12,22 @@ from llm import checksums
 # Endings of addresses: any country, and the general ones that are much used. A closed
 # list, since x@w.grad and icon@2x.png have the form of an address.
 _GENERAL = (
-    "com org net edu gov mil int info biz name pro mobi coop aero museum jobs travel "
-    "asia app dev page blog cloud online site shop store tech email live news media "
-    "world club agency design digital group solutions services systems works today "
-    "life space website xyz top work law health bank academy engineering consulting "
-    "network software studio team company global international foundation institute "
-    "science university berlin london paris wien bayern koeln hamburg nyc tokyo eus"
+    "com org net edu gov mil int info biz name pro mobi coop aero museum jobs "
+    "travel asia app dev page blog cloud online site shop store tech email live "
+    "news media world club agency design digital group solutions services systems "
+    "works today life space website xyz top work law health bank academy "
+    "engineering consulting network software studio team company global "
+    "international foundation institute science university berlin london paris "
+    "wien bayern koeln hamburg nyc tokyo eus technology education school college "
+    "training careers computer graphics photography marketing management partners "
+    "ventures holdings capital finance financial insurance legal lawyer attorney "
+    "clinic dental hospital care church charity community construction "
+    "contractors energy engineer enterprises industries productions properties "
+    "realestate restaurant hotel travel tours vacations events wedding social "
+    "press theater gallery museum fitness yoga cafe bike garden farm vet scot "
+    "wales irish swiss brussels amsterdam vienna madrid barcelona moscow istanbul "
+    "capetown sydney melbourne boston miami quebec nrw saarland tirol ruhr "
+    "corsica alsace gal cat bzh"
 )
 ENDINGS = frozenset(_GENERAL.split())
 LOCAL = re.compile(r"[\w.+%'’-]{1,64}\Z")
@@ -125,3 +135,19 @@ _KEYS = (
      r"(?:-----END (?:[A-Z]{2,9} ){0,2}PRIVATE KEY(?: BLOCK)?-----)?"),
 )  # fmt: skip
 SECRETS = tuple((begins, re.compile(whole)) for begins, whole in _KEYS)
+# What a program gives to a name, in quotes, with a letter and a digit; not where it is
+# plainly to be put in: "<password1>", "${TOKEN_1}", "xxxx1". A text that has none of
+# the parts of such names needs no search.
+GIVEN = re.compile(
+    r"[:=>]\s{0,3}([\"'])(?=[^\s\"']*[A-Za-z])(?=[^\s\"']*\d)"
+    r"(?P<secret>[^\s\"'<>{}]{8,128})\1"
+)
+NAME_PARTS = (
+    "assw", "ASSW", "assphr", "ASSPHR", "pwd", "PWD", "ecret", "ECRET", "oken", "OKEN",
+    "key", "KEY", "Key",
+)  # fmt: skip
+TO_PUT_IN = re.compile(r"(?i)\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder")
+FOR_SECRETS = re.compile(
+    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|(?:api|access|auth|secret)[_-]?"
+    r"(?:key|token))[\"']?\]?\s{0,3}[:=]?\Z"
+)

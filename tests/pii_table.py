@@ -14,6 +14,7 @@ FOUND = (
     ("From: Bob <BOB@EXAMPLE.ORG>", ("email", "BOB@EXAMPLE.ORG")),
     ("mailto:info@exämple.de?subject=x", ("email", "info@exämple.de")),
     ("o'brien@example.ie, really.", ("email", "o'brien@example.ie")),
+    ("j@uni.technology and k@lab.education", ("email", "j@uni.technology"), ("email", "k@lab.education")),
     ("a@b.io,c@d.net", ("email", "a@b.io"), ("email", "c@d.net")),
     ("# Author: x-y.z@sub.example.museum", ("email", "x-y.z@sub.example.museum")),
     ("author_email='dev123@proton.me',", ("email", "dev123@proton.me")),
@@ -100,6 +101,12 @@ FOUND = (
     ("npm_" + _A36, ("secret", "npm_" + _A36)),
     ("eyJhbGciOiJIUz.eyJzdWIiOiIxMj.SflKxwRJSM", ("secret", "eyJhbGciOiJIUz.eyJzdWIiOiIxMj.SflKxwRJSM")),
     ("postgres://bob:hunter22@db/x", ("secret", "bob:hunter22")),
+    ('password = "hunter22x"', ("secret", "hunter22x")),
+    ("DB_PASSWD: 's3cr3t-pass!'", ("secret", "s3cr3t-pass!")),
+    ('{"apiKey": "9f8e7d6c5b4a"}', ("secret", "9f8e7d6c5b4a")),
+    ("c['secret_key']='k3y/0f+g0ld'", ("secret", "k3y/0f+g0ld")),
+    ('login(auth_token="abc123def456")', ("secret", "abc123def456")),
+    ('"client_secret" => "GOC-41xZq_7"', ("secret", "GOC-41xZq_7")),
     (
         "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
         ("secret",
@@ -116,6 +123,10 @@ NOTHING = (
     # addresses that are none
     "See @media print and @app.route('/x')", "loss = x@self.weight + b",
     "icon@2x.png and logo@3x.webp", "npm install react@18.2.0", "git@github.com:a/b.git",
+    'password = "<your-password1>"', 'auth_token: "${API_TOKEN_1}"', 'pwd = "password"',
+    "secret = 'xxxxxxxx1'", 'api_key = os.environ["API_KEY_1"]', "tokenizer = 'gpt2-xl'",
+    'passwordField = "input-2-of-3"', "access_key = 'your-key-0001'",
+    'password = "too many words 1"', "api_key=$(cat key1)", 'secret="{{ key_2024 }}"',
     "user@localhost", "@ all of you", "a @ b.com is a product", "y = a@b.T",
     "key@domain", "from x@v.to(device)", "w@params.kernel.mean()",
     # versions, paths and private addresses

@@ -1,5 +1,6 @@
 """The page of a corpus says what became of its documents, with figures that add up."""
 
+import hashlib
 import json
 import re
 
@@ -56,6 +57,12 @@ def test_what_the_card_says(run):
     prepared = json.loads((run / "prepare_data.json").read_text())
     assert prepared["files"] in html and prepared["hashes"]["corpus"] in html
     assert set(prepared["facts"]["language"]) == {"en"}
+    files = [
+        f for f in sorted((run / "tokens").rglob("*")) if f.name != "manifest.json"
+    ]
+    assert len([f for f in files if f.is_file()]) >= 9
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in html, file
     assert "<script" not in html and "<b>plums" not in html
 
 

@@ -299,6 +299,12 @@ def verify(directory: epath.PathLike) -> None:
             _check(epath.Path(directory), file, hashed=True)
 
 
+def hashes(directory: epath.PathLike) -> dict[str, str]:
+    """{file: its SHA-256} of all files of a folder of tokens but the manifest."""
+    splits = manifest(directory)["splits"].values()
+    return {f["file"]: f["sha256"] for entry in splits for f in _files(entry)}
+
+
 def _files(entry: dict[str, Any]) -> list[dict[str, Any]]:
     more = [entry["labels"]] if "labels" in entry else []
     return [*entry["shards"], entry["offsets"], entry["ids"], *more]

@@ -98,6 +98,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             for name, part in counts.items()
         },
         "tokens": {name: part["tokens"] for name, part in counts.items()},
+        "hashes": tokens.hashes(workdir / "tokens"),
         **tokenizer_report.about(workdir / "tokens", splits, trained),
         "seconds": round(time.time() - start, 3),
     }
