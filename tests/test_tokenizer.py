@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import random
+import re
 import shutil
 
 import data_config
@@ -37,13 +38,29 @@ def trained(request, tmp_path_factory):
 
 def test_remembered_words_are_those_of_the_whole_text(trained):
     """SentencePiece, given the text as one, cuts it as we do word by word."""
-    # Unigram models are trained on lines with their ends, and may join these to words.
-    assert trained.words is not None or trained.kind == "unigram"
     library = [d.text for d in data_config.library()[0][::40]]
     texts = [t for t in [*NASTY, CODE, *library] if "\u2581" not in t]
     for _ in range(2):  # as they are met, and from memory
         assert trained.encode_batch(texts) == trained.processor.encode(texts)
+    # Of equal sums of scores, a unigram model takes another one in a longer text.
+    assert (trained.words is None) == (trained.kind == "unigram")
     assert trained.words is None or 0 < len(trained.words) < 500_001
+
+
+def test_tables_with_tabs(tmp_path):
+    """Pieces go on behind a tab there; words are apart at spaces and line ends."""
+    rng = random.Random(0)
+    rows = (
+        "\t".join(f"|{rng.choice(['ab', 'c'])}|" for _ in range(4)) for _ in range(99)
+    )
+    table = "\n".join(f"{row}\tits name" for row in rows)
+    made = tokenizer.train([table], tmp_path / "t", vocab_size=320)
+    assert any(re.search(rb"\S\t", piece) for piece in made.piece_bytes)
+    texts = [table, "|\t \n\t|ab|\t\t", "\t", "a\t", "\ta \t b\n\n\tc", *NASTY]
+    texts = [t for t in texts if "\u2581" not in t]
+    for _ in range(2):
+        assert made.encode_batch(texts) == made.processor.encode(texts)
+    assert made.words.apart("|ab|\t\t|c| x\ty") == ["|ab|\t\t|c|", " x\ty"]
 
 
 def test_pieces_that_go_on_into_white_space_are_cut_as_one(tmp_path):
@@ -54,7 +71,7 @@ def test_pieces_that_go_on_into_white_space_are_cut_as_one(tmp_path):
         split_by_whitespace=False, add_dummy_prefix=False, hard_vocab_limit=False,
     )  # fmt: skip
     made = tokenizer._from_model(model.getvalue(), "bpe")
-    assert made.words is None
+    assert made.words.apart("a b\tc d\n") == ["a b", "\tc d", "\n"]
     assert made.encode("a b a b c") == made.processor.encode("a b a b c")
 
 

@@ -23,7 +23,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import sentencepiece
@@ -44,9 +44,7 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 _SPACE = "\u2581"  # SentencePiece's mark for a space
 _RESERVED = "\u2581\u2585"  # its own characters; it skips texts with the second one
 _RUNS = re.compile(r"\n[\n\t ]*| {2,}")
-# White space and what follows it: no piece spans two of these, unless one goes on.
-_WORD = re.compile(r"[ \n\t]*[^ \n\t]+|[ \n\t]+")
-_GOES_ON = re.compile(r"[^ \n\t][ \n\t]")
+_GOES_ON = re.compile(r"[^ \n\t]([ \n\t])")
 _REMEMBERED, _LONGEST = 500_000, 40  # words, and characters of one
 _META = 256 + 4  # byte pieces and special ones
 _ROOM = 40  # the fewest pieces beside those
@@ -66,8 +64,9 @@ class Tokenizer:
       kind: bpe, unigram or char.
       piece_bytes: the bytes that each id stands for; b"" for the special ones.
       chat_template: of a model that was taught to chat (`llm/data/chat.py`), else ''.
-      words: ids of words with the white space before them, as they are met; None where
-        some piece goes on from a word into white space, so that words are not apart.
+      words: ids of words with the white space before them, as they are met; None for
+        unigram, and where pieces go on from words into any white space: what the ids of
+        a word are then depends on what is around it.
     """
 
     processor: sentencepiece.SentencePieceProcessor
@@ -131,9 +130,9 @@ class Tokenizer:
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         if self.words is None:
             return self.processor.encode(texts)
-        of_word = self.words.__getitem__
+        of_word, apart = self.words.__getitem__, self.words.apart
         return [
-            list(itertools.chain.from_iterable(map(of_word, _WORD.findall(text))))
+            list(itertools.chain.from_iterable(map(of_word, apart(text))))
             for text in texts
         ]
 
@@ -373,17 +372,33 @@ def _from_model(model: bytes, kind: str) -> Tokenizer:
             contents.append(b"" if special else piece.replace(_SPACE, " ").encode())
     identity = json.dumps([rows, PAD, UNK, BOS, EOS])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    apart = not any(_GOES_ON.search(piece.replace(_SPACE, " ")) for piece, *_ in rows)
-    words = _Words(processor) if apart else None
+    joins = {
+        joint
+        for piece, *_ in rows
+        for joint in _GOES_ON.findall(piece.replace(_SPACE, " "))
+    }
+    # Sums of scores round otherwise in a longer text, and so are equal elsewhere.
+    exact = kind != "unigram" and len(joins) < 3
+    words = _Words(processor, joins) if exact else None
     return Tokenizer(processor, fingerprint, kind, tuple(contents), words=words)
 
 
 class _Words(dict):
-    """Ids of a word with the white space before it, remembered; safe among threads."""
+    """Ids of a word with the white space before it, remembered; safe among threads.
 
-    def __init__(self, processor):
+    Args:
+      joins: what of space, line end and tab some piece has behind another character:
+        there a word goes on, as it does in tables with tabs. No piece spans two words.
+
+    Attributes:
+      apart: cuts a text into its words.
+    """
+
+    def __init__(self, processor, joins: Collection[str] = ()):
         super().__init__()
         self._encode = processor.encode
+        goes_on = rf"(?:[{''.join(joins)}][ \n\t]*[^ \n\t]*)*" if joins else ""
+        self.apart = re.compile(rf"[ \n\t]*[^ \n\t]+{goes_on}|[ \n\t]+").findall
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         ids = tuple(self._encode(word))
