@@ -64,7 +64,8 @@ def _header(name: str, p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
         ("documents", units.count(kept), f"of {units.count(p['documents'])} read"),
         ("text", units.size(size), f"{share:.1%} of {units.size(p['raw_bytes'])}"),
     ]
-    languages = [n for n in p.get("facts", {}).get("language", {}) if n]
+    counts = p.get("facts", {}).get("language", {})
+    languages = sorted(filter(None, counts), key=lambda name: -counts[name][1])
     if languages:
         cards.append(("languages", str(len(languages)), ", ".join(languages[:6])))
     if t.get("tokens"):
@@ -134,13 +135,14 @@ def _kinds(p: Mapping[str, Any]) -> str:
     ranked = sorted(kinds, key=lambda kind: (-kinds[kind], kind))[:_ROWS]
     if not ranked:
         return ""
-    head = ("source, language", *(stage["name"] for stage in p["stages"]))
+    head = ("source, language",
+            *(stage["name"].replace("_", "\n") for stage in p["stages"]))  # fmt: skip
     rows = []
     for source, language in ranked:
         cells = [f"{source}, {language or 'not known'}"]
         for stage in p["stages"]:
             count, size = stage["kept"].get(source, {}).get(language, (0, 0))
-            cells.append(f"{count:,} · {units.size(size)}" if count else "0")
+            cells.append(f"{count:,}\n{units.size(size)}" if count else "0")
         rows.append(cells)
     rest = len(kinds) - len(ranked)
     more = f'<p class="soft">and {rest} more</p>' if rest else ""
@@ -196,7 +198,7 @@ def _copies(p: Mapping[str, Any]) -> str:
                 ("parts removed", removed or None),
             )
         )
-        rows = [(f"{id}: {text[:90]}", f"{size:,}") for size, id, text in
+        rows = [(f"{id}: {text}"[:120], f"{size:,}") for size, id, text in
                 stage.get("largest", [])]  # fmt: skip
         table = page.table(("largest sets, by their first", "copies"), rows)
         panels.append(page.panel(head + facts + (table if rows else "")))

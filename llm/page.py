@@ -79,14 +79,15 @@ def legend(items: Iterable[tuple[str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table: the first column is text, the others are numbers."""
-    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-        for row in rows
-    )
+    """A table: the first column is text, the others are numbers; lines stay lines."""
+
+    def cells(kind: str, row: Sequence[str]) -> str:
+        lines = (escape(cell).replace("\n", "<br>") for cell in row)
+        return f"<tr>{''.join(f'<{kind}>{line}</{kind}>' for line in lines)}</tr>"
+
+    heading, body = cells("th", head), "".join(cells("td", row) for row in rows)
     return (
-        f'<div class="scroll"><table><thead><tr>{heading}</tr></thead>'
+        f'<div class="scroll"><table><thead>{heading}</thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

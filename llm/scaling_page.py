@@ -20,8 +20,7 @@ def write(title: str, runs: Sequence[Run], law: Law, result: dict[str, Any]) -> 
     """
     ahead, held = result["next"], result["held_out"]
     header = f"<h1>{page.escape(title)}</h1><p>{len(runs)} runs</p>"
-    if doubts := scaling.doubts(law):
-        header += f"<p>{page.badge('warning', 'warn')} {page.escape(doubts)}</p>"
+    header += _warning(scaling.doubts(law))
     header += page.cards(
         [
             ("loss that stays", f"{law.E:.2f}", _ENTROPY[law.E < _NONE]),
@@ -79,8 +78,13 @@ def _held_out(held) -> str:
     head = ("parameters", "tokens", "loss", "predicted", "80 % interval", "within")
     return (
         "<p>The largest model, as a law fitted to the smaller ones alone predicts it."
-        f"</p>{page.table(head, rows)}"
+        f"</p>{_warning(held[0]['doubts'])}{page.table(head, rows)}"
     )
+
+
+def _warning(doubts: str) -> str:
+    warning = page.badge("warning", "warn")
+    return f"<p>{warning} {page.escape(doubts)}</p>" if doubts else ""
 
 
 def _budgets(runs, law) -> str:

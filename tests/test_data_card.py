@@ -21,7 +21,13 @@ def run(tmp_path_factory):
     texts = [f"Chapter {n}. " + f"Sentence {n} says a thing. " * 40 for n in range(30)]
     texts += [texts[3], texts[3], f"Before. {ASKED}? After. " + "Filler words. " * 20]
     records = (
-        json.dumps({"text": text, "language": "en-GB" if n % 2 else "eng"})
+        json.dumps(
+            {
+                "text": text,
+                "language": "en-GB" if n % 2 else "eng",
+                "timestamp": f"2026-0{1 + n % 2}-11T10:00:{n:02}Z",
+            }
+        )
         for n, text in enumerate(texts)
     )
     (folder / "data.jsonl").write_text("\n".join(records))
@@ -57,6 +63,12 @@ def test_what_the_card_says(run):
     prepared = json.loads((run / "prepare_data.json").read_text())
     assert prepared["files"] in html and prepared["hashes"]["corpus"] in html
     assert set(prepared["facts"]["language"]) == {"en"}
+    # Of the documents that are left: two were copies, and one had an item in it.
+    months = prepared["facts"]["timestamp"]
+    assert {name: n for name, (n, _) in months.items()} == {
+        "2026-01": 15,
+        "2026-02": 15,
+    }
     files = [
         f for f in sorted((run / "tokens").rglob("*")) if f.name != "manifest.json"
     ]

@@ -73,10 +73,11 @@ def test_the_page_has_no_table_of_nothing():
     runs = ladder(SMALL)
     ahead = {"loss": 2.0, "interval": (1.9, 2.1)}
     held = {"parameters": 1e6, "tokens": 1e6, "loss": 2.5, "predicted": 2.4}
-    held["interval"] = (2.3, 2.6)
+    held |= {"interval": (2.3, 2.6), "doubts": "alpha = 3 is where the search ends"}
     for some in ([held], []):
         html = scaling_page.write("x", runs, SMALL, {"next": ahead, "held_out": some})
         assert ("2.3000 to 2.6000" in html) == ("Prediction" in html) == bool(some)
+        assert (held["doubts"] in html) == bool(some)
 
 
 BOUND = [

@@ -314,6 +314,8 @@ def _note(about: dict[str, Any], facts, sums) -> None:
         if isinstance(value, str):
             # A field in which all differ, such as a URL, is not counted any further.
             found = facts.setdefault(name, {})
+            if name == "timestamp":
+                value = value[: len("2026-11")]
             if len(found) < _VALUES:
                 entry = found.setdefault(value, [0, 0])
                 entry[0] += 1

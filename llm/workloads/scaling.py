@@ -68,6 +68,8 @@ def run(c: ConfigDict, workdir: str) -> None:
             f"held out: {h['parameters']:,} parameters, {h['tokens']:,} tokens: "
             f"{h['loss']:.4f}, predicted {h['predicted']:.4f} ({low:.4f} to {high:.4f})"
         )
+    if result["held_out"] and (doubts := result["held_out"][0]["doubts"]):
+        print(f"of the law that predicts these: {doubts}")
     ahead = result["next"]
     low, high = ahead["interval"]
     print(
@@ -85,8 +87,13 @@ def _held_out(runs: list[scaling.Run]) -> list[dict]:
         law = scaling.fit(smaller)
     except InputError:
         return []
+    doubts = scaling.doubts(law)
     return [
-        {**r._asdict(), **_predicted(smaller, law, r.parameters, r.tokens)}
+        {
+            **r._asdict(),
+            **_predicted(smaller, law, r.parameters, r.tokens),
+            "doubts": doubts,
+        }
         for r in sorted(runs)
         if r.parameters == largest
     ]
