@@ -11,6 +11,7 @@ them where they are: starting over would write over a run.
 
 import contextlib
 import copy
+import itertools
 import math
 import os
 import re
@@ -237,9 +238,12 @@ def _check_shapes(written: Any, wanted: Any, model_dir: str) -> None:
 
 def digest(arrays: Any) -> str:
     """A checksum of all arrays: the same on every mesh, other for another bit."""
-    # In one program: of many that wait for each other's devices, those of one process
-    # may each hold what the next needs.
-    sums = map(int, _sums_of_words(jax.tree.leaves(arrays)))
+    # One program after the other: of many that wait for each other's devices, those of
+    # one process may each hold what the next needs. Not all arrays in one: a CPU copies
+    # what it reads as integers.
+    sums = itertools.chain.from_iterable(
+        map(int, _sums_of_words(some)) for some in _together(jax.tree.leaves(arrays))
+    )
     total = sum((2 * number + 1) * x for number, x in enumerate(sums, start=1))
     return f"{total % 2**32:08x}"
 
@@ -248,6 +252,19 @@ def _check_digest(arrays: Any, written: str) -> None:
     found = digest(arrays)
     if found != written:
         raise ValueError(f"its digest is {found}, it was written as {written}")
+
+
+def _together(leaves: list[Any]) -> Iterator[list[Any]]:
+    """The arrays, as many at a time as `_IN_FLIGHT` holds, or one."""
+    some, held = [], 0
+    for leaf in leaves:
+        if some and held + _bytes(leaf) > _IN_FLIGHT:
+            yield some
+            some, held = [], 0
+        some.append(leaf)
+        held += _bytes(leaf)
+    if some:
+        yield some
 
 
 @jax.jit

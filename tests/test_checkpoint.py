@@ -312,3 +312,16 @@ def test_an_array_larger_than_what_may_be_in_flight(tmp_path, monkeypatch):
     checkpoints.close()
     found, step = checkpoint.restore_params(str(tmp_path), abstract(state).params)
     assert step == 4 and (np.asarray(found["a"]) == np.arange(5000)).all()
+
+
+def test_a_digest_holds_few_arrays_at_once(monkeypatch):
+    """A CPU copies those of one program; what they add up to stays the same."""
+    arrays = [jnp.arange(n, dtype=jnp.float32) for n in (5, 100, 200, 1, 2, 90)]
+    whole, asked, sums = checkpoint.digest(arrays), [], checkpoint._sums_of_words
+    monkeypatch.setattr(checkpoint, "_IN_FLIGHT", 4 * 110)
+    monkeypatch.setattr(
+        checkpoint, "_sums_of_words",
+        lambda some: asked.append([x.size for x in some]) or sums(some),
+    )  # fmt: skip
+    assert checkpoint.digest(arrays) == whole
+    assert asked == [[5, 100], [200], [1, 2, 90]]
