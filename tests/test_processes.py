@@ -212,7 +212,8 @@ def test_one_is_asked_to_stop_and_all_do(place, alone):
 @pytest.mark.slow
 def test_one_does_not_answer_any_more(place, alone):
     """It holds its connections, but does nothing: the other one ends itself."""
-    workdir, started = start(place, "silent", 2)
+    # Before the runtime itself misses it, which takes 100 seconds.
+    workdir, started = start(place, "silent", 2, "--config.train.watchdog=8")
     until_step(workdir, 8, started)
     started[1].send_signal(signal.SIGSTOP)
     assert started[0].wait(timeout=60) == 76
