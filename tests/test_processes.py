@@ -4,6 +4,7 @@ Eight devices in all. Every run is as a user starts it, one command a process wi
 coordinator in its environment; they talk over gloo.
 """
 
+import json
 import os
 import random
 import signal
@@ -21,8 +22,14 @@ from llm.workloads import prepare_data, train_tokenizer
 
 STEPS = 20
 CONFIG = """
-from llm import config, registry, watchdog
+from llm import config, registry, spikes, watchdog
 
+whole = spikes.bounds
+
+def bounds(loop, at):  # two steps that nothing is learned from, if a run asks for such
+    return spikes.NOTHING if at in (9, 10) else whole(loop, at)
+
+spikes.bounds = bounds
 watchdog.Watchdog.__init__.__kwdefaults__["least"] = 5.0
 
 def get_config(arg=None):
@@ -225,6 +232,27 @@ def test_one_does_not_answer_any_more(place, alone):
     assert codes == [0, 0], said
     assert "resuming after step" in said[0]
     assert_same(workdir, alone)
+
+
+@pytest.mark.slow
+def test_all_go_back_from_a_spike(place):
+    """And further back from the next one, all to the same step, as one process does."""
+    found = []
+    for count in (1, 2):
+        rolls = ("--config.train.spike=rollback",)
+        workdir, started = start(place, f"spikes_{count}", count, *rolls)
+        codes, said = ended(place, workdir, started)
+        assert codes == [0] * count, said
+        events = json.loads((workdir / "train.json").read_text())["events"]
+        told = [(e["step"], e["event"]) for e in events]
+        assert told == [
+            (9, "spike"), (5, "rollback"), (10, "spike"), (8, "spike"), (5, "rollback"),
+        ]  # fmt: skip
+        found.append(losses(workdir))
+    assert list(found[0]) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(
+        list(found[1].values()), list(found[0].values()), rtol=1e-4
+    )
 
 
 def test_half_of_a_coordinator(place):
