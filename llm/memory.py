@@ -121,7 +121,7 @@ def _place(stack: str) -> str:
     """`/transpose(jvp(Llama))/stack` as `backward Llama/stack`."""
     direction = "update" if "jvp(" not in stack else "forward"
     direction = "backward" if "transpose(" in stack else direction
-    plain = re.sub(r"transpose\(|jvp\(|\)", "", stack)
+    plain = re.sub(r"transpose\(|jvp\(|vmap\(|\)", "", stack)
     parts = [part for part in plain.split("/") if part]
     unnamed = "" if direction == "update" else "loss"
     return f"{direction} {'/'.join(parts) or unnamed}".rstrip()

@@ -412,6 +412,37 @@ def test_a_training_that_hangs_ends_and_goes_on(place, server, undisturbed):
     assert_same(workdir, undisturbed)
 
 
+FULL = """
+import jax
+from llm import train_step
+
+made = train_step.jit_step
+
+def jit_step(*arguments):
+    step = made(*arguments)
+    def call(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room for 1234 bytes")
+    call.trace = step.trace
+    return call
+
+train_step.jit_step = jit_step
+"""
+
+
+def test_a_device_without_memory_is_told_of(place, server):
+    """What the step makes is named, by a trace of it with the run's own shapes."""
+    workdir = fresh(place, "full")
+    (place / "full.py").write_text(CONFIG + FULL)
+    first, *more = words(place, workdir)
+    code, _, err = server.run(first.replace("config.py", "full.py"), *more)
+    assert code == 2 and "no room for 1234 bytes" in err and "Traceback" not in err
+    (line,) = [text for text in err.splitlines() if "train.accumulate" in text]
+    assert "the step makes, over all devices: " in line and "of forward Llama/" in line
+    # Of both layers, for a micro-batch of two rows of 32 tokens.
+    told = (workdir / "memory.txt").read_text()
+    assert "float32[2,2,32,128] of forward Llama/stack" in told
+
+
 def test_it_says_where_numbers_stop_being_finite(place, server):
     workdir = fresh(place, "nan")
     more = ("optimizer.learning_rate=1e30", "train.find_nan=True", "train.steps=8")
