@@ -223,10 +223,12 @@ def test_one_does_not_answer_any_more(place, alone):
     workdir, started = start(place, "silent", 2, "--config.train.watchdog=8")
     until_step(workdir, 8, started)
     started[1].send_signal(signal.SIGSTOP)
-    assert started[0].wait(timeout=60) == 76
+    try:
+        assert started[0].wait(timeout=90) == 76
+    finally:
+        started[1].kill()
     assert "the median step" in (place / "silent.0.txt").read_text()
     assert len(list(workdir.glob("hang-*.txt"))) == 1
-    started[1].kill()
     workdir, started = start(place, "silent", 2)
     codes, said = ended(place, workdir, started)
     assert codes == [0, 0], said
