@@ -10,7 +10,7 @@ copies, personal data, contamination, scores, hashes, and the exact settings.
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from llm import atomic, page, plots, report_corpus, units
@@ -144,9 +144,13 @@ def _kinds(p: Mapping[str, Any]) -> str:
             count, size = stage["kept"].get(source, {}).get(language, (0, 0))
             cells.append(f"{count:,}\n{units.size(size)}" if count else "0")
         rows.append(cells)
-    rest = len(kinds) - len(ranked)
-    more = f'<p class="soft">and {rest} more</p>' if rest else ""
-    return page.panel(page.table(head, rows) + more)
+    return page.panel(page.table(head, rows) + _more(kinds))
+
+
+def _more(all_of: Sized) -> str:
+    """What a table does not show."""
+    rest = len(all_of) - _ROWS
+    return f'<p class="soft">and {rest} more</p>' if rest > 0 else ""
 
 
 def _splits(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
@@ -182,7 +186,9 @@ def _splits(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
         )
     ]
     head = ("source, language", "documents", "text", "tokens", "bytes per token")
-    return told + (page.panel(page.table(head, rows[:_ROWS])) if rows else "")
+    if not rows:
+        return told
+    return told + page.panel(page.table(head, rows[:_ROWS]) + _more(rows))
 
 
 def _copies(p: Mapping[str, Any]) -> str:
@@ -198,7 +204,7 @@ def _copies(p: Mapping[str, Any]) -> str:
                 ("parts removed", removed or None),
             )
         )
-        rows = [(f"{id}: {text}"[:120], f"{size:,}") for size, id, text in
+        rows = [(f"{id[:60]}: {text[:60]}", f"{size:,}") for size, id, text in
                 stage.get("largest", [])]  # fmt: skip
         table = page.table(("largest sets, by their first", "copies"), rows)
         panels.append(page.panel(head + facts + (table if rows else "")))
@@ -213,11 +219,14 @@ def _facts(p: Mapping[str, Any]) -> str:
         panels.append(page.panel(page.table((f"{name}: found", "times"), rows)))
     for name, found in facts.items():
         ranked = sorted(found.items(), key=lambda item: (-item[1][1], item[0]))
+        if name == "timestamp":
+            ranked = sorted(found.items(), reverse=True)
         rows = [
             (value or "not known", f"{count:,}", units.size(size))
             for value, (count, size) in ranked[:_ROWS]
         ]
-        panels.append(page.panel(page.table((name, "documents", "text"), rows)))
+        table = page.table((name, "documents", "text"), rows)
+        panels.append(page.panel(table + _more(ranked)))
     return "".join(panels)
 
 

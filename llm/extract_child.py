@@ -6,6 +6,7 @@ HTML; it answers with a line: {"text", "language", "licence"} or {"refused": why
     python -P llm/extract_child.py
 """
 
+import contextlib
 import json
 import re
 import resource
@@ -61,6 +62,16 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
         "language": language if _TAGS.match(language) else "",
         "licence": licence,
     }
+
+
+def decoded(content: bytes, charset: str) -> str:
+    """A plain text: in the charset that is said, else in UTF-8, else by a guess."""
+    from resiliparse.parse.encoding import bytes_to_str
+
+    with contextlib.suppress(UnicodeDecodeError):
+        if not charset:
+            return content.decode()
+    return bytes_to_str(content, known(content, charset), errors="replace")
 
 
 def known(html: bytes, charset: str) -> str:

@@ -62,7 +62,9 @@ def _candidates(
     if "secret" in kinds:
         for begins, whole in forms.SECRETS:
             if any(part in text for part in begins):
-                yield from (("secret", match.span()) for match in whole.finditer(text))
+                part = "secret" if whole.groupindex else 0  # of the match, or all of it
+                for match in whole.finditer(text):
+                    yield "secret", match.span(part)
         if any(part in text for part in forms.NAME_PARTS):
             yield from (("secret", span) for span in _given(text))
     if "iban" in kinds:
@@ -94,9 +96,15 @@ def _candidates(
 def _given(text: str) -> _Spans:
     """Values that a program or a settings file gives to passwords and keys."""
     for match in forms.GIVEN.finditer(text):
-        before = text[max(match.start() - 24, 0) : match.start()]
-        put_in = forms.TO_PUT_IN.search(match["secret"])
-        if not put_in and forms.FOR_SECRETS.search(before):
+        before = text[max(match.start() - 40, 0) : match.start()]
+        if match[0][0] == ",":
+            named = before[-1:] in ("'", '"') and forms.FOR_SECRETS.search(before[:-1])
+        else:
+            named = forms.FOR_SECRETS.search(before)
+        if named and not forms.NO_SECRET.match(match["secret"]):
+            yield match.span("secret")
+    for match in forms.SET.finditer(text):
+        if not forms.NO_SECRET.match(match["secret"]):
             yield match.span("secret")
 
 
@@ -112,8 +120,10 @@ def _emails(text: str) -> _Spans:
 
 
 def _is_email(local: str, ending: str) -> bool:
-    known = ending.islower() or ending.isupper()
-    known = known and (len(ending) == 2 or ending.lower() in forms.ENDINGS)
+    alike = ending.islower() or ending.isupper()
+    general = ending.lower() in forms.ENDINGS and (alike or ending.istitle())
+    country = len(ending) == 2 and ending.lower() not in forms.NO_COUNTRIES
+    known = general or (country and alike)
     plain = any(map(str.isalnum, local)) and not local.endswith(".")
     return known and plain and local != "git"  # git@github.com is a command
 

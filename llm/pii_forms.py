@@ -30,6 +30,7 @@ _GENERAL = (
     "corsica alsace gal cat bzh"
 )
 ENDINGS = frozenset(_GENERAL.split())
+NO_COUNTRIES = {"gz", "xz", "js", "db"}  # that files end in
 LOCAL = re.compile(r"[\w.+%'’-]{1,64}\Z")
 DOMAIN = re.compile(r"(?:[^\W_](?:[^\W_]|-){0,62}\.)+([A-Za-z]{2,24})(?![\w(-]|\.\w)")
 
@@ -91,7 +92,7 @@ NUMBERS: tuple[tuple[str, re.Pattern, Callable[[str], bool]], ...] = (
         r"( ?)\d\d\1\d\d\1\d\d ?[A-D]\b"
     ), lambda number: True),
     ("es_dni", re.compile(
-        r"(?<![\w.-])(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"
+        r"(?<![\w./-])(?:\d{8}|[XYZ]-?\d{7})-?[A-HJ-NP-TV-Z]\b"
     ), checksums.spanish),
     ("br_cpf", re.compile(
         r"(?<![\w.-])\d{3}\.\d{3}\.\d{3}-\d\d(?![\w-])"
@@ -113,7 +114,7 @@ NUMBERS: tuple[tuple[str, re.Pattern, Callable[[str], bool]], ...] = (
 _KEYS = (
     (("AKIA", "ASIA"), r"(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),
     (("aws_secret", "AWS_SECRET"),
-     r"(?i)(?<=secret_access_key)[\"']?\s{0,3}[=:]\s{0,3}[\"']?[A-Za-z0-9/+]{40}\b"),
+     r"(?i)secret_access_key[\"']?\s{0,3}[=:]\s{0,3}[\"']?(?P<secret>[A-Za-z0-9/+]{40})\b"),
     (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{36,251}\b"),
     (("github_pat_",), r"\bgithub_pat_\w{60,}\b"),
     (("glpat-",), r"\bglpat-[\w-]{20,}"),
@@ -135,19 +136,29 @@ _KEYS = (
      r"(?:-----END (?:[A-Z]{2,9} ){0,2}PRIVATE KEY(?: BLOCK)?-----)?"),
 )  # fmt: skip
 SECRETS = tuple((begins, re.compile(whole)) for begins, whole in _KEYS)
-# What a program gives to a name, in quotes, with a letter and a digit; not where it is
-# plainly to be put in: "<password1>", "${TOKEN_1}", "xxxx1". A text that has none of
-# the parts of such names needs no search.
+# What a program or a file of settings gives to a name, with a letter and a digit; not
+# where it is plainly to be put in ("<password1>", "${TOKEN_1}", "xxxx1") or is a path.
+# A text that has none of the parts of such names needs no search.
 GIVEN = re.compile(
-    r"[:=>]\s{0,3}([\"'])(?=[^\s\"']*[A-Za-z])(?=[^\s\"']*\d)"
-    r"(?P<secret>[^\s\"'<>{}]{8,128})\1"
+    r"[:=>,]\s{0,3}[bru]{0,2}([\"'`])(?=[^\s\"'`]*[A-Za-z])(?=[^\s\"'`]*\d)"
+    r"(?P<secret>[^\s\"'`<>{}]{8,128})\1"
+)
+SET = re.compile(
+    r"(?<![\w$.-])[A-Z0-9_]{0,40}(?:PASSW(?:OR)?D|SECRET|TOKEN|"
+    r"_KEY)[A-Z0-9_]{0,20}=(?=\S*[A-Za-z])(?=\S*\d)"
+    r"(?P<secret>[^\s\"'`#<>{}()$]{8,128})(?!\S)"
 )
 NAME_PARTS = (
     "assw", "ASSW", "assphr", "ASSPHR", "pwd", "PWD", "ecret", "ECRET", "oken", "OKEN",
     "key", "KEY", "Key",
 )  # fmt: skip
-TO_PUT_IN = re.compile(r"(?i)\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder")
+NO_SECRET = re.compile(
+    r"(?i)[./~]|\w{1,8}://|.*(?:\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder|[-_]password"
+    r"|password[-_])"
+)
 FOR_SECRETS = re.compile(
-    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|(?:api|access|auth|secret)[_-]?"
-    r"(?:key|token))[\"']?\]?\s{0,3}[:=]?\Z"
+    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|(?:access|auth|secret)[_-]?token|"
+    r"(?:api|access|auth|secret|private|encryption|signing|master|account)[_-]?key)"
+    # Then the end of what it is written in, and a type.
+    r"[\"'`]?\]?\s{0,3}(?::\s{0,2}[\w.]{1,20}\s{0,3})?[:=]?\Z"
 )

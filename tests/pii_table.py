@@ -107,6 +107,13 @@ FOUND = (
     ("c['secret_key']='k3y/0f+g0ld'", ("secret", "k3y/0f+g0ld")),
     ('login(auth_token="abc123def456")', ("secret", "abc123def456")),
     ('"client_secret" => "GOC-41xZq_7"', ("secret", "GOC-41xZq_7")),
+    ("DB_PASSWORD=abcd1234efgh", ("secret", "abcd1234efgh")),
+    ('password: str = "hunter22x"', ("secret", "hunter22x")),
+    ("secret_key = b'0fa81c2d9e'", ("secret", "0fa81c2d9e")),
+    ("define('DB_PASSWORD', 'Tr0ub4dor')", ("secret", "Tr0ub4dor")),
+    ("private_key: `k3yk3yk3y`", ("secret", "k3yk3yk3y")),
+    ("AWS_SECRET_ACCESS_KEY=" + "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCY1234567890", ("secret", "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCY1234567890")),
+    ("Mail John.Smith@Example.Com", ("email", "John.Smith@Example.Com")),
     (
         "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
         ("secret",
@@ -127,6 +134,9 @@ NOTHING = (
     "secret = 'xxxxxxxx1'", 'api_key = os.environ["API_KEY_1"]', "tokenizer = 'gpt2-xl'",
     'passwordField = "input-2-of-3"', "access_key = 'your-key-0001'",
     'password = "too many words 1"', "api_key=$(cat key1)", 'secret="{{ key_2024 }}"',
+    'pwd = "/home/user1/dir"', 'forgot_password: "forgot-password-2"',
+    'access_key = "https://example.org/a1"', "see ('password', please1)",
+    "MAX_TOKENS=40961", "dates_public@5000.tfrecord.gz", "doi 10.1137/10081232X",
     "user@localhost", "@ all of you", "a @ b.com is a product", "y = a@b.T",
     "key@domain", "from x@v.to(device)", "w@params.kernel.mean()",
     # versions, paths and private addresses

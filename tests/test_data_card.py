@@ -25,6 +25,7 @@ def run(tmp_path_factory):
             {
                 "text": text,
                 "language": "en-GB" if n % 2 else "eng",
+                **({"license": "mit"} if n % 3 else {}),
                 "timestamp": f"2026-0{1 + n % 2}-11T10:00:{n:02}Z",
             }
         )
@@ -63,6 +64,11 @@ def test_what_the_card_says(run):
     prepared = json.loads((run / "prepare_data.json").read_text())
     assert prepared["files"] in html and prepared["hashes"]["corpus"] in html
     assert set(prepared["facts"]["language"]) == {"en"}
+    licences = {name: n for name, (n, _) in prepared["facts"]["licence"].items()}
+    assert licences == {"mit": 20, "": 10}
+    sizes = [part["bytes"] for part in prepared["splits"].values()]
+    assert sum(size for _, size in prepared["facts"]["licence"].values()) == sum(sizes)
+    assert re.search(r"licence documents text mit 20 [\d.]+ KiB not known 10 ", said)
     # Of the documents that are left: two were copies, and one had an item in it.
     months = prepared["facts"]["timestamp"]
     assert {name: n for name, (n, _) in months.items()} == {

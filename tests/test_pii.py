@@ -92,9 +92,11 @@ def test_drop_and_count():
     made = stage.make(policy="drop", most=1)
     scores = made.score(document(text))
     assert scores["email"] == 2 and set(scores) == set(pii.KINDS)
-    assert made.decide(scores) == "personal data or secrets, more than 1"
+    said = "personal data or secrets, more than 1: email above all"
+    assert made.decide(scores) == said
     assert stage.make(policy="drop", most=2).decide(scores) == ""
-    assert stage.make(policy="count").decide(scores) == ""
+    (counted,) = stage.make(policy="count").apply(document(text))
+    assert counted.text == text and counted.meta["pii"] == {"email": 2}
 
 
 def test_private_addresses_too():

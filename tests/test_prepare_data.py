@@ -13,6 +13,7 @@ import time
 import data_config
 import pytest
 
+from llm import locks
 from llm.data import corpus, runner, shards
 from llm.errors import InputError
 from llm.workloads import prepare_data
@@ -236,6 +237,16 @@ def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
     assert done and not {*done} & {*kept}, "nothing is done twice"
     hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
     assert len(hashes) == 1 and not (tmp_path / "work").exists()
+
+
+def test_a_second_start_leaves_the_first_its_steps(tmp_path):
+    step = tmp_path / "work" / "normalise" / "00000.json"
+    with locks.held(tmp_path / "work", "prepares a corpus"):
+        step.parent.mkdir()
+        step.write_text("{}")
+        with pytest.raises(InputError, match="another process prepares a corpus"):
+            prepare_data.run(data_config.make(), tmp_path)
+        assert step.exists()
 
 
 def many_files(folder, monkeypatch):

@@ -105,3 +105,21 @@ def test_one_of_every_few_neighbours_is_compared():
 def test_bad_knobs():
     with pytest.raises(InputError, match="5 words or more"):
         substring_dedup.make(words=2)
+
+
+@pytest.mark.parametrize(
+    "before, after, want",
+    [
+        ("Before it. ", " After it.", "Before it. After it."),
+        ("", " After it.", "After it."),
+        ("Before it. ", "", "Before it. "),
+        ("One.\n\n", "\n\nTwo.", "One.\n\nTwo."),
+        ("One. ", "\n\nTwo.", "One.\n\nTwo."),
+        ("  - ", "\n  - two", "  -\n  - two"),
+    ],
+)
+def test_nothing_of_a_passage_stays(before, after, want):
+    """No signs, no white space twice: what stands around it reads on."""
+    gone = "All, of this (it is quoted: twice), `goes` - with; each sign!"
+    kept = left({"a": gone, "b": before + gone + after}, words=5, spread=1)
+    assert kept["b"] == want

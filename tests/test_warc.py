@@ -64,6 +64,23 @@ def test_pages_and_what_is_left_out(tmp_path, pack):
     ]  # fmt: skip
 
 
+def test_plain_texts_in_other_charsets(tmp_path):
+    """As the response says, else UTF-8, else by a guess."""
+    japanese = "テキストは文字である。これは日本語の文章です。" * 5
+    records = [
+        record(1, "Café naïve".encode("latin-1"), "text/plain; charset=iso-8859-1"),
+        record(2, japanese.encode("shift_jis"), "text/plain; charset=Shift_JIS"),
+        record(3, "vier é".encode(), "text/plain; charset=nonsense"),
+        record(4, japanese.encode("euc_jp"), "text/plain"),
+        record(5, "fünf".encode(), "text/plain"),
+    ]
+    (tmp_path / "a.warc").write_bytes(b"".join(records))
+    documents, skipped = read(tmp_path)
+    texts = [d.text for d in documents]
+    assert texts == ["Café naïve", japanese, "vier é", japanese, "fünf"]
+    assert not skipped
+
+
 @pytest.mark.parametrize("cut", [slice(-20), slice(0)])
 def test_what_is_left_of_an_archive_in_bzip2_is_read(tmp_path, cut):
     members = [bz2.compress(record(n, page(f"Nummer {n}"))) for n in (1, 2, 3)]

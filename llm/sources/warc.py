@@ -18,7 +18,7 @@ import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, extract, languages, reading
+from llm import columns, extract, extract_child, languages, reading
 from llm.document import Document, Source
 from llm.errors import InputError
 from llm.source_files import Files
@@ -225,7 +225,7 @@ def _document(
         text = made.pop("text")
         meta |= made
     elif kind == "text/plain":
-        text = content.decode("utf-8", "replace")
+        text = extract_child.decoded(content, charset)
         said = headers.get("WARC-Identified-Content-Language", "")
         meta["language"] = languages.code(said.partition(",")[0])
     else:

@@ -3,8 +3,8 @@
 `policy` says what becomes of a document in which some are found:
 
     redact  each is replaced by its kind, [EMAIL]; how many there were stands in `meta`
+    count   they stay where they are, and are counted there
     drop    the document is dropped, if there are more than `most`
-    count   they are counted, and all documents stay
 
 `llm/pii.py` says how they are found, and what is not found: names above all.
 """
@@ -55,7 +55,7 @@ def make(
         if not found:
             return [document]
         meta = document.meta | {"pii": dict(Counter(entry.kind for entry in found))}
-        text = redacted(document.text, found)
+        text = document.text if policy == "count" else redacted(document.text, found)
         return [dataclasses.replace(document, text=text, meta=meta)]
 
     def score(document: Document) -> dict[str, float]:
@@ -64,12 +64,13 @@ def make(
         return {kind: float(counts[kind]) for kind in kinds}
 
     def decide(scores: dict[str, float]) -> str:
-        if policy == "drop" and sum(scores.values()) > most:
-            return f"personal data or secrets, more than {most}"
-        return ""
+        if sum(scores.values()) <= most:
+            return ""
+        main = max(scores, key=scores.__getitem__)
+        return f"personal data or secrets, more than {most}: {main} above all"
 
     reads = ("kinds", "public_only")
-    return Map(apply) if policy == "redact" else Tag(score, decide, reads)
+    return Tag(score, decide, reads) if policy == "drop" else Map(apply)
 
 
 def redacted(text: str, found: list[pii.Found]) -> str:

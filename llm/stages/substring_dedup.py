@@ -23,6 +23,7 @@ from llm.errors import InputError
 TINY = {"words": 10, "spread": 4}
 
 _WORD = re.compile(r"\w+")
+_SIGNS = re.compile(r"[^\w\s]*")  # that end a passage, and go with it
 # Odd, so that it has an inverse mod 2^64: from the digits of pi, and of e.
 _BASES = (0x243F6A8885A308D3, 0xB7E151628AED2A6B)
 
@@ -55,18 +56,30 @@ def make(*, words: int = 50, spread: int = 8) -> Group:
         gone = np.cumsum(gone)[:-1] > 0
         if gone.all():
             return None
-        kept, start = [], 0
-        for match, away in zip(found, gone, strict=True):
-            if away:
-                kept.append(document.text[start : match.start()])
-                start = match.end()
-        return dataclasses.replace(
-            document, text="".join([*kept, document.text[start:]])
-        )
+        text = document.text
+        edges = np.flatnonzero(np.diff(gone, prepend=False, append=False))
+        kept, start = [""], 0
+        for begin, end in edges.reshape(-1, 2).tolist():
+            _append(kept, text[start : found[begin].start()])
+            start = _SIGNS.match(text, found[end - 1].end()).end()
+        _append(kept, text[start:])
+        return dataclasses.replace(document, text="".join(kept))
 
     return Group(
         digests.SIZE, rows, digests.keys, lambda rows: digests.same(rows, reason), cut
     )
+
+
+def _append(kept: list[str], text: str) -> None:
+    """Adds what stands behind a passage that is gone: white space of one side stays."""
+    line = kept[-1].rstrip(" \t")
+    if text.startswith("\n"):
+        kept[-1] = line
+    elif kept[-1] != line:
+        text = text.lstrip(" \t")
+    if len(kept) > 1 and (not line or line.endswith("\n")):
+        text = text.lstrip()
+    kept.append(text)
 
 
 def runs(found: list[str], words: int) -> np.ndarray:

@@ -168,15 +168,15 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(c.data.work_dir)
         return
     folder = pathlib.Path(workdir) / "work"
-    try:
-        with locks.held(folder, _DOES):
+    with locks.held(folder, _DOES):  # who does not get it leaves it to who has it
+        try:
             yield folder
-    except InputError as error:
-        kept = isinstance(error, MachineError) and any(folder.glob("*/*.json"))
-        if not kept:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder)
+        except InputError as error:
+            kept = isinstance(error, MachineError) and any(folder.glob("*/*.json"))
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
 
 
 def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
@@ -295,17 +295,28 @@ def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
     for name, part in made.items():
         groups = sorted(group for group in side if side[group] == name)
         part |= {"groups": groups[:_GROUPS], "group_count": len(groups)}
-    return {"splits": made, "facts": _telling(facts), "sums": sums}
+    whole = [
+        sum(part[name] for part in made.values()) for name in ("documents", "bytes")
+    ]
+    return {"splits": made, "facts": _telling(facts, whole), "sums": sums}
 
 
-def _telling(facts):
-    """The fields of few values: where most documents have one of their own, none."""
-    return {
-        name: found
-        for name, found in facts.items()
-        if len(found) < _VALUES
-        and (len(found) <= _FEW or 2 * len(found) <= sum(n for n, _ in found.values()))
-    }
+def _telling(facts, whole: list[int]):
+    """The fields of few values: where most documents have one of their own, none.
+
+    Under '' are the documents that have no such field, too; all add up to `whole`.
+    """
+    told = {}
+    for name, found in facts.items():
+        said = [sum(column) for column in zip(*found.values(), strict=True)]
+        few = len(found) <= _FEW or 2 * len(found) <= said[0]
+        if len(found) < _VALUES and few:
+            silent = [all_of - some for all_of, some in zip(whole, said, strict=True)]
+            if silent[0]:
+                held = found.get("", [0, 0])
+                found[""] = [a + b for a, b in zip(held, silent, strict=True)]
+            told[name] = found
+    return told
 
 
 def _note(about: dict[str, Any], facts, sums) -> None:
