@@ -236,7 +236,8 @@ def _too_large(message: str, arguments: int, pod: Pod) -> dict[str, Any]:
     lacking = bytes_of(r"[Ee]xceeded \w+ capacity by SIZE")
     temporary = bytes_of(r"required for HLO temporaries \(SIZE\)")
     if lacking is None and temporary is not None:
-        lacking = temporary + arguments - own
+        available = bytes_of(r"exceeds available HBM \(SIZE\)") or own
+        lacking = temporary + arguments - available
     return {
         "fits": False,
         "hbm_bytes": own,

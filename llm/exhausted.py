@@ -55,9 +55,8 @@ def _line(said: str, workdir: pathlib.Path, state: Any, arrays) -> InputError:
     lines = [said, "", f"{units.size(whole)} of training state on each device:"]
     lines += [f"{units.size(size):>10}  {name}" for name, size in held]
     if arrays:
-        lines += ["", "largest arrays of the step, each over all devices:"]
-        lines += [f"{units.size(x.bytes):>10}  {x}" for x in arrays]
-        lines += [""]
+        lines += ["", "largest arrays of the step, over all devices:"]
+        lines += [*map(str, arrays), ""]
     devices = {d for leaf in jax.tree.leaves(state) for d in leaf.sharding.device_set}
     own = (d for d in devices if d.process_index == jax.process_index())
     for device in sorted(own, key=lambda d: d.id):
@@ -68,7 +67,7 @@ def _line(said: str, workdir: pathlib.Path, state: Any, arrays) -> InputError:
     atomic.write_text(epath.Path(path), "\n".join(lines) + "\n")
     jax.profiler.save_device_memory_profile(path.with_suffix(".prof"))
     named = ", ".join(f"{n} {units.size(size)}" for n, size in held[:_SHOWN])
-    made = "; ".join(f"{x} {units.size(x.bytes)}" for x in arrays[:_SHOWN])
+    made = "; ".join(map(str, arrays[:_SHOWN]))
     return InputError(
         got=f"no memory left on a device ({said.splitlines()[0][:200]}), of which the "
         f"training state takes {units.size(whole)}: {named}, ..."

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from llm import units
+
 # Never stored: they are computed where they are read.
 _FREE = {"broadcast_in_dim", "iota", "reshape", "squeeze", "expand_dims", "copy"}
 # These cannot write their result over an operand.
@@ -50,8 +52,10 @@ class Array(NamedTuple):
     count: int
 
     def __str__(self) -> str:
-        many = f"{self.count} x " if self.count > 1 else ""
-        return f"{many}{self.shape} of {self.name}"
+        size = units.size(self.bytes)
+        if self.count == 1:
+            return f"{self.shape} of {self.name}, {size}"
+        return f"{self.count} x {self.shape} of {self.name}, {size} each"
 
 
 def tree_bytes(tree: Any) -> int:
@@ -93,7 +97,8 @@ def saved_bytes(fn: Callable, params: Any, *args: Any) -> int:
 
 
 def largest(program: ClosedJaxpr, most: int = 12) -> list[Array]:
-    """The largest arrays of a traced program, whether or not they live at once.
+    """The largest arrays of a traced program, whether or not they live at once; of
+    equal ones, those that are many.
 
     Results of elementwise operations are left out, as XLA seldom stores them. A loop's
     results are what it keeps of each round: of a stack of layers, the activations that
@@ -102,7 +107,7 @@ def largest(program: ClosedJaxpr, most: int = 12) -> list[Array]:
     counts: collections.Counter[tuple[str, str, int]] = collections.Counter()
     _count(program.jaxpr, "", counts)
     found = [Array(*key, count) for key, count in counts.items()]
-    return sorted(found, key=lambda x: (-x.bytes * x.count, x.name, x.shape))[:most]
+    return sorted(found, key=lambda x: (-x.bytes, -x.count, x.name, x.shape))[:most]
 
 
 def _count(jaxpr: Jaxpr, inside: str, counts) -> None:

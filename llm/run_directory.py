@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import subprocess
 from typing import Any
 
@@ -31,6 +32,8 @@ _PREPARED = {
     "config.json", "work", "corpus", "prepare_data.json", "data_card.html",
     "tokenizer", "tokens", "train_tokenizer.json",
 }  # fmt: skip
+# What a training leaves that ends before its first step, as where memory is too small.
+_BEGUN = {"tensorboard", "processes.json"}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -79,9 +82,11 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
 
 def _made_anything(workdir: epath.Path) -> bool:
     return any(
-        path.name not in _PREPARED
+        path.name not in _PREPARED | _BEGUN
+        and not re.fullmatch(r"memory(-\d+)?\.(txt|prof)", path.name)
         and not path.name.startswith(".")
         and not (path.is_dir() and not any(path.iterdir()))
+        and not (path.name == "metrics.jsonl" and not path.stat().length)
         for path in workdir.iterdir()
     )
 

@@ -23,7 +23,7 @@ from llm.errors import Diverged, Interrupted, Preempted
 from llm.goodput import Wall
 from llm.local_checkpoint import LocalCheckpoints
 from llm.maintenance import Notices
-from llm.monitor import Console, MetricWriter, StepTimer
+from llm.monitor import Console, Lap, MetricWriter, StepTimer
 from llm.profiling import Profiler
 from llm.stopping import StopRequest
 from llm.train_step import Knobs
@@ -74,24 +74,40 @@ def fit(
     timer = StepTimer(knobs.steps, first)
     seconds_before = loop["seconds"]
     pending: tuple[int, dict] | None = None
+    accounted = first  # the last step whose time is in `loop`
     stop, stopping = StopRequest(), ""
     watchdog = Watchdog(
         writer.workdir,
         times=knobs.watchdog,
         longest=knobs.watchdog_longest,
+        step=first,
         process=jax.process_index(),
     )
     profiler = Profiler(writer.workdir, *knobs.profile, say=console.message)
     waits = stragglers.Waits()
 
     @contextlib.contextmanager
-    def pause():
+    def pause(at: int):
         """Leaves a validation or checkpoint out of the speed; a time to clean up."""
-        with timer.pause(), watchdog.pause():
+        with timer.pause(), watchdog.pause(at):
             gc.collect()
             yield
+        wall.note()
 
-    def settle(extra: dict[str, Any] | None = None) -> dict[str, float]:
+    def account(at: int) -> Lap:
+        """Ends a stretch of steps: what was learned in it counts as productive."""
+        nonlocal accounted
+        lap = timer.lap(at, at * knobs.tokens_per_step)
+        left_out = sum(accounted < step <= at for step in loop.get("skipped", ()))
+        loop["productive"] += lap.productive * (1 - left_out / max(at - accounted, 1))
+        loop["seconds"] = seconds_before + lap.seconds
+        accounted = at
+        wall.note()
+        return lap
+
+    def settle(
+        extra: dict[str, Any] | None = None, saving: bool = False
+    ) -> dict[str, float]:
         """Reads the metrics of the last dispatched step, checks and logs them."""
         nonlocal pending
         at, device_metrics = pending
@@ -99,7 +115,10 @@ def fit(
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
         watchdog.beat(at)
         if metrics.pop("skipped", 0.0):
-            where = locate(state.params, batch, at) if locate else ""
+            where = ""
+            if locate:
+                with watchdog.pause():  # it is compiled there
+                    where = locate(state.params, batch, at)
             if knobs.spike == "off":
                 raise diverged(at, metrics, where)
             skipped(at, metrics, where)
@@ -109,14 +128,13 @@ def fit(
             spikes.note(loop, at, metrics)
         due = knobs.log_every and at % knobs.log_every == 0
         if not (due or extra or at == knobs.steps):
+            if saving:
+                account(at)
             console.progress(at)
             return metrics
-        lap = timer.lap(at, at * knobs.tokens_per_step)
-        loop["seconds"] = seconds_before + lap.seconds
-        loop["productive"] += lap.productive
+        lap = account(at)
         record = _record(at, metrics, lap, knobs, learning_rate) | (extra or {})
         record["seconds"] = loop["seconds"]
-        wall.note()
         record["wall_seconds"] = wall.seconds
         record["goodput"] = wall.share(loop["productive"])
         inputs = waits.of_each()
@@ -168,6 +186,7 @@ def fit(
 
     def returned(state: State) -> State:
         """The state of the newest checkpoint before what is left out from now on."""
+        nonlocal accounted
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
@@ -176,7 +195,7 @@ def fit(
             state, then = checkpoints.restore(
                 abstract, say=console.message, before=loop["return"]
             )
-        at = int(state.step)
+        at = accounted = int(state.step)
         now = {k: loop[k] for k in ("events", "skipped", "seconds")}
         loop.clear()
         loop.update(then | now)
@@ -194,13 +213,14 @@ def fit(
                 "the run ends with a spike: its last checkpoint may be of bad weights; "
                 f"last good checkpoint: {_good(at, checkpoints, loop)}",
             )  # fmt: skip
-        with pause():
+        with pause(at):
             checkpoints.save(state, loop, loss)
 
     def leave() -> None:
         profiler.close()
         with watchdog.pause():
             checkpoints.close()
+        wall.close()
         writer.close()
         console.close()
         at = int(state.step)
@@ -234,7 +254,8 @@ def fit(
                 at = int(state.step)
                 stream = batches(at)
                 continue
-            profiler.after(at, metrics)
+            with watchdog.pause():
+                profiler.after(at, metrics)
             if at == first + 1:
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
@@ -244,14 +265,14 @@ def fit(
             loss, extra = None, None
             if validating:
                 jax.block_until_ready(metrics)
-                with pause():
+                with pause(at):
                     extra = _validate(validate, state, validation, watchdog.alive)
             # Asked once: a request that comes later in this step is for the next one.
             stopping = _asked_for(stop, at, last)
             saving = last or owed or _due(at, knobs.checkpoint_every) or bool(stopping)
             nearby = local and _due(at, knobs.local_every) and not saving
             if extra or saving or locate or nearby:
-                train = settle(extra)
+                train = settle(extra, bool(saving or nearby))
             if "return" in loop:
                 state, pending, owed = returned(state), None, False
                 at = int(state.step)
@@ -271,14 +292,13 @@ def fit(
             if saving and (learned or ends):
                 save(at, loss, learned)
             elif nearby and learned:
-                with pause():
+                with pause(at):
                     local.save(state, loop)
             if stopping and (learned or ends):
                 leave()
         with watchdog.pause():
             checkpoints.wait()
-        if first < knobs.steps:
-            wall.note()
+        wall.close()
         # During the last save: nothing is lost, but what would follow must not begin.
         stopping = hosts.agreed(stop.requested, StopRequest.KNOWN)
         if stopping:

@@ -39,6 +39,7 @@ class Watchdog:
     Args:
       times: of the median step; 0 never ends anything.
       longest: seconds of silence where there is no median; 0 allows any.
+      step: the last one that is done.
       process: which of several this is; each writes stacks of its own.
       least: seconds, so that short steps may wait for a busy machine.
       clock, end: the monotonic time, and what ends the process with a code.
@@ -50,6 +51,7 @@ class Watchdog:
         *,
         times: float,
         longest: float = 0.0,
+        step: int = 0,
         process: int = 0,
         least: float = 120.0,
         clock=time.monotonic,
@@ -60,7 +62,7 @@ class Watchdog:
         self._who = f"-process-{process}" if process else ""
         self._steps: collections.deque[float] = collections.deque(maxlen=_STEPS)
         self._longest = longest or math.inf
-        self._step, self._last, self._paused = 0, None, 0
+        self._step, self._last, self._paused = step, None, 0
         self._alive = clock()
         self._lock, self._done = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -79,9 +81,10 @@ class Watchdog:
             self._alive = self._clock()
 
     @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """What happens in it is no part of a step, and takes what it takes."""
+    def pause(self, step: int | None = None) -> Iterator[None]:
+        """What happens in it, after this step, is no part of a step."""
         with self._lock:
+            self._step = self._step if step is None else step
             self._paused += 1
             began = self._alive = self._clock()
         try:
@@ -104,7 +107,7 @@ class Watchdog:
             self._alive += asleep
             if self._last is not None and not self._paused:
                 self._last += asleep
-            said = self._hangs() if self._times else ""
+            said = self._hangs()
             if not said:
                 return False
             step = self._step + 1
@@ -125,12 +128,13 @@ class Watchdog:
         now, step = self._clock(), self._step + 1
         if self._paused or len(self._steps) < _FEW:
             silent = now - self._alive
-            what = f"what follows step {self._step}" if self._paused else f"step {step}"
             if silent <= self._longest:
                 return ""
+            what = f"what follows step {self._step}" if self._step else "the start"
+            what = what if self._paused else f"step {step}"
             return f"{what} takes {silent:.0f} s without a sign of life"
         waited, median = now - self._last, statistics.median(self._steps)
-        if waited <= max(self._least, self._times * median):
+        if not self._times or waited <= max(self._least, self._times * median):
             return ""
         return f"step {step} takes {waited:.0f} s, the median step {median:.2f} s"
 
@@ -145,7 +149,7 @@ class Watchdog:
                 return
 
     def __enter__(self) -> "Watchdog":
-        if self._times:
+        if self._times or self._longest < math.inf:
             self._thread.start()
         return self
 

@@ -49,7 +49,7 @@ def test_everything_is_there(workdir):
     assert names == {
         "config.json", "corpus", "tokenizer", "tokens", "checkpoints", "metrics.jsonl",
         "tensorboard", "report.html", "data_card.html", "samples.txt",
-        "prepare_data.json",
+        "prepare_data.json", "processes.json",
         "train_tokenizer.json", "train.json", "evaluate.json", "generate.json",
         "evaluate_items.jsonl",
     }  # fmt: skip

@@ -161,14 +161,12 @@ def test_the_largest_arrays_by_hand():
     kept = 4 * 64 * 32 * 4
     first = memory.Array("forward stack", "float32[4,64,32]", kept, 2)
     assert found[0] == first  # the cosines, and the inputs of the layers
-    assert str(first) == "2 x float32[4,64,32] of forward stack"
+    assert str(first) == "2 x float32[4,64,32] of forward stack, 32 KiB each"
     products = {(x.name, x.shape) for x in found}
     assert ("forward stack/mlp", "float32[64,32]") in products
     assert ("forward head", "float32[64,64]") in products
     assert ("backward head", "float32[64,32]") in products
-    assert [x.bytes * x.count for x in found] == sorted(
-        (x.bytes * x.count for x in found), reverse=True
-    )
+    assert [x.bytes for x in found] == sorted((x.bytes for x in found), reverse=True)
 
 
 def test_live_bytes_by_hand():
@@ -289,6 +287,22 @@ def fake_step(tried):
 class FakePod:
     def mesh(self, axes):
         return plan.planned_mesh(axes, 4)
+
+
+@pytest.mark.parametrize(
+    "knobs, said",
+    [
+        ({"rows": 4}, "without plan.topology"),
+        ({"search": True}, "without plan.topology"),
+        ({"search": True, "rows": 2, "topology": "v5e:2x2"}, "both choose rows"),
+    ],
+)
+def test_what_is_not_looked_at_is_refused(tmp_path, knobs, said):
+    configs = __file__.replace("tests/test_plan", "configs/x")
+    c = config.load(configs, "plan", "model=1b")
+    c.plan.update(knobs)
+    with pytest.raises(InputError, match=said):
+        workload.run(c, tmp_path)
 
 
 def test_a_search_ends_and_goes_on(tmp_path, monkeypatch):

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from test_maintenance import server as metadata
 
-from llm import config
+from llm import config, train_step
+from llm.errors import InputError
 from llm.inference import load
-from llm.workloads import prepare_data, train_tokenizer
+from llm.workloads import prepare_data, train, train_tokenizer
 
 STEPS = 40
 CONFIG = """
@@ -437,10 +438,36 @@ def test_a_device_without_memory_is_told_of(place, server):
     code, _, err = server.run(first.replace("config.py", "full.py"), *more)
     assert code == 2 and "no room for 1234 bytes" in err and "Traceback" not in err
     (line,) = [text for text in err.splitlines() if "train.accumulate" in text]
-    assert "the step makes, over all devices: " in line and "of forward Llama/" in line
+    assert re.search(r"the step makes, over all devices: .*float32\[.*\] of ", line)
     # Of both layers, for a micro-batch of two rows of 32 tokens.
     told = (workdir / "memory.txt").read_text()
     assert "float32[2,2,32,128] of forward Llama/stack" in told
+
+
+def test_what_is_named_is_what_ran(place, monkeypatch):
+    """The step of this mesh: of stages, each with a part of the batch."""
+    made = train_step.jit_step
+
+    def jit_step(*arguments):
+        step = made(*arguments)
+
+        def full(*_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
+
+        full.trace = step.trace
+        return full
+
+    monkeypatch.setattr(train_step, "jit_step", jit_step)
+    workdir = fresh(place, "stages")
+    text = f"text={place / 'text.txt'}"
+    c = config.load(str(place / "config.py"), "config", text)
+    c.mesh, c.train.batch_size = (("stage", 2), ("data", -1)), 16
+    with pytest.raises(InputError, match="_pipeline"):
+        train.run(c, str(workdir))
+    # No step was done: the directory is free for a run with fewer rows.
+    c.train.batch_size = 8
+    with pytest.raises(InputError, match="_pipeline"):
+        train.run(c, str(workdir))
 
 
 def test_it_says_where_numbers_stop_being_finite(place, server):

@@ -121,7 +121,7 @@ def test_options_that_the_compiler_does_not_know_are_left_out():
     "said, lacking",
     [
         ("Ran out of memory on HBM, the total memory required for HLO temporaries "
-         "(29.50G) exceeds available HBM (15.75G).", 29.5 - 16 + 0.5),
+         "(29.50G) exceeds available HBM (15.75G).", 29.5 - 15.75 + 0.5),
         ("Ran out of memory in memory space hbm. Used 20.0G of 15.75G hbm. Exceeded "
          "hbm capacity by 4.25G.", 4.25),
         ("Out of something else.", None),

@@ -66,6 +66,9 @@ def test_nothing_to_compare_with_and_off(tmp_path):
     dog, clock, ended = watched(tmp_path, times=0.0, longest=9.0)
     clock.now += 1e6
     assert not dog.look() and not ended
+    with dog.pause(8):  # the other limit holds without the first one
+        clock.now += 10.0
+        assert dog.look() and ended == [HUNG]
 
 
 def test_silence_where_there_is_no_median(tmp_path, capsys):
@@ -82,6 +85,20 @@ def test_silence_where_there_is_no_median(tmp_path, capsys):
     assert dog.look() and ended == [HUNG]
     said = "step 2 takes 601 s without a sign of life: it hangs"
     assert said in capsys.readouterr().err and (tmp_path / "hang-2.txt").exists()
+
+
+def test_silence_before_and_after_a_step_is_called_so(tmp_path, capsys):
+    for step, said in ((0, "the start takes"), (500, "what follows step 500 takes")):
+        clock, ended = Clock(), []
+        dog = Watchdog(
+            str(tmp_path), times=10.0, longest=60.0, step=step, clock=clock,
+            end=ended.append,
+        )  # fmt: skip
+        with dog.pause():
+            clock.now = 61.0
+            assert dog.look() and ended == [HUNG]
+        assert said in capsys.readouterr().err
+        assert (tmp_path / f"hang-{step + 1}.txt").exists()
 
 
 def test_silence_in_a_pause(tmp_path, capsys):

@@ -81,6 +81,16 @@ def _check(c: ConfigDict) -> None:
             want="at least one chip, rows and price of 0 or more, and a share of peak "
             "FLOP/s between 0 and 1",
         )
+    if not p.topology and (p.rows or p.search):
+        raise InputError(
+            got=f"plan.rows={p.rows}, plan.search={p.search} without plan.topology",
+            want="a topology, such as v5e:16x16, for which the step is compiled",
+        )
+    if p.search and p.rows:
+        raise InputError(
+            got=f"plan.rows={p.rows} with plan.search",
+            want="one of them, as both choose rows",
+        )
 
 
 def _tries(c: ConfigDict, pod: topology.Pod, workdir) -> list[dict[str, Any]]:
@@ -299,10 +309,6 @@ def table(p: dict[str, Any]) -> str:
     return "\n".join(lines).lstrip("\n")
 
 
-def _array(x: dict[str, Any]) -> str:
-    return f"{units.size(x['bytes'])}  {memory.Array(**x)}"
-
-
 def _compiled_rows(p: dict[str, Any]):
     """What the compiler says, for `table`."""
     x, size, count = p["compiled"], units.size, units.count
@@ -322,8 +328,9 @@ def _compiled_rows(p: dict[str, Any]):
     else:
         by = f"about {size(-x['spare_bytes'])}" if x["spare_bytes"] else "some"
         yield "memory", f"does not fit: {by} more than {size(x['hbm_bytes'])}"
-        for n, array in enumerate(map(_array, x.get("largest", ())[:5])):
-            yield "largest arrays of all devices" if n == 0 else "", array
+        for n, array in enumerate(x.get("largest", ())[:5]):
+            name = "largest arrays of all devices" if n == 0 else ""
+            yield name, str(memory.Array(**array))
     if not x.get("cycles"):
         yield "the compiler says", x.get("why", "nothing")
         return

@@ -51,6 +51,7 @@ from llm.nn.attention import kernel
 from llm.nn.contract import has_head, with_head
 from llm.nn.pipeline import check_stages
 from llm.precision import Policy
+from llm.watchdog import Watchdog
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -62,6 +63,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         run_directory.claim(
             workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
         )
+    wall = Wall(workdir, silent=not hosts.first())
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     kind = devices[0].device_kind
@@ -163,26 +165,33 @@ def run(c: ConfigDict, workdir: str) -> None:
     checkpoints = Checkpoints(
         workdir, abstract, keep_last=t.keep_last, keep_best=t.keep_best
     )
-    local = restored = None
-    if t.local_every:
-        local = LocalCheckpoints(t.local_dir, workdir, say=console_line)
-        restored = local.restore(abstract, after=checkpoints.newest())
-        if restored:
-            console_line("the checkpoints of the machines themselves are newer")
-    restored = restored or checkpoints.restore(abstract, say=console_line)
-    if restored is None:
-        given = beginning.weights(source, host)
-        with exhausted.told(workdir, abstract), sharding.laid_out(mesh, c.rules):
-            state, frozen = beginning.first(
-                init, adapter, tx, abstract, made, seed=c.seed, given=given,
-                reference=objective.reference, say=console_line,
-            )  # fmt: skip
-        loop = {}
-        beginning.save(workdir, frozen)
-    else:
-        state, loop = restored
-        frozen = beginning.restore(workdir, made, objective.reference)
-        console_line(f"resuming after step {int(state.step)}")
+    with (
+        Watchdog(
+            workdir, times=t.watchdog, longest=t.watchdog_longest,
+            process=jax.process_index(),
+        ) as watchdog,
+        watchdog.pause(),
+    ):  # fmt: skip
+        local = restored = None
+        if t.local_every:
+            local = LocalCheckpoints(t.local_dir, workdir, say=console_line)
+            restored = local.restore(abstract, after=checkpoints.newest())
+            if restored:
+                console_line("the checkpoints of the machines themselves are newer")
+        restored = restored or checkpoints.restore(abstract, say=console_line)
+        if restored is None:
+            given = beginning.weights(source, host)
+            with exhausted.told(workdir, abstract), sharding.laid_out(mesh, c.rules):
+                state, frozen = beginning.first(
+                    init, adapter, tx, abstract, made, seed=c.seed, given=given,
+                    reference=objective.reference, say=console_line,
+                )  # fmt: skip
+            loop = {}
+            beginning.save(workdir, frozen)
+        else:
+            state, loop = restored
+            frozen = beginning.restore(workdir, made, objective.reference)
+            console_line(f"resuming after step {int(state.step)}")
 
     on_devices = functools.partial(sharding.placed, mesh=mesh)
     step = train_step.jit_step(
@@ -198,14 +207,14 @@ def run(c: ConfigDict, workdir: str) -> None:
         found = finite.build_locate(model, objective, policy, knobs, adapter.join)
         locate = functools.partial(found, frozen=frozen)
     peak = _peak_rate(c)
-    wall = Wall(workdir, silent=not hosts.first())
     shapes = objectives.row_shapes(objective, t.seq_len)
     rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
     with (
+        # Its trace is of this mesh, too.
+        sharding.laid_out(mesh, c.rules),
         exhausted.told(
             workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
         ),
-        sharding.laid_out(mesh, c.rules),
         MetricWriter(
             workdir,
             resume_step=int(state.step),
