@@ -229,7 +229,7 @@ def test_tables(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'id,text\n1,caf\xe9\n2,"open\n' + b"x\n" * 900)
     documents, skipped = read("csv", path=str(tmp_path), max_line_bytes=1000)
     assert [d.text for d in documents] == ["caf\ufffd"]
-    assert skipped[0] == ("not UTF-8, repaired", "a.csv, line 2")
+    assert skipped[0] == ("not UTF-8: letters are lost", "a.csv, line 2")
     assert skipped[1][0].startswith("damaged: field larger than")
     (tmp_path / "t.tsv").write_text("text\tid\na, b\tx\n")
     assert read("csv", path=str(tmp_path / "t.tsv"))[0][0].text == "a, b"

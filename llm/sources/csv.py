@@ -109,5 +109,5 @@ def _decoded(file, name: str, longest: int, skip: reading.Skip) -> Iterator[str]
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8") + "\n"
         except UnicodeDecodeError:
-            skip("not UTF-8, repaired", f"{name}, line {number}")
+            skip("not UTF-8: letters are lost", f"{name}, line {number}")
             yield line.decode("utf-8", "replace") + "\n"
