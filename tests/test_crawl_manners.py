@@ -235,12 +235,15 @@ def test_a_signal_does_not_wait_for_what_waits(tmp_path, serve):
     start = [url + f"from/{n}" for n in range(9)]
     command = settings(tmp_path, url, start=start, delay=2)
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 30
-    while not pages(asked):
-        assert time.monotonic() < until and child.poll() is None
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    told = child.communicate(timeout=12)[1]
+    try:
+        until = time.monotonic() + 30
+        while not pages(asked):
+            assert time.monotonic() < until and child.poll() is None
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        told = child.communicate(timeout=12)[1]
+    finally:
+        child.kill()
     assert child.returncode == 0 and not told
     assert len(written(tmp_path)) >= 1
     assert sum(pages(asked).values()) <= 3  # of 9
@@ -259,7 +262,7 @@ def test_pages_that_do_not_want_to_be_kept_or_followed(tmp_path, serve):
     meta = '<meta name="{}" content="{}">'.format
     wishes = {
         "/noindex": (meta("ROBOTS", "NoIndex"), {}),
-        "/nofollow": (meta("robots", "nofollow, max-image-preview: none"), {}),
+        "/nofollow": (meta("robots", "max-image-preview: none, nofollow"), {}),
         "/none": (meta("robots", "none"), {}),
         "/ours": (meta("llm-lifecycle", "noindex, nofollow"), {}),
         "/theirs": (meta("googlebot", "noindex, nofollow"), {}),
