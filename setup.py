@@ -49,7 +49,7 @@ setup(
             "py3langid>=0.4",
             "pyarrow>=20",
             "resiliparse>=2",
-            "scrapy>=2.13",
+            "scrapy>=2.19",
             "trafilatura>=2",
             "warcio>=1.7.5",
             "zstandard>=0.23",

@@ -5,33 +5,46 @@ disk, a line of `fetched.jsonl`: url, status, depth and the links in it. These l
 all the state there is: what they name is not fetched again, and what they link to and
 do not name is what is left to do. (scrapy's own state is pickled, and lost by a kill.)
 
+robots.txt comes before everything else of a host (RFC 9309): without one (4xx) all is
+allowed; without an answer (5xx, 429, no connection) nothing is.
+
     python -P llm/crawl_child.py SETTINGS.json
 """
 
+import asyncio
 import io
 import ipaddress
 import json
-import logging
 import os
 import pathlib
+import re
 import sys
+import time
 import urllib.parse
 
 import scrapy
 from protego import Protego
-from scrapy.crawler import CrawlerProcess
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy import signals
+from scrapy.crawler import Crawler, CrawlerProcess
+from scrapy.exceptions import CannotResolveHostError, CloseSpider, IgnoreRequest
+from scrapy.http.request import NO_CALLBACK
 from scrapy.linkextractors import LinkExtractor
 from scrapy.resolver import CachingThreadedResolver
 from scrapy.utils.gz import gunzip, gzip_magic_number
-from scrapy.utils.sitemap import Sitemap, sitemap_urls_from_robots
+from scrapy.utils.sitemap import Sitemap
 from twisted.internet.error import DNSLookupError
+from twisted.python.failure import Failure
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 SLOWEST = 60.0  # seconds of a robots.txt's Crawl-delay that are kept to
+RULES = 2**20  # bytes of a robots.txt, if pages may not be larger
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _OPEN: set[str] = set()  # hosts whose addresses may be private
+_PRIVATE: set[str] = set()  # other hosts, whose addresses are
+# In X-Robots-Tag and `meta`: names and wishes, and wishes that have a value.
+_WISH = re.compile(r"([a-z][\w.-]*)\s*(:?)")
+_VALUED = re.compile(r"(?:max-[a-z-]+|unavailable_after)\s*:\s*[^\s,;]+")
 
 
 class Resolver(CachingThreadedResolver):
@@ -42,6 +55,7 @@ class Resolver(CachingThreadedResolver):
 
         def check(address):
             if name not in _OPEN and private(address):
+                _PRIVATE.add(name)
                 raise DNSLookupError(f"private address {address} of {name}")
             return address
 
@@ -67,16 +81,117 @@ class Border:
         except ValueError:
             host, parts = "", None
         asked = self.crawler.settings.getdict("ASKED")
-        reason = ""
         if parts is None or parts.scheme not in ("http", "https") or not host:
-            reason = "not http(s)"
+            self._refuse(request, "not http(s)")
         elif host not in asked["hosts"]:
-            reason = "another host"
+            self._refuse(request, "another host")
         elif host not in _OPEN and (literal(host) and private(host)):
-            reason = "private address"
+            self._refuse(request, "private address")
+        # A redirect has that of the host it comes from, whose delay is another.
+        request.meta["download_slot"] = host
+
+    def process_exception(self, request, exception):
+        """Calls a private address what it is, before it is tried again."""
+        if not isinstance(exception, CannotResolveHostError):
+            return  # its URL may be none
+        if urllib.parse.urlsplit(request.url).hostname in _PRIVATE:
+            self._refuse(request, "private address")
+
+    def _refuse(self, request, reason):
+        if "rules" not in request.meta:  # which the pages that wait for it are for
+            self.crawler.stats.inc_value(f"refused/{reason}")
+        raise IgnoreRequest(reason)
+
+
+class Robots:
+    """Refuses what the robots.txt of an origin does not allow; keeps to its delay.
+
+    It is fetched before all else of an origin, once, and whatever comes meanwhile waits
+    for it. (scrapy's own lets all pass that wait, but for the first.)
+    """
+
+    def __init__(self, crawler):
+        self.crawler, self.rules = crawler, {}
+        self.agent = product(crawler.settings["USER_AGENT"])
+        crawler.signals.connect(self.answered, signals.response_downloaded)
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        """As scrapy makes it."""
+        return cls(crawler)
+
+    def answered(self, request):
+        """Lets a delay begin with an answer: no two requests come closer than it."""
+        slot = self.crawler.engine.downloader.slots.get(request.meta["download_slot"])
+        if slot:
+            slot.lastseen = time.monotonic()
+
+    async def process_request(self, request):
+        """Raises IgnoreRequest, and counts why."""
+        if "rules" in request.meta:
+            return
+        origin = urllib.parse.urljoin(request.url, "/")
+        if origin not in self.rules:
+            self.rules[origin] = asyncio.ensure_future(self._fetch(origin))
+        rules, reason = await self.rules[origin]
+        if self.crawler.spider.over(request.url):
+            raise IgnoreRequest("enough pages")
+        if rules and not rules.can_fetch(request.url, self.agent):
+            reason = "robots.txt"
         if reason:
             self.crawler.stats.inc_value(f"refused/{reason}")
             raise IgnoreRequest(reason)
+
+    async def _fetch(self, origin):
+        """The rules, or None and why nothing may be fetched."""
+        most = max(RULES, self.crawler.spider.asked["max_page_bytes"])
+        request = scrapy.Request(
+            origin + "robots.txt", NO_CALLBACK, priority=100,
+            meta={"rules": True, "download_maxsize": most},
+        )  # fmt: skip
+        try:
+            response = await self.crawler.engine.download_async(request)
+        except Exception as error:  # of any kind: we do not know what is allowed
+            return None, self._unreachable(origin, reason_of(error))
+        if response.status // 100 not in (2, 4) or response.status == 429:
+            return None, self._unreachable(origin, str(response.status))
+        body = response.body if response.status // 100 == 2 else b""
+        rules = Protego.parse(body.decode("utf-8-sig", errors="ignore"))
+        self._slow_down(origin, rules.crawl_delay(self.agent) or 0)
+        spider = self.crawler.spider
+        for url in rules.sitemaps:
+            url = urllib.parse.urljoin(response.url, url)
+            for request in spider.wanted(url, 0, spider.sitemap):
+                self.crawler.engine.crawl(request)
+        return rules, ""
+
+    def _unreachable(self, origin, why):
+        if urllib.parse.urlsplit(origin).hostname in _PRIVATE:
+            return "private address"
+        if not self.crawler.spider.over(origin):
+            told = f"nothing is fetched from {origin}: robots.txt unreachable ({why})"
+            print(told, file=sys.stderr, flush=True)
+        return "robots.txt unreachable"
+
+    def _slow_down(self, origin, seconds):
+        host = urllib.parse.urlsplit(origin).hostname
+        downloader = self.crawler.engine.downloader
+        longer = self.crawler.settings.getfloat("DOWNLOAD_DELAY")
+        longer = downloader.per_slot_settings.get(host, {}).get("delay", longer)
+        longer = max(longer, min(seconds, SLOWEST))
+        downloader.per_slot_settings[host] = {"delay": longer}  # of slots to come
+        if host in downloader.slots:
+            downloader.slots[host].delay = longer
+
+
+class Crawling(Crawler):
+    """Ends when it is told to, not when all that waits for its turn has had it."""
+
+    async def stop_async(self):
+        """What a signal calls."""
+        if self.engine:
+            self.spider.end()
+        await super().stop_async()
 
 
 class Pages(scrapy.Spider):
@@ -86,8 +201,8 @@ class Pages(scrapy.Spider):
 
     def __init__(self, asked):
         super().__init__()
-        self.asked, self.done, self.counts, self.origins = asked, {}, {}, set()
-        self.parent = os.getppid()
+        self.asked, self.done, self.counts = asked, {}, {}
+        self.parent, self.ended = os.getppid(), False
         folder = pathlib.Path(asked["folder"])
         self.log = folder / "fetched.jsonl"
         self.left = [(url, 0) for url in asked["start"]]
@@ -109,62 +224,65 @@ class Pages(scrapy.Spider):
                     break
                 whole += len(line)
                 seen = json.loads(line)
-                self._count(seen["url"], seen["status"])
+                self._count(seen)
                 for url in seen["urls"]:
                     self.done[url] = True
                 self.left += [(url, seen["depth"] + 1) for url in seen["links"]]
             file.truncate(whole)
 
-    def _count(self, url, status):
-        host = urllib.parse.urlsplit(url).hostname
-        if status == 200:
+    def _count(self, seen):
+        host = urllib.parse.urlsplit(seen["url"]).hostname
+        if seen["status"] == 200 and not seen.get("refused"):
             self.counts[host] = self.counts.get(host, 0) + 1
 
-    def _full(self, url):
+    def _enough(self, url):
         host = urllib.parse.urlsplit(url).hostname
-        return self.counts.get(host, 0) >= self.asked["pages_per_host"]
+        of_host = self.counts.get(host, 0) >= self.asked["pages_per_host"]
+        return of_host or sum(self.counts.values()) >= self.asked["pages"]
+
+    def over(self, url):
+        """Whether no more is to be fetched from this URL's host."""
+        return self.ended or self._enough(url)
+
+    def end(self):
+        """Lets nothing begin any more."""
+        self.ended = True
+        self._drop()
+
+    def _drop(self):
+        """Drops what waits for its turn at a host, if no more is wanted there."""
+        for slot in list(self.crawler.engine.downloader.slots.values()):
+            while slot.queue and self.over(slot.queue[0][0].url):
+                _, waiting = slot.queue.popleft()
+                waiting.errback(Failure(IgnoreRequest("enough pages")))
 
     async def start(self):
         """What is left to do."""
         for url, depth in self.left:
-            for request in self._request(url, depth):
+            for request in self.wanted(url, depth):
                 yield request
 
-    def _request(self, url, depth, callback=None):
-        if url in self.done or depth > self.asked["depth"] or self._full(url):
-            return
-        origin = urllib.parse.urljoin(url, "/")
-        host = urllib.parse.urlsplit(url).hostname
-        if origin not in self.origins and host in self.asked["hosts"]:
-            self.origins.add(origin)  # first of all, for sitemaps and delay
-            yield scrapy.Request(
-                origin + "robots.txt", self.robots, priority=100, errback=self.failed,
-                meta={"dont_obey_robotstxt": True}, dont_filter=True,
+    def wanted(self, url, depth, callback=None):
+        """The request for a URL, if there is to be one."""
+        try:
+            if url in self.done or depth > self.asked["depth"] or self.over(url):
+                return
+            request = scrapy.Request(
+                url, callback or self.page, priority=-depth, errback=self.failed,
+                cb_kwargs={"depth": depth},
             )  # fmt: skip
-        yield scrapy.Request(
-            url, callback or self.page, priority=-depth, errback=self.failed,
-            cb_kwargs={"depth": depth},
-        )  # fmt: skip
+        except ValueError:  # it is no URL
+            self.crawler.stats.inc_value("refused/not http(s)")
+            return
+        yield request
 
     def failed(self, failure):
         """Counts what could not be fetched; another run of the crawl tries it again."""
         if not failure.check(IgnoreRequest):  # which is counted where it is refused
-            reason = failure.type.__name__.removeprefix("Download")
+            reason = reason_of(failure.value)
             self.crawler.stats.inc_value(f"failed/{reason}")
             url = failure.request.url
             print(f"not fetched: {url} ({reason})", file=sys.stderr, flush=True)
-
-    def robots(self, response):
-        """Sitemaps that robots.txt names, and how long it asks to wait."""
-        if response.status != 200:
-            return
-        wait = Protego.parse(response.text).crawl_delay(self.asked["agent"]) or 0
-        slot = response.meta.get("download_slot")
-        slots = self.crawler.engine.downloader.slots
-        if slot in slots:
-            slots[slot].delay = max(slots[slot].delay, min(wait, SLOWEST))
-        for url in sitemap_urls_from_robots(response.text, base_url=response.url):
-            yield from self._request(url, 0, self.sitemap)
 
     def sitemap(self, response, depth):
         """Pages and sitemaps that a sitemap names."""
@@ -176,35 +294,44 @@ class Pages(scrapy.Spider):
         found = Sitemap(body)
         for entry in found:
             callback = self.sitemap if found.type == "sitemapindex" else self.page
-            yield from self._request(entry["loc"], depth + 1, callback)
+            yield from self.wanted(entry["loc"], depth + 1, callback)
 
     def page(self, response, depth):
         """Writes a page, then says so; its links come next."""
         if os.getppid() != self.parent:  # nobody waits for it any more
+            self.end()
             raise CloseSpider("left alone")
-        if self._full(response.url) or response.url in self.done:
-            return
-        links = []
-        if isinstance(response, scrapy.http.HtmlResponse):
-            hosts = self.asked["hosts"]
-            for link in self.links.extract_links(response):
-                url = link.url.partition("#")[0]
-                if urllib.parse.urlsplit(url).hostname in hosts and not link.nofollow:
-                    links.append(url)
-        links = list(dict.fromkeys(links))
+        if self._enough(response.url) or response.url in self.done:
+            return  # it was on its way when the last page came
+        wishes = unwanted(response, product(self.asked["agent"]))
+        links = [] if "nofollow" in wishes else self._links(response)
         urls = [*response.meta.get("redirect_urls", ()), response.url]
-        if response.status == 200:
-            self._write(response)
         seen = {"url": response.url, "urls": urls, "status": response.status}
+        if response.status == 200 and "noindex" in wishes:
+            seen["refused"] = "noindex"
+        elif response.status == 200:
+            self._write(response)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**seen, "depth": depth, "links": links}) + "\n")
         for url in urls:
             self.done[url] = True
-        self._count(response.url, response.status)
+        self._count(seen)
+        self._drop()
         if sum(self.counts.values()) >= self.asked["pages"]:
             raise CloseSpider("pages")
         for url in links:
-            yield from self._request(url, depth + 1)
+            yield from self.wanted(url, depth + 1)
+
+    def _links(self, response):
+        if not isinstance(response, scrapy.http.HtmlResponse):
+            return []
+        links = []
+        for link in self.links.extract_links(response):
+            url = link.url.partition("#")[0]
+            host = urllib.parse.urlsplit(url).hostname
+            if host in self.asked["hosts"] and not link.nofollow:
+                links.append(url)
+        return list(dict.fromkeys(links))
 
     def _write(self, response):
         kind = (response.headers.get("Content-Type") or b"").decode("latin-1")
@@ -234,6 +361,40 @@ class Pages(scrapy.Spider):
         self.file.flush()
 
 
+def reason_of(error: BaseException) -> str:
+    """What a count calls an error, or why we refused."""
+    if isinstance(error, IgnoreRequest):
+        return str(error)
+    return type(error).__name__.removeprefix("Download")
+
+
+def product(agent: str) -> str:
+    """The name that sites know us by, without what follows it."""
+    return agent.partition(" ")[0].lower()
+
+
+def unwanted(response, name: str) -> set[str]:
+    """What a page asks not to have done with it, by `meta` or X-Robots-Tag.
+
+    Both tell it to all (`noindex`) or by name (`<meta name="llm-lifecycle" …>`,
+    `llm-lifecycle: noindex`).
+    """
+    told = [v.decode("latin-1") for v in response.headers.getlist("X-Robots-Tag")]
+    if isinstance(response, scrapy.http.HtmlResponse):
+        for meta in response.xpath("//meta[@name and @content]"):
+            if meta.attrib["name"].strip().lower() in ("robots", name):
+                told.append(meta.attrib["content"])
+    found = set()
+    for text in told:
+        whom = "robots"
+        for word, colon in _WISH.findall(_VALUED.sub("", text.lower())):
+            if colon:
+                whom = word
+            elif whom in ("robots", name):
+                found |= {"noindex", "nofollow"} if word == "none" else {word}
+    return found
+
+
 def literal(host: str) -> bool:
     """Whether a host is an address itself."""
     try:
@@ -261,25 +422,26 @@ def main(path: str) -> None:
     """Crawls as the settings say."""
     asked = json.loads(pathlib.Path(path).read_text())
     _OPEN.update(asked["private_hosts"])
-    # It tells with a stack what the errback of the page tells in a line.
-    logging.getLogger("scrapy.downloadermiddlewares.robotstxt").disabled = True
     handlers = dict.fromkeys(("data", "file", "ftp", "s3"))
     process = CrawlerProcess(
         {
             "ASKED": asked,
             "USER_AGENT": asked["agent"],
-            "ROBOTSTXT_OBEY": True,
+            "ROBOTSTXT_OBEY": False,  # by `Robots` instead
             "DOWNLOAD_DELAY": asked["delay"],
+            "DOWNLOAD_DELAY_JITTER": 0,
             "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
             "DOWNLOAD_MAXSIZE": asked["max_page_bytes"],
             "DOWNLOAD_WARNSIZE": 0,
             "DOWNLOAD_TIMEOUT": asked["seconds"],
             "DOWNLOAD_HANDLERS": handlers,
             "DNS_RESOLVER": Resolver,
-            "DOWNLOADER_MIDDLEWARES": {Border: 50},
+            # Behind RetryMiddleware (550), which is not to try again what they refuse.
+            "DOWNLOADER_MIDDLEWARES": {Border: 560, Robots: 570},
             "HTTPERROR_ALLOW_ALL": True,
             "REDIRECT_MAX_TIMES": 5,
             "RETRY_TIMES": 2,
+            "RETRY_GIVE_UP_LOG_LEVEL": "DEBUG",  # we say it in a line
             "URLLENGTH_LIMIT": 1000,
             "COOKIES_ENABLED": False,
             "TELNETCONSOLE_ENABLED": False,
@@ -287,7 +449,7 @@ def main(path: str) -> None:
             "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.DownloaderAwarePriorityQueue",
         }
     )
-    crawler = process.create_crawler(Pages)
+    crawler = Crawling(Pages, process.settings, init_reactor=True)
     process.crawl(crawler, asked=asked)
     process.start()
     told = crawler.stats.get_stats() if crawler.stats else {}

@@ -259,7 +259,8 @@ def base() -> ConfigDict:
     c.crawl.hosts = ()
     # A page or address at which you are reached; it is told to every site.
     c.crawl.contact = ""
-    # Seconds between two requests to a host; more where robots.txt asks for it.
+    # Seconds between two requests to a host, at least; more where robots.txt asks
+    # for it, up to 60.
     c.crawl.delay = 1.0
     # Most pages, of all hosts and of each; most links from a start.
     c.crawl.pages = 100_000

@@ -1,8 +1,9 @@
 """Fetches the pages of some sites into WARC files, politely: `workdir/pages/`.
 
-Reads c.crawl. robots.txt is obeyed, one request at a time goes to a host, with a delay,
-and only to the hosts that are named. The same command goes on where an earlier one
-ended, however it ended. The pages become documents by the source `warc`.
+Reads c.crawl. robots.txt is obeyed, and what pages say to robots; one request at a time
+goes to a host, with a delay, and only to the hosts that are named. The same command
+goes on where an earlier one ended, however it ended. The pages become documents by the
+source `warc`.
 """
 
 import collections
@@ -108,12 +109,14 @@ def _asked(c: ConfigDict) -> dict:
 
 
 def _counted(folder: pathlib.Path) -> dict:
-    pages, statuses = collections.Counter(), collections.Counter()
+    pages, statuses, unwanted = (collections.Counter() for _ in range(3))
     log = folder / "fetched.jsonl"
     for line in log.read_text().splitlines() if log.exists() else ():
         seen = json.loads(line)
         statuses[str(seen["status"])] += 1
-        if seen["status"] == 200:
+        if seen.get("refused"):  # which no later run asks for again
+            unwanted[seen["refused"]] += 1
+        elif seen["status"] == 200:
             pages[urllib.parse.urlsplit(seen["url"]).hostname] += 1
     stats = json.loads((folder / "stats.json").read_text())
     refused, failed = (
@@ -124,11 +127,9 @@ def _counted(folder: pathlib.Path) -> dict:
         }
         for kind in ("refused/", "failed/")
     )
-    if stats.get("robotstxt/forbidden"):
-        refused["robots.txt"] = stats["robotstxt/forbidden"]
     return {
         "pages": dict(sorted(pages.items())),
         "statuses": dict(statuses),
-        "refused": refused,
+        "refused": refused | unwanted,
         "failed": failed,
     }
