@@ -67,6 +67,8 @@ def _candidates(
                     yield "secret", match.span(part)
         if any(part in text for part in forms.NAME_PARTS):
             yield from (("secret", span) for span in _given(text))
+        if any(part in text for part in forms.SET_PARTS):
+            yield from (("secret", span) for span in _set(text))
     if "iban" in kinds:
         yield from (("iban", span) for span in _ibans(text))
     if "it_cf" in kinds:
@@ -94,7 +96,7 @@ def _candidates(
 
 
 def _given(text: str) -> _Spans:
-    """Values that a program or a settings file gives to passwords and keys."""
+    """Values in quotes that a program gives to passwords and keys."""
     for match in forms.GIVEN.finditer(text):
         before = text[max(match.start() - 40, 0) : match.start()]
         if match[0][0] == ",":
@@ -103,6 +105,10 @@ def _given(text: str) -> _Spans:
             named = forms.FOR_SECRETS.search(before)
         if named and not forms.NO_SECRET.match(match["secret"]):
             yield match.span("secret")
+
+
+def _set(text: str) -> _Spans:
+    """Values that an environment sets them to."""
     for match in forms.SET.finditer(text):
         if not forms.NO_SECRET.match(match["secret"]):
             yield match.span("secret")

@@ -150,8 +150,9 @@ SET = re.compile(
 )
 NAME_PARTS = (
     "assw", "ASSW", "assphr", "ASSPHR", "pwd", "PWD", "ecret", "ECRET", "oken", "OKEN",
-    "key", "KEY", "Key",
+    "_key", "_KEY", "-key", "-KEY", "apikey", "APIKEY", "Key",
 )  # fmt: skip
+SET_PARTS = ("PASSW", "SECRET", "TOKEN", "_KEY")
 NO_SECRET = re.compile(
     r"(?i)[./~]|\w{1,8}://|.*(?:\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder|[-_]password"
     r"|password[-_])"
