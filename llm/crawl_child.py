@@ -83,7 +83,7 @@ class Border:
         asked = self.crawler.settings.getdict("ASKED")
         if parts is None or parts.scheme not in ("http", "https") or not host:
             self._refuse(request, "not http(s)")
-        elif host not in asked["hosts"]:
+        elif host not in asked["hosts"] and "rules" not in request.meta:
             self._refuse(request, "another host")
         elif host not in _OPEN and (literal(host) and private(host)):
             self._refuse(request, "private address")
@@ -129,6 +129,8 @@ class Robots:
     async def process_request(self, request):
         """Raises IgnoreRequest, and counts why."""
         if "rules" in request.meta:
+            if self.crawler.spider.ended:  # it would be tried again
+                raise IgnoreRequest("enough pages")
             return
         origin = urllib.parse.urljoin(request.url, "/")
         if origin not in self.rules:
@@ -291,8 +293,13 @@ class Pages(scrapy.Spider):
         body = response.body
         if gzip_magic_number(response):
             body = gunzip(body, max_size=self.asked["max_page_bytes"])
-        found = Sitemap(body)
-        for entry in found:
+        try:
+            found = Sitemap(body)
+            entries = list(found)
+        except Exception:  # of any kind: it is none
+            self.crawler.stats.inc_value("failed/no sitemap")
+            return
+        for entry in entries:
             callback = self.sitemap if found.type == "sitemapindex" else self.page
             yield from self.wanted(entry["loc"], depth + 1, callback)
 

@@ -13,6 +13,7 @@ import resource
 import sys
 
 MEMORY = 2 * 2**30
+_MOSTLY = 20  # letters for one that is lost
 _TAGS = re.compile(r"^[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*$")
 
 
@@ -65,13 +66,29 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
 
 
 def decoded(content: bytes, charset: str) -> str:
-    """A plain text: in the charset that is said, else in UTF-8, else by a guess."""
-    from resiliparse.parse.encoding import bytes_to_str
+    """A plain text: UTF-8 if it is that, else as is said, else by a guess.
 
-    with contextlib.suppress(UnicodeDecodeError):
-        if not charset:
-            return content.decode()
-    return bytes_to_str(content, known(content, charset), errors="replace")
+    Few others are UTF-8 by chance. One that is said to be, or nearly is, as of a text
+    that was cut within a letter, loses what is not.
+    """
+    from resiliparse.parse.encoding import (
+        bytes_to_str,
+        detect_encoding,
+        map_encoding_to_html5,
+    )
+
+    said = map_encoding_to_html5(charset.strip(" \t\"',;"), fallback_utf8=False)
+    if not content.isascii() or not said:  # some others are ASCII by their bytes
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode("utf-8-sig")
+    if not said:
+        text = content.decode("utf-8-sig", "replace")
+        if _MOSTLY * text.count("\ufffd") <= sum(map(str.isalpha, text)):
+            return text
+    elif said == "utf-8":
+        return content.decode("utf-8-sig", "replace")
+    found = said or detect_encoding(content)
+    return bytes_to_str(content, found, errors="replace", fallback_encodings=())
 
 
 def known(html: bytes, charset: str) -> str:

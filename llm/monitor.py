@@ -196,8 +196,6 @@ class Lap(NamedTuple):
     tokens_per_s: float
     steps_per_s: float
     eta_s: float  # for the steps that remain, pauses at their past rate included
-    seconds: float  # since the timer was made, pauses included
-    productive: float  # since the lap before, pauses left out
 
 
 class StepTimer:
@@ -217,7 +215,8 @@ class StepTimer:
         """
         self._first = self._last = (step, tokens)
         self._paused_before = self._paused
-        self._mark, self._window_paused = self._clock(), 0.0
+        self._mark = self._since = self._clock()
+        self._window_paused = self._since_paused = 0.0
 
     def lap(self, step: int, tokens: int) -> Lap:
         """Ends the window: `step` steps and `tokens` tokens are done in all."""
@@ -231,7 +230,19 @@ class StepTimer:
         paused = (self._paused - self._paused_before) / max(step - self._first[0], 1)
         eta = max(self._total - step, 0) * ((self._step_s or 0.0) + paused)
         self._last, self._mark, self._window_paused = (step, tokens), now, 0.0
-        return Lap(new / seconds, steps / seconds, eta, now - self._start, seconds)
+        return Lap(new / seconds, steps / seconds, eta)
+
+    def worked(self) -> float:
+        """Seconds since this was asked last, or since a restart, without pauses."""
+        now = self._clock()
+        seconds = now - self._since - self._since_paused
+        self._since, self._since_paused = now, 0.0
+        return max(seconds, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Since the timer was made, pauses included."""
+        return self._clock() - self._start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -243,6 +254,7 @@ class StepTimer:
             spent = self._clock() - start
             self._paused += spent
             self._window_paused += spent
+            self._since_paused += spent
 
 
 class Console:

@@ -100,7 +100,9 @@ def _given(text: str) -> _Spans:
     for match in forms.GIVEN.finditer(text):
         before = text[max(match.start() - 40, 0) : match.start()]
         if match[0][0] == ",":
-            named = before[-1:] in ("'", '"') and forms.FOR_SECRETS.search(before[:-1])
+            named = forms.CALLED_WITH.search(before) and forms.FOR_SECRETS.search(
+                before
+            )
         else:
             named = forms.FOR_SECRETS.search(before)
         if named and not forms.NO_SECRET.match(match["secret"]):

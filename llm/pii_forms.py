@@ -140,26 +140,29 @@ SECRETS = tuple((begins, re.compile(whole)) for begins, whole in _KEYS)
 # where it is plainly to be put in ("<password1>", "${TOKEN_1}", "xxxx1") or is a path.
 # A text that has none of the parts of such names needs no search.
 GIVEN = re.compile(
-    r"[:=>,]\s{0,3}[bru]{0,2}([\"'`])(?=[^\s\"'`]*[A-Za-z])(?=[^\s\"'`]*\d)"
-    r"(?P<secret>[^\s\"'`<>{}]{8,128})\1"
+    r"[:=>,]\s{0,3}[bru]{0,2}([\"'`])(?=[^\s\"'`]{0,127}[A-Za-z])"
+    r"(?=[^\s\"'`]{0,127}\d)(?P<secret>[^\s\"'`<>{}]{8,128})\1"
 )
 SET = re.compile(
-    r"(?<![\w$.-])[A-Z0-9_]{0,40}(?:PASSW(?:OR)?D|SECRET|TOKEN|"
-    r"_KEY)[A-Z0-9_]{0,20}=(?=\S*[A-Za-z])(?=\S*\d)"
-    r"(?P<secret>[^\s\"'`#<>{}()$]{8,128})(?!\S)"
+    r"(?<![\w$.-])(?!(?:EOS|BOS|PAD|UNK|SEP|CLS|MASK)_)[A-Z0-9_]{0,40}(?:PASSW(?:OR)?D|"
+    r"SECRET|TOKEN|(?:API|ACCESS|SECRET|PRIVATE|ENCRYPTION|SIGNING|MASTER)_?KEY)"
+    r"=(?!=)(?=\S{0,127}[A-Za-z])(?=\S{0,127}\d)"
+    r"(?P<secret>[^\s\"'`#<>{}()$][^\s\"'`<>{}()$]{7,127})(?!\S)"
 )
 NAME_PARTS = (
     "assw", "ASSW", "assphr", "ASSPHR", "pwd", "PWD", "ecret", "ECRET", "oken", "OKEN",
     "_key", "_KEY", "-key", "-KEY", "apikey", "APIKEY", "Key",
 )  # fmt: skip
-SET_PARTS = ("PASSW", "SECRET", "TOKEN", "_KEY")
+SET_PARTS = ("PASSW", "SECRET", "TOKEN", "KEY")
+# Paths and addresses, names of a program, words with a number, and what stands for one.
 NO_SECRET = re.compile(
-    r"(?i)[./~]|\w{1,8}://|.*(?:\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder|[-_]password"
-    r"|password[-_])"
+    r"(?i)(?:[.~]{0,2}/[\w.-]+){2,}/?\Z|[.~]{1,2}/|\w{1,8}://|[a-z_]\w*(?:\.[a-z_]\w*)+\Z|"
+    r"(?:[a-z]+-){2,}\d{0,2}\Z|.*(?:\$\(|\.\.\.|xxx|\*\*\*|your|example|placeholder)"
 )
 FOR_SECRETS = re.compile(
-    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|(?:access|auth|secret)[_-]?token|"
+    r"(?i)(?:passw(?:or)?d|passphrase|pwd|secret|(?:api|access|auth|secret)[_-]?token|"
     r"(?:api|access|auth|secret|private|encryption|signing|master|account)[_-]?key)"
     # Then the end of what it is written in, and a type.
     r"[\"'`]?\]?\s{0,3}(?::\s{0,2}[\w.]{1,20}\s{0,3})?[:=]?\Z"
 )
+CALLED_WITH = re.compile(r"\(\s{0,2}([\"'])[\w.-]{0,40}\1\Z")  # define('NAME', …

@@ -32,8 +32,8 @@ _PREPARED = {
     "config.json", "work", "corpus", "prepare_data.json", "data_card.html",
     "tokenizer", "tokens", "train_tokenizer.json",
 }  # fmt: skip
-# What a training leaves that ends before its first step, as where memory is too small.
-_BEGUN = {"tensorboard", "processes.json"}
+# What a training makes before its first step.
+_BEGUN = ("metrics.jsonl", "tensorboard", "processes.json")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -82,13 +82,26 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
 
 def _made_anything(workdir: epath.Path) -> bool:
     return any(
-        path.name not in _PREPARED | _BEGUN
+        path.name not in _PREPARED
         and not re.fullmatch(r"memory(-\d+)?\.(txt|prof)", path.name)
         and not path.name.startswith(".")
         and not (path.is_dir() and not any(path.iterdir()))
-        and not (path.name == "metrics.jsonl" and not path.stat().length)
         for path in workdir.iterdir()
     )
+
+
+def forget_beginning(workdir: str) -> None:
+    """Removes what a training made that ended before it logged or saved a step."""
+    root = epath.Path(workdir)
+    logged = root / "metrics.jsonl"
+    if not logged.exists() or logged.stat().length or any(root.glob("checkpoints/*")):
+        return
+    for name in _BEGUN:
+        path = root / name
+        if path.is_dir():
+            path.rmtree()
+        elif path.exists():
+            path.unlink()
 
 
 def load(workdir: str, name: str = "config.json") -> dict[str, Any]:

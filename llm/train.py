@@ -23,7 +23,7 @@ from llm.errors import Diverged, Interrupted, Preempted
 from llm.goodput import Wall
 from llm.local_checkpoint import LocalCheckpoints
 from llm.maintenance import Notices
-from llm.monitor import Console, Lap, MetricWriter, StepTimer
+from llm.monitor import Console, MetricWriter, StepTimer
 from llm.profiling import Profiler
 from llm.stopping import StopRequest
 from llm.train_step import Knobs
@@ -94,16 +94,13 @@ def fit(
             yield
         wall.note()
 
-    def account(at: int) -> Lap:
+    def account(at: int) -> None:
         """Ends a stretch of steps: what was learned in it counts as productive."""
         nonlocal accounted
-        lap = timer.lap(at, at * knobs.tokens_per_step)
         left_out = sum(accounted < step <= at for step in loop.get("skipped", ()))
-        loop["productive"] += lap.productive * (1 - left_out / max(at - accounted, 1))
-        loop["seconds"] = seconds_before + lap.seconds
+        loop["productive"] += timer.worked() * (1 - left_out / max(at - accounted, 1))
+        loop["seconds"] = seconds_before + timer.seconds
         accounted = at
-        wall.note()
-        return lap
 
     def settle(
         extra: dict[str, Any] | None = None, saving: bool = False
@@ -114,6 +111,7 @@ def fit(
         pending = None
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
         watchdog.beat(at)
+        wall.note()
         if metrics.pop("skipped", 0.0):
             where = ""
             if locate:
@@ -127,12 +125,13 @@ def fit(
         elif knobs.spike != "off":
             spikes.note(loop, at, metrics)
         due = knobs.log_every and at % knobs.log_every == 0
-        if not (due or extra or at == knobs.steps):
-            if saving:
-                account(at)
+        logged = due or extra or at == knobs.steps
+        if logged or saving:
+            account(at)
+        if not logged:
             console.progress(at)
             return metrics
-        lap = account(at)
+        lap = timer.lap(at, at * knobs.tokens_per_step)
         record = _record(at, metrics, lap, knobs, learning_rate) | (extra or {})
         record["seconds"] = loop["seconds"]
         record["wall_seconds"] = wall.seconds
@@ -220,7 +219,6 @@ def fit(
         profiler.close()
         with watchdog.pause():
             checkpoints.close()
-        wall.close()
         writer.close()
         console.close()
         at = int(state.step)
@@ -231,8 +229,11 @@ def fit(
         stop.ask()
 
     notices = Notices(knobs.notices, notice)
-    with stop, notices, watchdog, _garbage_in_pauses(), contextlib.closing(profiler):
-        if first < knobs.steps:
+    with (
+        stop, notices, watchdog, _garbage_in_pauses(), contextlib.closing(profiler),
+        contextlib.closing(wall),
+    ):  # fmt: skip
+        if first < knobs.steps and not loop["stopped_early"]:
             wall.note()
         stream, at, owed = batches(first), first, False
         while at < knobs.steps and not loop["stopped_early"]:
@@ -260,6 +261,7 @@ def fit(
                 jax.block_until_ready(metrics)  # compilation is not speed
                 timer.restart(at, at * knobs.tokens_per_step)
                 waits.restart()
+                accounted = at
             last = at == knobs.steps
             validating = last or _due(at, knobs.validate_every)
             loss, extra = None, None
@@ -298,7 +300,6 @@ def fit(
                 leave()
         with watchdog.pause():
             checkpoints.wait()
-        wall.close()
         # During the last save: nothing is lost, but what would follow must not begin.
         stopping = hosts.agreed(stop.requested, StopRequest.KNOWN)
         if stopping:

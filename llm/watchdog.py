@@ -37,7 +37,7 @@ class Watchdog:
     """Watches from the moment when it is made.
 
     Args:
-      times: of the median step; 0 never ends anything.
+      times: of the median step; 0 allows a step any.
       longest: seconds of silence where there is no median; 0 allows any.
       step: the last one that is done.
       process: which of several this is; each writes stacks of its own.

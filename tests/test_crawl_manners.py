@@ -149,7 +149,7 @@ def test_a_redirect_keeps_to_the_delay_of_where_it_leads(tmp_path, serve):
     assert min(gaps) >= 0.39, gaps
 
 
-@pytest.mark.parametrize("status", [503, 429, None, "elsewhere"])
+@pytest.mark.parametrize("status", [503, 429, None, "private"])
 def test_without_an_answer_about_its_rules_a_host_is_left_alone(
     tmp_path, serve, status
 ):
@@ -158,8 +158,8 @@ def test_without_an_answer_about_its_rules_a_host_is_left_alone(
     def answer(path, host):
         if path != "/robots.txt":
             return links("/a")
-        if status == "elsewhere":
-            return 302, "", {"Location": "http://other.example/robots.txt"}
+        if status == "private":
+            return 302, "", {"Location": "http://10.0.0.1/robots.txt"}
         return status and (status, "", {})
 
     url, asked = serve(answer)
@@ -168,6 +168,35 @@ def test_without_an_answer_about_its_rules_a_host_is_left_alone(
     assert stats["refused/robots.txt unreachable"] == 3
     assert told.count("robots.txt") == 1, told
     assert not [name for name in stats if name.startswith("failed/")]
+
+
+def test_rules_may_lie_elsewhere(tmp_path, serve):
+    """RFC 9309, 2.3.1.2: their redirects lead to other hosts, too; pages' do not."""
+    there, rules = serve(lambda path, _: ROBOTS)
+    there = there.replace("127.0.0.1", "localhost")
+
+    def answer(path, host):
+        if path in ("/robots.txt", "/away"):
+            return 302, "", {"Location": there.rstrip("/") + path}
+        return links("/private", "/a", "/away")
+
+    url, asked = serve(answer)
+    stats, _ = crawl(tmp_path, url, hosts=["127.0.0.1"])
+    assert set(pages(asked)) == {"127.0.0.1/", "127.0.0.1/a", "127.0.0.1/away"}
+    assert [path for _, _, path in rules] == ["/robots.txt"]
+    assert stats["refused/another host"] == 1 and stats["refused/robots.txt"] == 1
+
+
+@pytest.mark.parametrize("body", ["", "no sitemap", "<urlset>"])
+def test_a_sitemap_that_is_none(tmp_path, serve, body):
+    def answer(path, host):
+        if path == "/robots.txt":
+            return f"Sitemap: http://{host}/map.xml"
+        return body if path == "/map.xml" else links("/a")
+
+    url, asked = serve(answer)
+    crawl(tmp_path, url)
+    assert {"127.0.0.1/", "127.0.0.1/a", "127.0.0.1/map.xml"} == set(pages(asked))
 
 
 def test_a_host_without_rules_allows_all(tmp_path, serve):

@@ -122,19 +122,23 @@ def test_step_timer():
     timer.restart(step=1, tokens=1000)
     now[0] += 10
     lap = timer.lap(step=11, tokens=11_000)
-    assert lap == (1000.0, 1.0, 89.0, 60.0, 10.0)
+    assert lap == (1000.0, 1.0, 89.0) and timer.seconds == 60.0
     # 10 steps in 20 s, with a validation of 20 s that is no part of the speed but
     # part of what remains: 20 s in 20 steps so far.
     now[0] += 5
     with timer.pause():
         now[0] += 20
+    assert timer.worked() == 15.0  # with the ten of the first window
     now[0] += 15
+    assert timer.worked() == 15.0  # whatever is a window
     lap = timer.lap(step=21, tokens=21_000)
     assert lap.tokens_per_s == 500.0
     assert lap.steps_per_s == 0.5
     assert lap.eta_s == 79 * (1.5 + 1.0)  # 1.5 s: the mean of this window and before
     now[0] += 10
     assert timer.lap(step=100, tokens=100_000).eta_s == 0
+    timer.restart(step=100, tokens=100_000)
+    assert timer.worked() == 0.0 and timer.seconds == 110.0
 
 
 RECORD = {

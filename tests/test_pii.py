@@ -117,7 +117,7 @@ def test_wrong_knobs(knobs):
     ["1" * 100_000, "1 " * 50_000, "a@" * 50_000, "+1-(" * 25_000, "a.b@c." * 20_000,
      "-----BEGIN PRIVATE KEY-----" * 3000, "://a:b" * 20_000, "2001:" * 20_000,
      "eyJ" * 30_000 + ".eyJ", "0 1/" * 25_000, "AA11 " * 20_000, "sk-" * 30_000,
-     "1." * 50_000],
+     "1." * 50_000, "TOKEN=" * 20_000, "password='" * 12_000, "SECRET=a1" * 12_000],
 )  # fmt: skip
 def test_no_text_takes_long(text):
     start = time.process_time()

@@ -116,10 +116,28 @@ def test_bad_knobs():
         ("One.\n\n", "\n\nTwo.", "One.\n\nTwo."),
         ("One. ", "\n\nTwo.", "One.\n\nTwo."),
         ("  - ", "\n  - two", "  -\n  - two"),
+        ("def f():\n    ", "\n    return 1", "def f():\n    return 1"),
+        ("class A:\n    ", "\n\n    def g():", "class A:\n\n    def g():"),
+        ("# Title\n", "\n\nBody", "# Title\n\nBody"),
+        ("One.\n\n", "\n\n    code", "One.\n\n    code"),
+        ("One.\n\n", "\n    code", "One.\n\n    code"),
+        ("* a\n", "\n  * of a", "* a\n  * of a"),
+        ("", "\n\n    code", "    code"),
+        ("One. ", " **Bold** x", "One. **Bold** x"),
+        ("One. ", "(bar)", "One. (bar)"),
+        ("a\r\n", "\r\n\r\nb", "a\r\n\r\nb"),
     ],
 )
 def test_nothing_of_a_passage_stays(before, after, want):
     """No signs, no white space twice: what stands around it reads on."""
-    gone = "All, of this (it is quoted: twice), `goes` - with; each sign!"
-    kept = left({"a": gone, "b": before + gone + after}, words=5, spread=1)
+    gone = "All, of this (it is quoted: twice), `goes` - with; each sign"
+    gone += "!" * (not after[:1].strip())
+    kept = left({"a": gone + " x", "b": before + gone + after}, words=5, spread=1)
     assert kept["b"] == want
+
+
+def test_what_lies_between_two_passages_stays():
+    first, second = (" ".join(passage(20)) for _ in range(2))
+    text = f"Start.\n    {first}\n    mid\n    {second}\nend {first} {second} it."
+    kept = left({"a": first, "b": second, "c": text}, words=5, spread=1)
+    assert kept["c"] == "Start.\n    mid\nend it."

@@ -73,12 +73,19 @@ def test_plain_texts_in_other_charsets(tmp_path):
         record(3, "vier é".encode(), "text/plain; charset=nonsense"),
         record(4, japanese.encode("euc_jp"), "text/plain"),
         record(5, "fünf".encode(), "text/plain"),
+        record(6, ("Wälder und Flüsse, " * 9 + "größé").encode()[:-1], "text/plain"),
+        record(7, "Größe".encode() + b"\xff", "text/plain; charset=utf-8"),
+        record(8, "\ufeffAcht für".encode(), "text/plain; charset=us-ascii"),
+        record(9, japanese.encode("iso-2022-jp"), "text/plain; charset=iso-2022-jp"),
     ]
     (tmp_path / "a.warc").write_bytes(b"".join(records))
     documents, skipped = read(tmp_path)
     texts = [d.text for d in documents]
-    assert texts == ["Café naïve", japanese, "vier é", japanese, "fünf"]
-    assert not skipped
+    assert texts[:5] == ["Café naïve", japanese, "vier é", japanese, "fünf"]
+    assert texts[5:7] == ["Wälder und Flüsse, " * 9 + "größ\ufffd", "Größe\ufffd"]
+    assert texts[7:] == ["Acht für", japanese]
+    lost = "not of its charset: letters are lost"
+    assert skipped == [(lost, "urn:uuid:6"), (lost, "urn:uuid:7")]
 
 
 @pytest.mark.parametrize("cut", [slice(-20), slice(0)])

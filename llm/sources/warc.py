@@ -226,6 +226,8 @@ def _document(
         meta |= made
     elif kind == "text/plain":
         text = extract_child.decoded(content, charset)
+        if "\ufffd" in text and "\ufffd".encode() not in content:
+            skip("not of its charset: letters are lost", id)
         said = headers.get("WARC-Identified-Content-Language", "")
         meta["language"] = languages.code(said.partition(",")[0])
     else:

@@ -23,7 +23,7 @@ from llm.errors import InputError
 TINY = {"words": 10, "spread": 4}
 
 _WORD = re.compile(r"\w+")
-_SIGNS = re.compile(r"[^\w\s]*")  # that end a passage, and go with it
+_SIGNS = re.compile(r"(?:[^\w\s]*(?!\S))?")  # that end a passage, and go with it
 # Odd, so that it has an inverse mod 2^64: from the digits of pi, and of e.
 _BASES = (0x243F6A8885A308D3, 0xB7E151628AED2A6B)
 
@@ -58,28 +58,59 @@ def make(*, words: int = 50, spread: int = 8) -> Group:
             return None
         text = document.text
         edges = np.flatnonzero(np.diff(gone, prepend=False, append=False))
-        kept, start = [""], 0
+        kept, start = _Kept(), 0
         for begin, end in edges.reshape(-1, 2).tolist():
-            _append(kept, text[start : found[begin].start()])
+            kept.add(text[start : found[begin].start()])
             start = _SIGNS.match(text, found[end - 1].end()).end()
-        _append(kept, text[start:])
-        return dataclasses.replace(document, text="".join(kept))
+        kept.add(text[start:])
+        return dataclasses.replace(document, text=kept.text())
 
     return Group(
         digests.SIZE, rows, digests.keys, lambda rows: digests.same(rows, reason), cut
     )
 
 
-def _append(kept: list[str], text: str) -> None:
-    """Adds what stands behind a passage that is gone: white space of one side stays."""
-    line = kept[-1].rstrip(" \t")
-    if text.startswith("\n"):
-        kept[-1] = line
-    elif kept[-1] != line:
-        text = text.lstrip(" \t")
-    if len(kept) > 1 and (not line or line.endswith("\n")):
-        text = text.lstrip()
-    kept.append(text)
+class _Kept:
+    """Puts together what stood around passages that are gone."""
+
+    def __init__(self):
+        self._done, self._last = [], None
+
+    def add(self, text: str) -> None:
+        """Adds what stands behind a passage, or before the first one."""
+        if self._last is None:
+            self._last = text
+            return
+        rest = text.lstrip()
+        before = self._last.rstrip()
+        space = _between(self._last[len(before) :], text[: len(text) - len(rest)])
+        if not before and not self._done:  # nothing is before it but indentation
+            space = space.rpartition("\n")[2] if "\n" in space else ""
+        if rest:
+            self._done.append(before + space)
+            self._last = rest
+        else:
+            self._last = before + space
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join([*self._done, self._last or ""])
+
+
+def _between(before: str, after: str) -> str:
+    """White space where a passage was, of that on both its sides.
+
+    Of lines, the larger break stays, and how far the next line is indented; of others,
+    that of one side.
+    """
+    if "\n" in before and "\n" in after:
+        indent = after.rpartition("\n")[2]
+        if after.count("\n") >= before.count("\n"):
+            return after
+        return before[: before.rindex("\n") + 1] + indent
+    if "\n" in after:
+        return after
+    return before or after
 
 
 def runs(found: list[str], words: int) -> np.ndarray:

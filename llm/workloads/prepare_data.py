@@ -170,13 +170,15 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
     folder = pathlib.Path(workdir) / "work"
     with locks.held(folder, _DOES):  # who does not get it leaves it to who has it
         try:
-            yield folder
+            with atomic.writing(folder):
+                yield folder
         except InputError as error:
             kept = isinstance(error, MachineError) and any(folder.glob("*/*.json"))
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(folder)
+        # Another start may look into it meanwhile, and be refused.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:

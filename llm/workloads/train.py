@@ -4,11 +4,13 @@ Run the same command again after a kill and it goes on where the newest checkpoi
 bit for bit on a CPU.
 """
 
+import contextlib
 import functools
 import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -210,8 +212,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     shapes = objectives.row_shapes(objective, t.seq_len)
     rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
     with (
-        # Its trace is of this mesh, too.
-        sharding.laid_out(mesh, c.rules),
+        _forgotten(workdir),
+        sharding.laid_out(mesh, c.rules),  # of which the trace is, too
         exhausted.told(
             workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
         ),
@@ -248,6 +250,17 @@ def run(c: ConfigDict, workdir: str) -> None:
         _write_result(
             workdir, state, loop, wall, knobs, groups, made, mixed(data, steps)
         )
+
+
+@contextlib.contextmanager
+def _forgotten(workdir: str) -> Iterator[None]:
+    """What cannot begin, as memory is too small, leaves its data to another config."""
+    try:
+        yield
+    except InputError:
+        if hosts.first():
+            run_directory.forget_beginning(workdir)
+        raise
 
 
 def mixed(data: loader.Batches, steps: int) -> dict[str, dict[str, float]]:
