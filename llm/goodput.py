@@ -61,6 +61,11 @@ class Wall:
             atomic.write_text(self._path, json.dumps(self._processes) + "\n")
 
     @property
+    def alone(self) -> bool:
+        """Whether no process trained here before this one; it may still do."""
+        return not self._before
+
+    @property
     def seconds(self) -> float:
         """From the beginning of the first process to the last sign of life; a clock
         that is set back stands still."""

@@ -446,18 +446,8 @@ def test_a_device_without_memory_is_told_of(place, server):
 
 def test_what_is_named_is_what_ran(place, monkeypatch):
     """The step of this mesh: of stages, each with a part of the batch."""
-    made = train_step.jit_step
-
-    def jit_step(*arguments):
-        step = made(*arguments)
-
-        def full(*_):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
-
-        full.trace = step.trace
-        return full
-
-    monkeypatch.setattr(train_step, "jit_step", jit_step)
+    monkeypatch.setattr(train_step, "jit_step", train_step.jit_step)  # put back later
+    exec(FULL, {})
     workdir = fresh(place, "stages")
     text = f"text={place / 'text.txt'}"
     c = config.load(str(place / "config.py"), "config", text)
@@ -467,6 +457,14 @@ def test_what_is_named_is_what_ran(place, monkeypatch):
     # No step was done: the directory is free for a run with fewer rows.
     c.train.batch_size = 8
     with pytest.raises(InputError, match="_pipeline"):
+        train.run(c, str(workdir))
+    # But not what a process that is at work there has begun.
+    (workdir / "processes.json").write_text("[[1.0, 2.0]]")
+    with pytest.raises(InputError, match="_pipeline"):
+        train.run(c, str(workdir))
+    assert (workdir / "metrics.jsonl").exists() and (workdir / "tensorboard").exists()
+    c.train.batch_size = 16
+    with pytest.raises(InputError, match=r"train\.batch_size"):
         train.run(c, str(workdir))
 
 

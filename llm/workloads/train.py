@@ -212,7 +212,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     shapes = objectives.row_shapes(objective, t.seq_len)
     rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
     with (
-        _forgotten(workdir),
+        _forgotten(workdir, wall),
         sharding.laid_out(mesh, c.rules),  # of which the trace is, too
         exhausted.told(
             workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
@@ -253,12 +253,15 @@ def run(c: ConfigDict, workdir: str) -> None:
 
 
 @contextlib.contextmanager
-def _forgotten(workdir: str) -> Iterator[None]:
-    """What cannot begin, as memory is too small, leaves its data to another config."""
+def _forgotten(workdir: str, wall: Wall) -> Iterator[None]:
+    """What cannot begin, as memory is too small, leaves its data to another config.
+
+    Not if there was another process: it may be at work, and be why there is no memory.
+    """
     try:
         yield
     except InputError:
-        if hosts.first():
+        if hosts.first() and wall.alone:
             run_directory.forget_beginning(workdir)
         raise
 
