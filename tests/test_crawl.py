@@ -2,7 +2,6 @@
 
 import collections
 import http.server
-import itertools
 import json
 import pathlib
 import subprocess
@@ -181,45 +180,3 @@ def test_addresses_that_are_not_public(address, refused):
     from llm.crawl_child import private
 
     assert private(address) is refused
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_the_delay_of_robots_txt_is_kept_to(tmp_path, elsewhere):
-    """Half a second between two requests, as the site asks, not as we would.
-
-    Also of a host that the crawl does not begin with, but comes to by a link.
-    """
-    at = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if not elsewhere or self.headers["Host"].startswith("localhost"):
-                at.append((time.monotonic(), self.path))
-            host = self.headers["Host"]
-            there = host.replace("127.0.0.1", "localhost") if elsewhere else host
-            body = "".join(f'<a href="http://{there}/{n}">x</a>' for n in range(4))
-            if self.path == "/robots.txt":
-                body = "User-agent: *\nCrawl-delay: 0.5\n"
-            kind = "text/plain" if self.path == "/robots.txt" else "text/html"
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/"
-    more = {"private_hosts": ["127.0.0.1", "localhost"]} if elsewhere else {}
-    asked = settings(tmp_path, url, **more)
-    done = subprocess.run(asked, capture_output=True, text=True)
-    server.shutdown()
-    assert done.returncode == 0, done.stderr
-    assert at[0][1] == "/robots.txt"
-    pages = [when for when, path in at if path != "/robots.txt"]
-    assert len(pages) == 4 + (not elsewhere)
-    gaps = [later - before for before, later in itertools.pairwise(pages[1:])]
-    assert min(gaps) >= 0.49, gaps

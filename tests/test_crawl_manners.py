@@ -132,6 +132,30 @@ def test_no_gap_is_shorter_than_the_delay(tmp_path, serve, theirs):
     assert min(gaps) >= (theirs or 0.3) - 0.01, gaps
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_delay_of_robots_txt_is_kept_to(tmp_path, serve, elsewhere):
+    """Half a second between two requests, as the site asks, not as we would.
+
+    Also of a host that the crawl does not begin with, but comes to by a link.
+    """
+
+    def answer(path, host):
+        if path == "/robots.txt":
+            return "User-agent: *\nCrawl-delay: 0.5\n"
+        there = host.replace("127.0.0.1", "localhost") if elsewhere else host
+        return links(*(f"http://{there}/{n}" for n in range(4)))
+
+    url, asked = serve(answer)
+    crawl(tmp_path, url)
+    at = [(when, path) for when, host, path in asked
+          if not elsewhere or host == "localhost"]  # fmt: skip
+    assert at[0][1] == "/robots.txt"
+    pages = [when for when, path in at if path != "/robots.txt"]
+    assert len(pages) == 4 + (not elsewhere)
+    gaps = [later - before for before, later in itertools.pairwise(pages[1:])]
+    assert min(gaps) >= 0.49, gaps
+
+
 def test_a_redirect_keeps_to_the_delay_of_where_it_leads(tmp_path, serve):
     def answer(path, host):
         name, _, port = host.partition(":")
