@@ -232,7 +232,10 @@ def _speed(run: Run) -> str:
             ("tokens per second", _maybe(units.count, run.train.get("tokens_per_s"))),
             ("MFU", _maybe("{:.1%}".format, run.train.get("mfu"))),
             ("training time", _maybe(units.duration, run.train.get("seconds"))),
-            ("wall time", _maybe(units.duration, run.train.get("wall_seconds"))),
+            (
+                "from start to end",
+                _maybe(units.duration, run.train.get("wall_seconds")),
+            ),
             (
                 "without a process",
                 _maybe(units.duration, run.train.get("down_seconds")),
