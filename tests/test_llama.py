@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from reference_llama import CASES, GOLDEN, TOKENS_BT, model_and_params, reference_logits
 from tiny import V, cached, logits, packed
 
@@ -127,8 +128,13 @@ def remats(jaxpr):
     for eqn in jaxpr.eqns:
         if "prevent_cse" in eqn.params:
             yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
-            yield from remats(inner)
+        for inner in jax.tree.leaves(tuple(eqn.params.values()), is_leaf=is_program):
+            if is_program(inner):
+                yield from remats(getattr(inner, "jaxpr", inner))
+
+
+def is_program(value):
+    return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
 @pytest.mark.parametrize("how", stack.HOW)
