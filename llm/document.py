@@ -104,6 +104,9 @@ class Group(NamedTuple):
 
 Stage = Map | Tag | Group
 
+# With what a reason for `skip` begins that drops nothing, such as a field not read.
+NOTE = "note: "
+
 # What a file of sources/ makes: called with `skip(reason, id)`, which it calls for what
 # it leaves out, it yields its documents, always in the same order.
 Source = Callable[[Callable[[str, str], None]], Iterable[Document]]

@@ -73,6 +73,14 @@ def base() -> ConfigDict:
     # Template of conversations, for a corpus of them: plain, chatml, llama3, gemma or a
     # Jinja file; '' is the model's own, and plain where it has none.
     c.tokenizer.chat_template = ""
+    # Today, for a template that writes it, as 2026-01-31; '' is the day on which the
+    # tokens are made, which is recorded and taken from then on.
+    c.tokenizer.date = ""
+    # Whether an empty block of thoughts that a template puts before answers is learned.
+    c.tokenizer.learn_empty_think = False
+    # Whether control tokens that are spelled out in texts and messages, such as
+    # <|im_end|>, are these tokens. Without it what people type is text.
+    c.tokenizer.parse_special = False
 
     # A model to begin with, as generate.model_dir: its network, weights and tokenizer
     # take the place of `model` and `tokenizer`; '' begins with random weights.

@@ -9,6 +9,7 @@ import threading
 import pytest
 import tiny
 
+from llm.data.chat_settings import DEFAULT, Chat
 from llm.data.chat_template import mark
 from llm.inference.constrain import Grammars
 from llm.inference.embed import embedder
@@ -40,6 +41,7 @@ class Bytes:
         "{{ m['role'][0] + ':' + m['content'] + '\n' }}{% endfor %}a:"
     )
     piece_bytes: tuple = (*(bytes([b]) for b in range(256)), b"", b"", b"", b"")
+    chat: Chat = DEFAULT
 
     def start(self):
         return [BOS]

@@ -71,7 +71,8 @@ def test_loss_before_and_after_as_a_plain_loop_has_it(folder, tuned):
         score, losses = jax.jit(with_head(of.model)), []
         for document in documents:
             messages = document.meta["record"]["messages"]
-            ids, learned = chat.conversation(of.tokenizer, messages)
+            ((ids, said_by),) = chat.conversations(of.tokenizer, messages)
+            learned = said_by >= 0
             tokens = jnp.array([ids + [0] * (256 - len(ids))])
             output, head = score(of.params, plain_inputs(tokens))
             hidden = np.asarray(output.hidden_BTD[0, : len(ids) - 1], np.float64)

@@ -7,7 +7,13 @@ import pytest
 from test_foreign_tokenizer import CHAT, byte_level
 from test_tokenizer import CODE
 
-from llm.data import chat, chat_template, foreign_tokenizer, tokenizer
+from llm.data import (
+    answer_spans,
+    chat,
+    chat_template,
+    foreign_tokenizer,
+    tokenizer,
+)
 from llm.errors import InputError
 
 TALK = [
@@ -17,6 +23,20 @@ TALK = [
     {"role": "user", "content": "and\nnow?"},
     {"role": "assistant", "content": "bye"},
 ]
+
+
+def rendered(template, messages, tokens=None):
+    """(text, spans) of a conversation that is one sequence."""
+    view = chat_template.view(template, messages, tokens=tokens)
+    ends = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>")
+    ((text, spans),) = answer_spans.sequences(view, controls=ends, ends=ends)
+    return text, spans
+
+
+def conversation(tokenizer, messages):
+    """(ids, which of them are learned) of a conversation that is one sequence."""
+    ((ids, said),) = chat.conversations(tokenizer, messages)
+    return ids, said >= 0
 
 
 def foreign(folder, template=CHAT):
@@ -38,7 +58,7 @@ def test_rendering_as_written_out():
         "<|im_start|>system\nBe short.<|im_end|>\n"
         "<|im_start|>user\nhi  there <|im_end|>\n<|im_start|>assistant\n"
     )
-    text, spans = chat_template.render(chat_template.TEMPLATES["chatml"], TALK[1:3])
+    text, spans = rendered(chat_template.TEMPLATES["chatml"], TALK[1:3])
     assert text == (
         "<|im_start|>user\nhi  there <|im_end|>\n"
         "<|im_start|>assistant\nGrüße, 日本!<|im_end|>\n"
@@ -53,12 +73,12 @@ def test_marks_and_growing_conversations_agree(name):
     plain = marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     talk = TALK[1:] if name == "gemma" else TALK
     names = {"bos_token": "<s>", "eos_token": "</s>"}
-    want = chat_template.render(marked, talk, tokens=names)
+    want = rendered(marked, talk, tokens=names)
     assert len(want[1]) == 2
     if name == "gemma":  # whose prompt says `model` where others name the role
-        assert chat_template.render(plain, talk, tokens=names)[0] == want[0]
+        assert rendered(plain, talk, tokens=names)[0] == want[0]
     else:
-        assert chat_template.render(plain, talk, tokens=names) == want
+        assert rendered(plain, talk, tokens=names) == want
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -80,7 +100,7 @@ def test_masks_equal_transformers(marked, tmp_path):
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    ids, learned = chat.conversation(made, TALK)
+    ids, learned = conversation(made, TALK)
     assert ids == want["input_ids"]
     assert learned.astype(int).tolist() == want["assistant_masks"]
     assert 0 < learned.sum() < len(ids)
@@ -92,7 +112,7 @@ def test_masks_equal_transformers(marked, tmp_path):
 
 
 def test_ours(ours):
-    ids, learned = chat.conversation(ours, TALK)
+    ids, learned = conversation(ours, TALK)
     assert ids[0] == ours.bos_id and ids.count(ours.eos_id) == 2
     answers = [ours.decode(np.array(ids)[part]) for part in runs(learned)]
     assert answers == ["Grüße, 日本!", "bye"]
@@ -118,7 +138,7 @@ def test_an_answer_may_hold_any_character(ours):
     """What an untrained model says is sent back with the next question."""
     odd = "a\0b\0eos\0</answer>\ufffd\x07"
     said = [{"role": "user", "content": odd}, {"role": "assistant", "content": odd}]
-    ids, learned = chat.conversation(ours, said)
+    ids, learned = conversation(ours, said)
     assert ids.count(ours.eos_id) == 1
     assert ours.decode(ids).count(odd) == 2
     assert ours.decode([i for i, is_learned in zip(ids, learned, strict=True)
@@ -161,7 +181,7 @@ def test_templates_that_misbehave(template, message):
         assert chat_template.prompt(template, TALK[1:2]) == "True"
         return
     with pytest.raises(InputError, match=message) as caught:
-        chat_template.render(template, TALK[1:2])
+        rendered(template, TALK[1:2])
     assert "\n" not in str(caught.value)
     # The next one finds a process that works.
     assert chat_template.prompt("{{ messages[0]['content'] }}", TALK[1:2])
@@ -174,20 +194,20 @@ def test_templates_that_misbehave(template, message):
 )  # fmt: skip
 def test_messages_of_another_form(messages):
     with pytest.raises(InputError, match="message 1"):
-        chat_template.render(CHAT, messages)
+        rendered(CHAT, messages)
 
 
 def test_answers_that_cannot_be_told_apart():
     backwards = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(InputError, match="not what follows its prompt"):
-        chat_template.render(backwards, TALK)
+    with pytest.raises(InputError, match="does not write behind its prompt"):
+        rendered(backwards, TALK)
     assert "Grüße" in chat_template.prompt(backwards, TALK)  # to answer, no need
 
 
 def test_an_end_that_ends_nothing(tmp_path, ours):
     made = foreign(tmp_path, chat_template.TEMPLATES["llama3"])
     with pytest.raises(InputError, match="chat_template=plain"):
-        chat.conversation(made, TALK)
+        conversation(made, TALK)
 
 
 def test_without_a_template(tmp_path):

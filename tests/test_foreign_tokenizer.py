@@ -1,5 +1,6 @@
 """Tokenizers of others behind our facade, and ours in the form of others."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,6 +12,7 @@ import pytest
 from test_tokenizer import CODE, NASTY
 
 from llm.data import chat_template, foreign_tokenizer, tokenizer, tokenizer_json, tokens
+from llm.data.chat_settings import Chat
 from llm.document import Document
 from llm.errors import InputError
 from llm.interop import gguf, gguf_tokenizer, hf_tokenizer
@@ -183,7 +185,11 @@ def test_special_ids(tmp_path):
     assert made.vocab_size == 500
     size = made.library.get_vocab_size()
     assert made.never == tuple(range(size, 500))
-    assert made.encode("a<|im_end|>")[-1] == 2
+    # What is typed is text, unless it is asked for.
+    assert 2 not in made.encode("a<|im_end|>")
+    assert made.decode(made.encode("a<|im_end|>")) == "a<|im_end|>"
+    special = dataclasses.replace(made, chat=Chat(parse_special=True))
+    assert special.encode("a<|im_end|>")[-1] == 2
     assert made.decode([2, *made.encode("a b"), 499]) == "a b"
     assert made.pieces([2, 499]) == ["<|im_end|>", "[499]"]
 
@@ -344,9 +350,12 @@ def test_facade_equals_transformers(maker, tmp_path):
     (tmp_path / "tokenizer.json").write_text(given["tokenizer.json"])
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+    special = dataclasses.replace(made, chat=Chat(parse_special=True))
     for text in [t for t in NASTY if t]:
-        whole = made.start() + made.encode(text) + made.finish()
-        assert theirs.encode(text) == whole, repr(text)
+        for ours, split in ((special, False), (made, True)):
+            whole = made.start() + ours.encode(text) + made.finish()
+            want = theirs.encode(text, split_special_tokens=split)
+            assert want == whole, repr(text)
     if made.chat_template:
         messages = [{"role": "user", "content": "a\nb"}]
         want = theirs.apply_chat_template(

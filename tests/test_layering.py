@@ -33,7 +33,8 @@ LAYERS = (
     "optim checkpoint monitor data page plots preview adapter progress spikes "
     "watchdog goodput profiling exhausted maintenance stragglers",
     "sources stages",
-    "source_files",
+    "source_files record_forms",
+    "record_messages",
     "columns extract extract_child crawl_child contamination",
     "reading",
     "compiler topology",

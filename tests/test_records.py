@@ -34,11 +34,11 @@ def ours(tmp_path_factory):
 
 
 def test_texts_are_taken_as_they_are(ours):
-    ids, parts = records.encode({"prompt": "1 +", "completion": " 2"}, ours)
+    ((ids, parts),) = records.encode({"prompt": "1 +", "completion": " 2"}, ours)
     given, answer = ours.encode("1 +"), ours.encode(" 2")
     assert ids == [ours.bos_id, *given, *answer, ours.eos_id]
     assert parts.tolist() == [G] * (1 + len(given)) + [A] * (1 + len(answer))
-    ids, parts = records.encode({"source": "1 +", "target": " 2"}, ours)
+    ((ids, parts),) = records.encode({"source": "1 +", "target": " 2"}, ours)
     assert ids == [*given, ours.eos_id, *answer, ours.eos_id]
     assert parts.tolist() == [G] * (1 + len(given)) + [A] * (1 + len(answer))
 
@@ -46,7 +46,7 @@ def test_texts_are_taken_as_they_are(ours):
 @pytest.mark.parametrize("answer", ["yes", [{"role": "assistant", "content": "yes"}]])
 def test_of_a_preference_only_the_last_answer_is_one(ours, answer):
     record = {"prompt": TALK, "chosen": answer, "rejected": "no"}
-    ids, parts = records.encode(record, ours)
+    ((ids, parts),) = records.encode(record, ours)
     prompt = chat.prompt_ids(ours, TALK)
     cut = int(np.argmax(parts >= RG))
     for side, text, start, stop in (
@@ -85,7 +85,7 @@ def test_rows_hold_whole_records(ours, tmp_path):
     ]
     made.append({"prompt": CODE * 9, "completion": "too long for a row"})
     split = stored(tmp_path / "t", ours, made)
-    encoded = [records.encode(record, ours) for record in made]
+    encoded = [records.encode(record, ours)[0] for record in made]
     of = build("sft")
     data = loader.batches(
         split, seq_len=64, batch_size=1, seed=0, features=lambda r, rng: r,

@@ -6,10 +6,11 @@ import pytest
 
 from llm import registry
 from llm.errors import InputError
-from llm.sources.records import canonical
+from llm.record_forms import canonical
 
 USER = {"role": "user", "content": "hi"}
 SAID = {"role": "assistant", "content": "yo"}
+OTHER = {"role": "assistant", "content": "no"}
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ SAID = {"role": "assistant", "content": "yo"}
             {"prompt": [USER], "chosen": [SAID], "rejected": "b"},
         ),
         (  # whole conversations, as HH-RLHF and UltraFeedback have them
-            {"chosen": [USER, SAID], "rejected": [USER, USER]},
-            {"prompt": [USER], "chosen": [SAID], "rejected": [USER]},
+            {"chosen": [USER, SAID], "rejected": [USER, OTHER]},
+            {"prompt": [USER], "chosen": [SAID], "rejected": [OTHER]},
         ),
         (
             {"instruction": "hi", "input": "", "chosen": "a", "rejected": "b",
@@ -119,7 +120,7 @@ def test_nothing_to_learn_is_counted_with_its_number(tmp_path):
         ("[1, 2]", r"a.jsonl:1: 1"),
         ("[{", "which is not JSON"),
         ('{"a": 1}', "a.jsonl:1"),
-        ('{"messages": [{"role": "user"}]}', "KeyError"),
+        ('{"messages": [{"role": "user"}]}', "message 1: no content"),
         ('{"messages": "hi"}', "a.jsonl:1"),
         ('{"messages": [{"role": "asistant", "content": "x"}]}', "role 'asistant'"),
         ('{"prompt": 3, "completion": "b"}', "a.jsonl:1"),

@@ -1,96 +1,149 @@
-"""Conversations as tokens: what a chat model is given, and what it learns of them.
+"""Conversations as tokens: what a chat model reads, and what it learns of them.
 
 The template is the one that came with the tokenizer, or that was saved beside it when
 the model was taught to chat. What it writes is encoded whole, so that the tokens are
-those that other systems make of it. In our own tokenizers, special tokens have no
-spelling that a text could hold: the template's `bos_token` and `eos_token` stand for
-the ids themselves, and nobody can write them into a message.
+those that other systems make of it. What people type is text: a control token that is
+spelled out in a message becomes ordinary pieces; control ids come from the template
+alone.
 
     ids = prompt_ids(tokenizer, [{"role": "user", "content": "hi"}])
-    ids, learned = conversation(tokenizer, messages)     # learned: bools, one an id
+    for ids, said in conversations(tokenizer, messages):
+        said                         # of each id, the number of the message, or -1
 """
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data import chat_template
+from llm.data import answer_spans, chat_template, control_tokens
+from llm.data.answer_spans import Span
 from llm.data.chat_template import Message
 from llm.errors import InputError
 
 _SPECIAL = re.compile(f"({chat_template.mark('bos')}|{chat_template.mark('eos')})")
+Tools = Sequence[Mapping[str, Any]]
 
 
 class Conversation(NamedTuple):
-    """Token ids and, of each, whether the assistant says it (bool)."""
+    """Token ids and, of each, which message of the assistant says it (-1 for none)."""
 
     ids: list[int]
-    learned: np.ndarray
+    said: np.ndarray
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(
+    tokenizer: Any, messages: Sequence[Message], tools: Tools = ()
+) -> list[int]:
     """The ids that the assistant's answer follows; InputError without a template."""
-    template, tokens = _template(tokenizer), tokenizer.spellings
-    text = chat_template.prompt(template, messages, tokens=tokens)
+    text = _view(tokenizer, messages, tools).prompt(len(messages))
     return _encode(tokenizer, text, []).ids
 
 
-def conversation(tokenizer: Any, messages: Sequence[Message]) -> Conversation:
-    """The ids of a whole conversation, with what of it is learned.
+def conversations(
+    tokenizer: Any, messages: Sequence[Message], tools: Tools = ()
+) -> list[Conversation]:
+    """The ids of a conversation, with the answers in them.
+
+    Several where the template writes an answer otherwise once a question follows it:
+    each answer is then learned as the model would see it at that turn.
 
     Raises:
       InputError: no template, one that does not take the messages, or one that ends
         answers with something that is no end of a text for this tokenizer.
     """
-    template, tokens = _template(tokenizer), tokenizer.spellings
-    text, spans = chat_template.render(template, messages, tokens=tokens)
-    made = _encode(tokenizer, text, spans)
-    if made.learned.any():
-        last = made.ids[int(np.flatnonzero(made.learned)[-1])]
-        if last not in tokenizer.ends:
-            shown = tokenizer.pieces([last])[0]
-            raise InputError(
-                got=f"a chat template that ends answers with {shown!r}, which ends no "
-                "text of this tokenizer",
-                want="a template whose answers end",
-                do="use tokenizer.chat_template=plain",
-            )
+    controls, ends = _controls(tokenizer)
+    sequences = answer_spans.sequences(
+        _view(tokenizer, messages, tools),
+        controls=controls,
+        ends=ends,
+        learn_empty_think=tokenizer.chat.learn_empty_think,
+    )
+    made = [_encode(tokenizer, text, spans) for text, spans in sequences]
+    for one in made:
+        _check_end(tokenizer, one)
     return made
 
 
-def _template(tokenizer) -> str:
+def _view(tokenizer, messages, tools) -> chat_template.View:
     if not tokenizer.chat_template:
         raise InputError(
             got="messages for a model without a chat template",
             want="a model that was taught to chat",
             do="teach it by configs/sft.py, or give it texts",
         )
-    return tokenizer.chat_template
+    if hasattr(tokenizer, "typed") and not tokenizer.chat.parse_special:
+        # An assistant writes tags such as <think> itself, a user does not.
+        messages = [
+            control_tokens.shielded(m, tokenizer.typed(m.get("role") == "assistant"))
+            if isinstance(m, Mapping)
+            else m
+            for m in messages
+        ]
+        tools = control_tokens.shielded(list(tools), tokenizer.typed(False))
+    return chat_template.view(
+        tokenizer.chat_template,
+        messages,
+        tools=tools,
+        tokens=tokenizer.spellings,
+        date=tokenizer.chat.date,
+    )
 
 
-def _encode(tokenizer, text: str, spans: list[range]) -> Conversation:
-    if hasattr(tokenizer, "encode_with_offsets"):
+def _controls(tokenizer) -> tuple[Sequence[str], Sequence[str]]:
+    """Spellings of control tokens, and those of them that end a text."""
+    if hasattr(tokenizer, "controls"):
+        return tokenizer.controls, [tokenizer.pieces([i])[0] for i in tokenizer.ends]
+    marks = tuple(tokenizer.spellings.values())
+    return marks, [tokenizer.spellings["eos_token"]]
+
+
+def _check_end(tokenizer, conversation: Conversation) -> None:
+    spoken = np.flatnonzero(conversation.said >= 0)
+    if not len(spoken):
+        return
+    last = conversation.ids[int(spoken[-1])]
+    if last not in tokenizer.ends:
+        raise InputError(
+            got="a chat template that ends answers with "
+            f"{tokenizer.pieces([last])[0]!r}, which ends no text of this tokenizer",
+            want="a template whose answers end",
+            do="add it to eos_token_id in generation_config.json before the import, or "
+            "use tokenizer.chat_template=plain",
+        )
+
+
+def _encode(tokenizer, text: str, spans: Sequence[Span]) -> Conversation:
+    if hasattr(tokenizer, "encode_with_offsets") and control_tokens.SHIELD not in text:
         ids, offsets = tokenizer.encode_with_offsets(text)
         starts, stops = np.array(offsets, np.int64).reshape(-1, 2).T
-        learned = np.zeros(len(ids), bool)
+        said = np.full(len(ids), -1)
         for span in spans:
-            learned |= (starts < span.stop) & (stops > span.start)
-        return Conversation(list(ids), learned)
-    # Ours: the text in pieces, each inside a span or outside of all, and special ids.
+            said[(starts < span.stop) & (stops > span.start)] = span.message
+        return Conversation(list(ids), said)
+    # In pieces, each inside a span or outside of all, and control ids between them.
     edges = sorted({0, len(text), *(e for s in spans for e in (s.start, s.stop))})
-    ids, learned = [], []
+    ids, said = [], []
     for start, stop in itertools.pairwise(edges):
-        inside = any(span.start <= start < span.stop for span in spans)
-        new = []
-        for part in _SPECIAL.split(text[start:stop]):
-            if _SPECIAL.fullmatch(part):
-                bos = part == tokenizer.spellings["bos_token"]
-                new.append(tokenizer.bos_id if bos else tokenizer.eos_id)
-            elif part:
-                new += tokenizer.encode(part)
+        message = [s.message for s in spans if s.start <= start < s.stop] or [-1]
+        if hasattr(tokenizer, "encode_shielded"):
+            new = tokenizer.encode_shielded(text[start:stop], first=start == 0)
+        else:
+            new = _with_marks(tokenizer, text[start:stop])
         ids += new
-        learned += [inside] * len(new)
-    return Conversation(ids, np.array(learned, bool))
+        said += message * len(new)
+    return Conversation(ids, np.array(said, int))
+
+
+def _with_marks(tokenizer, text: str) -> list[int]:
+    """The ids of a text in which marks that nobody can type stand for BOS and EOS."""
+    ids = []
+    for part in _SPECIAL.split(text):
+        if _SPECIAL.fullmatch(part):
+            bos = part == tokenizer.spellings["bos_token"]
+            ids.append(tokenizer.bos_id if bos else tokenizer.eos_id)
+        elif part:
+            ids += tokenizer.encode(part)
+    return ids

@@ -5,8 +5,9 @@ fingerprint, the special ids), and `hf/` with the files that came with the model
 for word. What a text begins with, which ids end one and which are special stands in
 several of those files; it is worked out once, when the model is imported.
 
-`encode` is what the library makes of a text. So a special token that is spelled out in
-it, such as `<|im_end|>`, is that token: prompts of chat models are written so.
+`encode` is what the library makes of a text, in which a control token that is spelled
+out, such as `<|im_end|>`, is text (`llm/data/control_tokens.py`), unless
+`chat.parse_special` says otherwise.
 `decode_bytes` joins the bytes of the pieces, as ours does: nothing is cut off at the
 front, so that what a model continues with keeps its space.
 
@@ -15,14 +16,17 @@ front, so that what a model continues with keeps its space.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from llm import atomic
+from llm.data import chat_settings, control_tokens
 from llm.data.encodable import check_encodable
 from llm.data.piece_bytes import contents_of
 from llm.errors import InputError
@@ -51,6 +55,7 @@ class ForeignTokenizer:
         of another kind, as WordPiece's, and only `decode` knows.
       space_prefix: whether `encode` puts a space before a text.
       files: {name: text} of what came with the model.
+      chat: how conversations become tokens.
     """
 
     library: Any
@@ -68,6 +73,7 @@ class ForeignTokenizer:
     space_prefix: bool
     files: Mapping[str, str]
     kind: str = KIND
+    chat: chat_settings.Chat = chat_settings.DEFAULT
 
     def start(self) -> list[int]:
         """The ids that a text begins with; many tokenizers have none."""
@@ -88,8 +94,65 @@ class ForeignTokenizer:
         """Token ids of each text, on all cores."""
         for text in texts:
             check_encodable(text)
-        made = self.library.encode_batch(list(texts), add_special_tokens=False)
+        library = self.library if self.chat.parse_special else self._ordinary
+        made = library.encode_batch(list(texts), add_special_tokens=False)
         return [one.ids for one in made]
+
+    def encode_shielded(self, text: str, *, first: bool) -> list[int]:
+        """Token ids of what a template wrote of shielded messages, piece by piece.
+
+        Args:
+          first: whether the text is the beginning of a longer one.
+        """
+        check_encodable(text)
+        tokens, ids, at = self._added, [], 0
+        pattern = control_tokens.any_of(tokens)
+        for found in pattern.finditer(text) if pattern else ():
+            token = tokens[found[0]]
+            before = text[at : found.start()]
+            before = before.rstrip() if token["lstrip"] else before
+            ids += self._piece(before, first and at == 0)
+            ids.append(token["id"])
+            at = found.end()
+            if token["rstrip"]:
+                at += len(text[at:]) - len(text[at:].lstrip())
+        return ids + self._piece(text[at:], first and at == 0)
+
+    def _piece(self, text: str, first: bool) -> list[int]:
+        library = self._ordinary if first else self._inside
+        text = text.replace(control_tokens.SHIELD, "")
+        return library.encode(text, add_special_tokens=False).ids if text else []
+
+    def typed(self, by_assistant: bool) -> re.Pattern | None:
+        """What a person may type that the library would take for a control token."""
+        return self._patterns[by_assistant]
+
+    @functools.cached_property
+    def controls(self) -> tuple[str, ...]:
+        """Spellings of control tokens."""
+        return tuple(control_tokens.spellings(self._held)[0])
+
+    @functools.cached_property
+    def _patterns(self) -> tuple[re.Pattern | None, re.Pattern | None]:
+        control, tags = control_tokens.spellings(self._held)
+        return control_tokens.any_of([*control, *tags]), control_tokens.any_of(control)
+
+    @functools.cached_property
+    def _held(self) -> dict[str, Any]:
+        return json.loads(self.files[_MAIN])
+
+    @functools.cached_property
+    def _added(self) -> dict[str, dict[str, Any]]:
+        flags = {"lstrip": False, "rstrip": False}
+        return {t["content"]: flags | t for t in self._held.get("added_tokens") or ()}
+
+    @functools.cached_property
+    def _ordinary(self) -> Any:
+        return _ordinary(self._held, inside=False)
+
+    @functools.cached_property
+    def _inside(self) -> Any:
+        return _ordinary(self._held, inside=True)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids, which may end inside a character."""
@@ -240,6 +303,12 @@ def _library(files, where):
     library.no_truncation()
     library.no_padding()
     return library
+
+
+def _ordinary(held, inside):
+    """The library of a tokenizer.json that takes control tokens for text."""
+    text = json.dumps(control_tokens.ordinary(held, inside=inside))
+    return _library({_MAIN: text}, "texts")
 
 
 def _about(library, files, rows, fields) -> dict[str, Any]:

@@ -7,14 +7,17 @@ A record is one of
     {"source": ..., "target": ...}                          for an encoder-decoder
     {"prompt": ..., "chosen": ..., "rejected": ...}         texts, or messages
 
-and stands in `meta["record"]` of a document, whose text is what a person reads of it.
-Its tokens lie in the shards like those of any document, and the label of each says
-which of the PARTS it belongs to: what is given, or what is learned.
+those of messages also with "tools", and stands in `meta["record"]` of a document, whose
+text is what a person reads of it. A message may have a weight: with 0 it is read and
+not learned. The tokens of a record lie in the shards like those of any document, and
+the label of each says which of the PARTS it belongs to: what is given, or what is
+learned. A conversation whose template writes answers otherwise once a question follows
+them becomes several sequences of tokens.
 
 `D documents`
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +46,7 @@ class Encoded(NamedTuple):
 def form_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Which of the FORMS a record has; InputError for none of them."""
     for form in FORMS:
-        if set(record) == set(form):
+        if set(record) - {"tools"} == set(form):
             return form
     raise InputError(
         got=f"a record of {', '.join(map(str, record)) or 'nothing'}",
@@ -51,29 +54,31 @@ def form_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def encode(record: Mapping[str, Any], tokenizer: Any) -> Encoded:
+def encode(record: Mapping[str, Any], tokenizer: Any) -> list[Encoded]:
     """The tokens of a record, by the chat template where it has messages.
 
     Raises:
       InputError: another form, or messages that the template does not take.
     """
     form = form_of(record)
+    tools = record.get("tools", ())
     if form == ("messages",):
-        return _conversation(tokenizer, record["messages"])
+        learned = {n for n, m in enumerate(record["messages"]) if m.get("weight", 1)}
+        return _conversation(tokenizer, record["messages"], tools, learned)
     if form == ("prompt", "completion"):
-        return _texts(tokenizer, record["prompt"], record["completion"])
+        return [_texts(tokenizer, record["prompt"], record["completion"])]
     if form == ("source", "target"):
         end = list(tokenizer.ends[:1])
         source = [*tokenizer.encode(record["source"]), *end]
         target = [*tokenizer.encode(record["target"]), *end]
         parts = [GIVEN] * len(source) + [ANSWER] * len(target)
-        return Encoded([*source, *target], np.array(parts, np.int16))
+        return [Encoded([*source, *target], np.array(parts, np.int16))]
     chosen, rejected = (
-        _answered(tokenizer, record["prompt"], record[which])
+        _answered(tokenizer, record["prompt"], record[which], tools)
         for which in ("chosen", "rejected")
     )
     parts = np.concatenate([chosen.parts, rejected.parts + REJECTED_GIVEN])
-    return Encoded([*chosen.ids, *rejected.ids], parts)
+    return [Encoded([*chosen.ids, *rejected.ids], parts)]
 
 
 def sizes(split: Any, parts: tuple[int, ...]) -> np.ndarray:
@@ -83,7 +88,7 @@ def sizes(split: Any, parts: tuple[int, ...]) -> np.ndarray:
     return np.diff(before[split.offsets])
 
 
-def _answered(tokenizer, prompt, answer) -> Encoded:
+def _answered(tokenizer, prompt, answer, tools) -> Encoded:
     if isinstance(prompt, str) and isinstance(answer, str):
         return _texts(tokenizer, prompt, answer)
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -92,17 +97,28 @@ def _answered(tokenizer, prompt, answer) -> Encoded:
         if isinstance(answer, str)
         else answer
     )
-    whole = _conversation(tokenizer, [*asked, *said])
-    # Only the last answer is preferred or not; those before it are given.
-    given = chat.prompt_ids(tokenizer, asked)
-    shared = whole.ids[: len(given)] == given
-    whole.parts[: len(given) if shared else 0] = GIVEN
+    # Only what follows the prompt is preferred or not; answers before it are given.
+    learned = set(range(len(asked), len(asked) + len(said)))
+    *others, whole = _conversation(tokenizer, [*asked, *said], tools, learned)
+    if any((one.parts == ANSWER).any() for one in others):
+        raise InputError(
+            got="a preferred or rejected answer of several turns, with a chat template "
+            "that writes each of them otherwise once the next follows",
+            want="one answer, or a template that leaves what it wrote",
+        )
     return whole
 
 
-def _conversation(tokenizer, messages) -> Encoded:
-    ids, learned = chat.conversation(tokenizer, messages)
-    return Encoded(ids, np.where(learned, ANSWER, GIVEN).astype(np.int16))
+def _conversation(
+    tokenizer, messages, tools: Sequence[Mapping[str, Any]], learned: set[int]
+) -> list[Encoded]:
+    """The sequences of a conversation of which these messages are learned."""
+    made = []
+    for ids, said in chat.conversations(tokenizer, messages, tools):
+        parts = np.where(np.isin(said, list(learned)), ANSWER, GIVEN).astype(np.int16)
+        made.append(Encoded(ids, parts))
+    # What only repeats what is given teaches nothing, unless there is nothing else.
+    return [one for one in made if (one.parts == ANSWER).any()] or made[-1:]
 
 
 def _texts(tokenizer, prompt: str, completion: str) -> Encoded:

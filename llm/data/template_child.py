@@ -49,35 +49,51 @@ def _raise(message):
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(template, marks):
+def compiled(template, marks, date):
     """A template that is ready to be rendered; TemplateError for none."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", Generation],
     )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, indent=indent, ensure_ascii=False
-    )
+    environment.filters["tojson"] = _tojson
     environment.globals["_marks"] = marks
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(
-        form
-    )
+    environment.globals["strftime_now"] = functools.partial(_strftime_now, date)
     return environment.from_string(template)
 
 
-def rendered(template, messages, reply, tokens, marks):
+# The arguments that templates of Hugging Face models give it.
+def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _strftime_now(date, form):
+    now = datetime.datetime.fromisoformat(date) if date else datetime.datetime.now()
+    return now.strftime(form)
+
+
+def rendered(template, messages, reply, tools, tokens, marks, date):
     """What a template makes of messages, as {"text"}, or why not, as another key."""
     try:
-        ready = compiled(template, tuple(marks))
+        ready = compiled(template, tuple(marks), date)
     except (TemplateError, RecursionError, MemoryError) as error:
         return {"broken": str(error)}
-    most = CHARACTERS + 4 * sum(len(m["content"]) for m in messages)
+    most = CHARACTERS + 4 * len(json.dumps([messages, tools], ensure_ascii=False))
     made, size = [], 0
     try:
         for part in ready.generate(
-            messages=messages, add_generation_prompt=reply, tools=None, **tokens
+            messages=messages,
+            add_generation_prompt=reply,
+            tools=tools or None,
+            documents=None,
+            **tokens,
         ):
             made.append(part)
             size += len(part)

@@ -82,14 +82,17 @@ def rendered(
     messages: Sequence[Mapping[str, Any]],
     *,
     reply: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
     tokens: Mapping[str, str],
     marks: tuple[str, str],
+    date: str = "",
 ) -> str:
     """The text of messages, with marks around what stands in `{% generation %}`.
 
     Args:
       reply: whether it ends where the assistant's answer begins.
       tokens: `bos_token`, `eos_token` and the like, as the template writes them.
+      date: today, as YYYY-MM-DD, for a template that writes it; '' is today.
 
     Raises:
       InputError: no template, one that refuses the messages, or that does not end.
@@ -100,8 +103,10 @@ def rendered(
             "template": template,
             "messages": [dict(message) for message in messages],
             "reply": reply,
+            "tools": [dict(tool) for tool in tools],
             "tokens": dict(tokens),
             "marks": marks,
+            "date": date,
         }
     )
     with _lock:

@@ -30,7 +30,7 @@ import sentencepiece
 from etils import epath
 
 from llm import atomic
-from llm.data import foreign_tokenizer, vocabularies
+from llm.data import chat_settings, foreign_tokenizer, vocabularies
 from llm.data.chat_template import mark
 from llm.data.encodable import check_encodable
 from llm.data.tokenizer_json import NORMAL
@@ -64,6 +64,7 @@ class Tokenizer:
       kind: bpe, unigram or char.
       piece_bytes: the bytes that each id stands for; b"" for the special ones.
       chat_template: of a model that was taught to chat (`llm/data/chat.py`), else ''.
+      chat: how conversations become tokens.
       words: ids of words with the white space before them, as they are met; None for
         unigram, and where pieces go on from words into any white space: what the ids of
         a word are then depends on what is around it.
@@ -79,6 +80,7 @@ class Tokenizer:
     eos_id: int = EOS
     chat_template: str = ""
     words: "_Words | None" = None
+    chat: chat_settings.Chat = chat_settings.DEFAULT
 
     @property
     def spellings(self) -> dict[str, str]:
@@ -318,7 +320,8 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
     beside = folder / TEMPLATE
     template = beside.read_text() if beside.exists() else ""
     if foreign:
-        return foreign_tokenizer.load(folder, about, template)
+        made = foreign_tokenizer.load(folder, about, template)
+        return dataclasses.replace(made, chat=chat_settings.load(folder))
     try:
         about = json.loads((folder / "tokenizer.json").read_text())
         tokenizer = _from_model(
@@ -339,7 +342,9 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
             want="the files that train_tokenizer wrote",
             do="restore or train it again",
         )
-    return dataclasses.replace(tokenizer, chat_template=template)
+    return dataclasses.replace(
+        tokenizer, chat_template=template, chat=chat_settings.load(folder)
+    )
 
 
 def copy(source: epath.PathLike, directory: epath.PathLike) -> None:

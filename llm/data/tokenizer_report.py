@@ -63,15 +63,17 @@ def _kinds(folder, splits) -> dict[str, dict[str, list[int]]]:
     """Documents, bytes and tokens of each source and language."""
     held: dict[str, dict[str, list[int]]] = {}
     for name, documents in splits.items():
-        lengths = tokens.open_split(folder, name).lengths
-        for document, length in zip(documents, lengths, strict=True):
+        split, lengths = tokens.open_split(folder, name), collections.Counter()
+        for id, length in zip(split.ids, split.lengths, strict=True):
+            lengths[id] += int(length)  # a record may be several sequences, or none
+        for document in documents:
             language = document.meta.get("language")
             if not isinstance(language, str):
                 language = ""
             kind = held.setdefault(document.source, {}).setdefault(language, [0, 0, 0])
             kind[0] += 1
             kind[1] += len(document.text.encode("utf-8"))
-            kind[2] += int(length)
+            kind[2] += lengths[document.id]
     return held
 
 

@@ -34,6 +34,7 @@ from llm.errors import InputError
 
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
+_EXAMPLES = 3  # records named for each reason of a drop
 _FIELD = 64  # characters of a field that is kept with the tokens
 
 
@@ -147,13 +148,16 @@ def _write_split(
 ):
     lengths, shards, waiting, labelled, rows, filled = [], [], [], [], [], 0
 
+    dropped: dict[str, dict[str, Any]] = {}
+
     def flush():
         file = f"{name}-{len(shards):05d}.bin"
         content = np.concatenate([np.zeros(0, dtype), *waiting]).astype(dtype).tobytes()
         shards.append(_put(folder, file, content) | {"tokens": filled})
         waiting.clear()
 
-    for document, ids, marks in _encoded(documents, tokenizer, encode, names):
+    encoded = _encoded(documents, tokenizer, encode, names, dropped)
+    for document, ids, marks in encoded:
         size = len(document.text.encode("utf-8"))
         row = {"id": document.id, "raw_bytes": document.raw_bytes, "text_bytes": size}
         rows.append(row | {"of": _fields(document)})
@@ -170,6 +174,8 @@ def _write_split(
     index = io.BytesIO()
     np.save(index, offsets, allow_pickle=False)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if dropped and not rows and name == "train":
+        raise _nothing_left(dropped)
     entry = {
         "documents": len(rows),
         "tokens": int(offsets[-1]),
@@ -179,6 +185,8 @@ def _write_split(
         "offsets": _put(folder, f"{name}.offsets.npy", index.getvalue()),
         "ids": _put(folder, f"{name}.documents.jsonl", lines.encode("utf-8")),
     }
+    if dropped:
+        entry["dropped"] = dropped
     if names:
         content = np.concatenate([np.zeros(0, "<i2"), *labelled]).astype("<i2")
         entry["labels"] = _put(folder, f"{name}.labels.bin", content.tobytes())
@@ -196,16 +204,17 @@ def _fields(document: Document) -> dict[str, str]:
     return meta | own
 
 
-def _encoded(documents, tokenizer: Tokenizer, encode: Encode, names) -> Iterator[tuple]:
-    """(document, ids, their labels if there are names) of each."""
+def _encoded(
+    documents, tokenizer: Tokenizer, encode: Encode, names, dropped
+) -> Iterator[tuple]:
+    """(document, ids, their labels if there are names) of each; of some records more
+    than one."""
     if names == list(records.PARTS):
         for document in documents:
-            if "record" not in document.meta:
-                raise InputError(
-                    got=f"{document.id}, a text among records",
-                    want="a corpus of texts, or one of records",
-                )
-            yield document, *records.encode(document.meta["record"], tokenizer)
+            for ids, parts in _sequences(document, tokenizer, dropped):
+                yield document, ids, parts
+                # The bytes of a record count once.
+                document = dataclasses.replace(document, text="", raw_bytes=0)
         return
     waiting = collections.deque()
 
@@ -219,6 +228,34 @@ def _encoded(documents, tokenizer: Tokenizer, encode: Encode, names) -> Iterator
         whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
         marks = names and labels.of_tokens(document, whole, tokenizer, names)
         yield document, whole, marks
+
+
+def _sequences(document: Document, tokenizer, dropped) -> list[records.Encoded]:
+    """The token sequences of a record; none, and counted, if it cannot be encoded."""
+    if "record" not in document.meta:
+        raise InputError(
+            got=f"{document.id}, a text among records",
+            want="a corpus of texts, or one of records",
+        )
+    try:
+        return records.encode(document.meta["record"], tokenizer)
+    except InputError as error:
+        entry = dropped.setdefault(str(error.got), {"documents": 0, "examples": []})
+        entry["documents"] += 1
+        entry["examples"] = [*entry["examples"], document.id][:_EXAMPLES]
+        entry["error"] = str(error)
+        return []
+
+
+def _nothing_left(dropped: Mapping[str, Mapping[str, Any]]) -> InputError:
+    """All records of the train split were dropped: the most frequent reason."""
+    count = sum(entry["documents"] for entry in dropped.values())
+    worst = max(dropped.values(), key=lambda entry: entry["documents"])
+    return InputError(
+        got=f"{count} records, none of which becomes tokens; {worst['examples'][0]}: "
+        f"{worst['error']}",
+        want="one that does",
+    )
 
 
 def _put(folder: epath.Path, file: str, content: bytes) -> dict[str, Any]:

@@ -1,37 +1,29 @@
 """Instruction data of your own: JSON or JSON lines, in the forms that others write.
 
-    {"messages": [{"role": "user", "content": ...}, ...]}               OpenAI
-    {"conversations": [{"from": "human", "value": ...}, ...]}           ShareGPT
-    {"instruction": ..., "input": ..., "output": ...}                   Alpaca
-    {"prompt": ..., "completion": ...}      {"source": ..., "target": ...}
-    {"prompt": ..., "chosen": ..., "rejected": ...}      also with one of the first
-                                                         three as the prompt
-    {"text": ..., "label": ...}
-
-Each becomes one of the records of `llm/data/records.py`, or a labelled text. All of a
-file are of one kind; a field that a form does not know is left out. Records that say
-nothing to learn, such as a conversation without an answer, are left out and counted,
-with their numbers. A group is what is asked: the same question never stands on both
-sides of a split.
+The forms are those of `llm/record_forms.py`: OpenAI, ShareGPT, Alpaca, Dolly, HH-RLHF,
+UltraFeedback and others. Each becomes one of the records of `llm/data/records.py`, or a
+labelled text. All of a file are of one kind. A record that cannot be read, that has a
+part which cannot be honoured, or that says nothing to learn, such as a conversation
+without an answer, is dropped and counted, with its number; a field that is not read is
+named. A group is what is asked: the same question never stands on both sides of a
+split.
 """
 
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm.document import Document, Source
+from llm import record_forms
+from llm.document import NOTE, Document, Source
 from llm.errors import InputError
+from llm.record_messages import readable as readable_message
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
-ROLES = ("system", "user", "assistant", "tool")
-_ROLES = {
-    "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
-    "developer": "system",
-}  # fmt: skip
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
+_FEW = 20  # records of which each may have a class of its own
 
 
 def make(
@@ -52,15 +44,10 @@ def make(
     def documents(skip: Callable[[str, str], None]) -> Iterator[Document]:
         found = [item for file in _files(path) for item in _read(file)]
         count = min(max_documents or len(found), len(found))
-        for i in range(count):
-            id, item = found[i * len(found) // count]
-            try:
-                record = canonical(item, system=system, chat=chat)
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise InputError(
-                    got=f"{id}: {str(item)[:100]} ({type(error).__name__}: {error})",
-                    want="a record of one of the forms of llm/sources/records.py",
-                ) from error
+        found = [found[i * len(found) // count] for i in range(count)]
+        taken = list(_records(found, skip, system, chat))
+        _check_classes([record["label"] for _, record in taken if "label" in record])
+        for id, record in taken:
             reason = _nothing(record)
             if reason:
                 skip(reason, id)
@@ -70,97 +57,77 @@ def make(
     return documents
 
 
-def canonical(item: dict[str, Any], *, system: str = "", chat: bool = False) -> dict:
-    """A record in one of our forms; KeyError, TypeError or ValueError for no known one.
-
-    >>> canonical({"instruction": "Add.", "input": "1 2", "output": "3"})["messages"][0]
-    {'role': 'user', 'content': 'Add.\\n\\n1 2'}
-    """
-    if "text" in item and "label" in item:
-        return {"text": _text(item["text"]), "label": str(item["label"])}
-    if "source" in item and "target" in item:
-        return {"source": _text(item["source"]), "target": _text(item["target"])}
-    asked = _asked(item, system)
-    if "chosen" in item and "rejected" in item:
-        chosen, rejected = (_said(item[which]) for which in ("chosen", "rejected"))
-        if isinstance(asked, str) and not (
-            isinstance(chosen, str) and isinstance(rejected, str)
-        ):
-            asked = _user(asked, system)
-        if isinstance(asked, str) and chat:
-            asked = _user(asked, system)
-        if asked == []:  # whole conversations that differ in their last answer
-            asked, chosen = chosen[:-1], chosen[-1:]
-            rejected = rejected[-1:]
-        return {"prompt": asked, "chosen": chosen, "rejected": rejected}
-    if "completion" in item:
-        if isinstance(asked, str) and not chat:
-            return {"prompt": asked, "completion": _text(item["completion"])}
-        asked = _user(asked, system) if isinstance(asked, str) else asked
-        answer = {"role": "assistant", "content": _text(item["completion"])}
-        return {"messages": [*asked, answer]}
-    if "output" in item and "instruction" in item:
-        asked = [*asked, {"role": "assistant", "content": _text(item["output"])}]
-    if not asked or isinstance(asked, str):
-        raise ValueError("nothing that is asked, or no answer")
-    return {"messages": asked}
-
-
-def _asked(item, system) -> str | list[dict[str, str]]:
-    """What is asked, a text or messages; [] if the item has no field for it."""
-    if "messages" in item or "conversations" in item:
-        said = [_message(m) for m in item.get("messages") or item["conversations"]]
-        system = item.get("system") or system
-        starts = said and said[0]["role"] == "system"
-        own = [{"role": "system", "content": system}] if system and not starts else []
-        return [*own, *said]
-    if "instruction" in item:
-        question = "\n\n".join(
-            _text(item[n]) for n in ("instruction", "input") if item.get(n)
+def _records(found, skip, system: str, chat: bool) -> Iterator[tuple[str, dict]]:
+    """(id, record) of those that can be read; InputError if none of them can."""
+    first_wrong, readable_ones = "", 0
+    for id, item in found:
+        if not isinstance(item, Mapping):
+            skip("no JSON object", id)
+            first_wrong = first_wrong or f"{id}: {str(item)[:80]}"
+            continue
+        try:
+            record, unused = record_forms.read(item, system=system, chat=chat)
+        except InputError as error:
+            raise InputError(f"{id}: {error.got}", error.want, error.do) from error
+        except record_forms.Disliked as error:
+            skip(str(error), id)
+            readable_ones += 1
+            continue
+        except ValueError as error:
+            skip(str(error), id)
+            first_wrong = first_wrong or f"{id}: {error}"
+            continue
+        for name in unused:
+            skip(f"{NOTE}the field {name!r} is not read", id)
+        readable_ones += 1
+        yield id, record
+    if first_wrong and not readable_ones:
+        raise InputError(
+            got=f"{first_wrong}; none of {len(found)} records can be read",
+            want="records in one of the forms that configs/sft.py lists",
         )
-        return _user(question, item.get("system") or system)
-    if "prompt" in item:
-        prompt = item["prompt"]
-        return prompt if isinstance(prompt, str) else [_message(m) for m in prompt]
-    return []
 
 
-def _said(answer: Any) -> str | list[dict[str, str]]:
-    if isinstance(answer, str):
-        return answer
-    return [_message(m) for m in (answer if isinstance(answer, list) else [answer])]
-
-
-def _message(message: dict[str, Any]) -> dict[str, str]:
-    role = message["role"] if "role" in message else message["from"]
-    content = message["content"] if "content" in message else message["value"]
-    role = _ROLES.get(role, _text(role))
-    if role not in ROLES:
-        raise ValueError(f"role {role!r:.40}, not one of {', '.join(ROLES)}")
-    return {"role": role, "content": _text(content)}
-
-
-def _user(text: str, system: str) -> list[dict[str, str]]:
-    own = [{"role": "system", "content": system}] if system else []
-    return [*own, {"role": "user", "content": text}]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
-    return value
+def _check_classes(labels: Sequence[str]) -> None:
+    """Raises InputError for labels of which most stand for one text alone."""
+    different = sorted(set(labels))
+    if len(labels) > _FEW and len(different) > len(labels) / 2:
+        raise InputError(
+            got=f"{len(different)} different labels of {len(labels)} texts, such as "
+            f"{different[0]!r:.40} and {different[1]!r:.40}",
+            want="classes, each of them of several texts",
+        )
 
 
 def _nothing(record: dict[str, Any]) -> str:
     """Why there is nothing to learn, or ''."""
     if "messages" in record:
         answers = [m for m in record["messages"] if m["role"] == "assistant"]
-        return "" if any(m["content"] for m in answers) else "no answer to learn"
+        learned = [m for m in answers if m.get("weight", 1)]
+        if any(m["content"] or m.get("tool_calls") for m in learned):
+            return ""
+        return (
+            "all answers have a weight of 0"
+            if answers and not learned
+            else ("no answer to learn")
+        )
     if "rejected" in record:
-        same = record["chosen"] == record["rejected"]
+        same = _plain(record["chosen"]) == _plain(record["rejected"])
         return "chosen and rejected are the same" if same else ""
     answer = next(record[n] for n in ("completion", "target", "text") if n in record)
     return "" if answer.strip() else "nothing to learn"
+
+
+def _plain(answer: str | list[dict[str, Any]]) -> list[str]:
+    """An answer as templates write it, without white space around it."""
+    said = (
+        [{"role": "assistant", "content": answer}]
+        if isinstance(answer, str)
+        else answer
+    )
+    return [
+        readable_message(m | {"content": (m["content"] or "").strip()}) for m in said
+    ]
 
 
 def _document(id: str, record: dict[str, Any]) -> Document:
@@ -182,11 +149,11 @@ def _document(id: str, record: dict[str, Any]) -> Document:
 def readable(record: dict[str, Any]) -> str:
     """What a person reads of a record, and what makes two of them the same."""
     parts = []
-    for value in record.values():
+    for value in (value for name, value in record.items() if name != "tools"):
         if isinstance(value, str):
             parts.append(value)
         else:
-            parts += [f"{m['role']}: {m['content']}" for m in value]
+            parts += map(readable_message, value)
     return "\n\n".join(parts)
 
 
@@ -222,7 +189,9 @@ def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
             items = list(enumerate(json.loads(text), start=1))
         else:
             lines = enumerate(text.split("\n"), start=1)
-            items = [(n, _line(file, n, line)) for n, line in lines if line.strip()]
+            lines = [(n, line) for n, line in lines if line.strip()]
+            last = lines[-1][0] if lines else 0
+            items = [(n, _line(file, n, line, n == last)) for n, line in lines]
     except InputError:  # of a line
         raise
     except (ValueError, RecursionError) as error:
@@ -230,18 +199,16 @@ def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
             got=f"{file}, which is not JSON ({error})",
             want="a list of records, or one record a line",
         ) from error
-    for number, item in items:
-        if not isinstance(item, dict):
-            raise InputError(
-                got=f"{file.name}:{number}: {str(item)[:80]}", want="a record in {...}"
-            )
     return [(f"{file.name}:{number}", item) for number, item in items]
 
 
-def _line(file: pathlib.Path, number: int, line: str) -> Any:
+def _line(file: pathlib.Path, number: int, line: str, last: bool) -> Any:
+    """The item of a line; a last one that is broken off is a file that was cut."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
+        if not last:
+            return f"a line that is not JSON ({error}): {line}"
         raise InputError(
             got=f"{file}, line {number}, which is not JSON ({error})",
             want="one record a line",

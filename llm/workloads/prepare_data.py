@@ -27,6 +27,7 @@ from llm import (
     units,
 )
 from llm.data import beam, corpus, processes, runner, split
+from llm.document import NOTE
 from llm.errors import InputError, MachineError
 from llm.source_files import Files
 
@@ -193,6 +194,17 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
         )
     if told and settings["source"]["name"] != "stdlib":  # of which nobody chose any
         print(f"left out or mended by the source: {told}", flush=True)
+        lost = sum(
+            seen["documents"]
+            for why, seen in done.skipped.items()
+            if not why.startswith(NOTE)
+        )
+        read = lost + done.given["documents"]
+        if 2 * lost >= read:
+            print(
+                f"the source dropped {lost} of {read} documents ({lost / read:.0%})",
+                flush=True,
+            )
     _check_groups(done, settings["source"])
     if next(done.abouts(), None) is None:
         reasons = [

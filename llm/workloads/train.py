@@ -159,9 +159,10 @@ def run(c: ConfigDict, workdir: str) -> None:
         for name, of in told.items():
             console_line(f"mixture: {name or 'none'}, {_part(of)}")
     if data.left_out:
+        share = data.left_out / len(train_split.ids)
         console_line(
-            f"{data.left_out} of {len(train_split.ids)} records are longer than "
-            f"train.seq_len {t.seq_len} and left out"
+            f"{data.left_out} of {len(train_split.ids)} records ({share:.0%}) are longer "
+            f"than train.seq_len {t.seq_len} and dropped"
         )
 
     checkpoints = Checkpoints(

@@ -7,6 +7,8 @@ Writes `workdir/tokenizer/`, `workdir/tokens/` and `train_tokenizer.json`. Finis
 of the same corpus and settings are kept; those of others are never overwritten.
 """
 
+import dataclasses
+import datetime
 import json
 import time
 from typing import Any
@@ -17,6 +19,7 @@ from ml_collections import ConfigDict
 
 from llm import atomic, data_card, importing
 from llm.data import (
+    chat_settings,
     chat_template,
     corpus,
     encoding,
@@ -52,6 +55,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         **({"split_digits": True} if c.tokenizer.split_digits else {}),
         **({"symbols": list(c.tokenizer.symbols)} if c.tokenizer.symbols else {}),
         "chat_template": c.tokenizer.chat_template,
+        **{n: v for n, v in _chat(c).items() if v},
         "init_from": c.init_from,
         "seed": c.seed,
     }
@@ -98,6 +102,9 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             for name, part in counts.items()
         },
         "tokens": {name: part["tokens"] for name, part in counts.items()},
+        "dropped": {
+            name: part["dropped"] for name, part in counts.items() if "dropped" in part
+        },
         "hashes": tokens.hashes(workdir / "tokens"),
         **tokenizer_report.about(workdir / "tokens", splits, trained),
         "seconds": round(time.time() - start, 3),
@@ -105,6 +112,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     atomic.write_text(report, json.dumps(result, indent=1))
     if (workdir / "prepare_data.json").exists():
         data_card.write(workdir)  # now with tokens
+    _say_dropped(counts, about)
     for name, count in result["tokens"].items():
         rate = result["bytes_per_token"][name]
         unknown = result["unknown"][name]
@@ -113,14 +121,37 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     return result
 
 
+def _say_dropped(counts: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    """Prints how many records of each split could not be encoded, and why."""
+    for name, part in counts.items():
+        reasons = part.get("dropped", {})
+        lost = sum(entry["documents"] for entry in reasons.values())
+        for reason, entry in reasons.items():
+            examples = ", ".join(entry["examples"])
+            print(
+                f"{name}: dropped {entry['documents']} records ({examples}): {reason}",
+                flush=True,
+            )
+        records = about["splits"][name]["documents"]
+        if lost and lost >= records / 2:
+            print(f"{name}: {lost / records:.0%} of the records dropped", flush=True)
+
+
 def check(c: ConfigDict) -> None:
     """Raises InputError for a tokenizer that cannot be trained."""
     _template(c)
+    chat_settings.check(_chat(c))
     if not c.init_from and c.tokenizer.kind not in tokenizer.KINDS:
         raise InputError(
             got=f"tokenizer.kind {c.tokenizer.kind!r}",
             want=" or ".join(tokenizer.KINDS),
         )
+
+
+def _chat(c: ConfigDict) -> dict[str, Any]:
+    """The settings of conversations; older configs have none."""
+    names = (field.name for field in dataclasses.fields(chat_settings.Chat))
+    return {n: c.tokenizer[n] for n in names if n in c.tokenizer}
 
 
 def _template(c: ConfigDict) -> str:
@@ -149,6 +180,11 @@ def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
         template = chat_template.TEMPLATES["plain"]
     if template:
         atomic.write_text(folder / tokenizer.TEMPLATE, template)
+    settings = _chat(c)
+    if "strftime_now" in (template or held.chat_template):
+        settings["date"] = settings.get("date") or datetime.date.today().isoformat()
+    if any(settings.values()):
+        atomic.write_text(folder / chat_settings.FILE, json.dumps(settings))
     return tokenizer.load(folder)
 
 

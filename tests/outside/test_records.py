@@ -1,0 +1,276 @@
+"""Records for tuning as other projects write them: read, refused or counted by name.
+
+One case is a row of a form that is in use; what is expected is written out.
+"""
+
+import json
+
+import pytest
+
+from llm import record_forms, registry
+from llm.errors import InputError
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def said(content, **more):
+    return {"role": "assistant", "content": content, **more}
+
+
+CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "look", "arguments": {"at": "sky"}},
+}
+TOOL = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
+WRAPPED = {"type": "function", "function": TOOL}
+TALK = "\n\nHuman: hi\n\nAssistant: yo"
+
+FORMS = {
+    "Dolly": (
+        {"instruction": "q", "context": "c", "response": "a", "category": "open_qa"},
+        {"messages": [user("q\n\nc"), said("a")]},
+        ["category"],
+    ),
+    "Alpaca with history and a system prompt": (
+        {"instruction": "q", "input": "", "output": "a", "system": "s",
+         "history": [["q0", "a0"]]},
+        {"messages": [{"role": "system", "content": "s"}, user("q0"),
+                      said("a0", weight=0), user("q"), said("a")]},
+        [],
+    ),
+    "prompt and response": (
+        {"prompt": "q", "response": "a"}, {"messages": [user("q"), said("a")]}, [],
+    ),
+    "question and answer (GSM8K)": (
+        {"question": "q", "answer": "a"}, {"messages": [user("q"), said("a")]}, [],
+    ),
+    "OpenOrca": (
+        {"id": "x", "system_prompt": "s", "question": "q", "response": "a"},
+        {"messages": [{"role": "system", "content": "s"}, user("q"), said("a")]},
+        ["id"],
+    ),
+    "MetaMath": (
+        {"query": "q", "response": "a", "type": "t", "original_question": "o"},
+        {"messages": [user("q"), said("a")]}, ["original_question", "type"],
+    ),
+    "UltraChat": (
+        {"prompt": "q", "prompt_id": "1", "messages": [user("q"), said("a")]},
+        {"messages": [user("q"), said("a")]}, ["prompt", "prompt_id"],
+    ),
+    "conversational prompt and completion": (
+        {"prompt": [user("q")], "completion": [said("a")]},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
+    "HH-RLHF": (
+        {"chosen": "\n\nHuman: hi\n\nAssistant: yo", "rejected":
+         "\n\nHuman: hi\n\nAssistant: yawn"},
+        {"prompt": [user("hi")], "chosen": [said("yo")], "rejected": [said("yawn")]},
+        [],
+    ),
+    "HH-RLHF that differs before the last turn": (
+        {"chosen": f"{TALK}\n\nHuman: ok\n\nAssistant: A",
+         "rejected": "\n\nHuman: hi\n\nAssistant: no\n\nHuman: ok\n\nAssistant: A"},
+        {"prompt": [user("hi")], "chosen": [said("yo"), user("ok"), said("A")],
+         "rejected": [said("no"), user("ok"), said("A")]},
+        [],
+    ),
+    "a prompt as HH-RLHF writes it": (
+        {"prompt": "\n\nHuman: hi\n\nAssistant:", "chosen": " yo", "rejected": " no"},
+        {"prompt": [user("hi")], "chosen": "yo", "rejected": "no"}, [],
+    ),
+    "UltraFeedback": (
+        {"prompt": "q", "prompt_id": "1", "chosen": [user("q"), said("a")],
+         "rejected": [user("q"), said("b")], "messages": [user("q"), said("a")],
+         "score_chosen": 8.0, "score_rejected": 3.0},
+        {"prompt": [user("q")], "chosen": [said("a")], "rejected": [said("b")]},
+        ["prompt_id", "score_chosen", "score_rejected"],
+    ),
+    "texts that repeat a long prompt": (
+        {"prompt": "A question of more than thirty characters?",
+         "chosen": "A question of more than thirty characters? yes",
+         "rejected": "A question of more than thirty characters? no"},
+        {"prompt": "A question of more than thirty characters?", "chosen": " yes",
+         "rejected": " no"},
+        [],
+    ),
+    "texts that only begin with the same word": (
+        {"prompt": "I", "chosen": "I do", "rejected": "I do not"},
+        {"prompt": "I", "chosen": "I do", "rejected": "I do not"}, [],
+    ),
+    "Orca pairs": (
+        {"system": "s", "question": "q", "chosen": "a", "rejected": "b"},
+        {"prompt": [{"role": "system", "content": "s"}, user("q")], "chosen": "a",
+         "rejected": "b"},
+        [],
+    ),
+    "two texts": (
+        {"chosen": "Once upon a time", "rejected": "Once upon a tide"},
+        {"prompt": "Once upon a ", "chosen": "time", "rejected": "tide"}, [],
+    ),
+    "Glaive in the form of ShareGPT": (
+        {"conversations": [
+            {"from": "human", "value": "look"},
+            {"from": "function_call",
+             "value": '{"name": "look", "arguments": {"at": "sky"}}'},
+            {"from": "observation", "value": "blue"},
+            {"from": "gpt", "value": "Blue."}],
+         "tools": json.dumps([TOOL])},
+        {"messages": [user("look"),
+                      said(None, tool_calls=[CALL | {"id": "call00000"}]),
+                      {"role": "tool", "content": "blue"}, said("Blue.")],
+         "tools": [WRAPPED]},
+        [],
+    ),
+    "OpenAI's with calls, weights and parts": (
+        {"messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"},
+                                         {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "no", "weight": 0},
+            user("look"),
+            {"role": "assistant", "content": None, "refusal": None, "tool_calls": [
+                CALL | {"function": {"name": "look", "arguments": '{"at": "sky"}'}}]},
+            {"role": "tool", "content": "blue", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "Blue.", "weight": 1}],
+         "tools": [WRAPPED], "parallel_tool_calls": False},
+        {"messages": [user("ab"), said("no", weight=0), user("look"),
+                      said(None, tool_calls=[CALL]),
+                      {"role": "tool", "content": "blue", "tool_call_id": "c1"},
+                      said("Blue.", weight=1)],
+         "tools": [WRAPPED]},
+        ["parallel_tool_calls"],
+    ),
+    "OpenAI's older calls": (
+        {"messages": [user("look"), {"role": "assistant", "content": None,
+                                     "function_call": {"name": "look",
+                                                       "arguments": "{}"}},
+                      {"role": "function", "name": "look", "content": "blue"}],
+         "functions": [TOOL]},
+        {"messages": [user("look"), said(None, tool_calls=[
+            {"id": "call00000", "type": "function",
+             "function": {"name": "look", "arguments": {}}}]),
+            {"role": "tool", "content": "blue", "name": "look"}],
+         "tools": [WRAPPED]},
+        [],
+    ),
+    "reasoning": (
+        {"messages": [user("q"), {"role": "assistant", "content": "a",
+                                  "reasoning": "r", "mood": "x"}]},
+        {"messages": [user("q"), said("a", reasoning_content="r")]},
+        ["mood of a message"],
+    ),
+    "an unpaired preference that is good": (
+        {"prompt": [user("q")], "completion": [said("a")], "label": True},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms(name):
+    item, record, unused = FORMS[name]
+    assert record_forms.read(item) == (record, unused)
+
+
+REFUSED = {
+    "pairs with different prompts": (
+        {"chosen": [user("q"), said("a")], "rejected": [user("p"), said("b")]},
+        "different prompts",
+    ),
+    "an answer to another prompt than the record's": (
+        {"prompt": [user("q")], "chosen": [user("q"), said("a")],
+         "rejected": [user("p"), said("b")]},
+        "another prompt",
+    ),
+    "two texts that share nothing": (
+        {"chosen": "yes", "rejected": "no"}, "without a prompt",
+    ),
+    "one answer is the other's beginning": (
+        {"chosen": [user("q"), said("a"), user("r"), said("b")],
+         "rejected": [user("q"), said("a")]},
+        "the beginning of the other",
+    ),
+    "a bad answer": ({"prompt": "q", "completion": "a", "label": False}, "as bad"),
+    "a bad conversation": (
+        {"messages": [user("q"), said("a")], "kto_tag": False}, "as bad",
+    ),
+    "half a weight": (
+        {"messages": [user("q"), said("a", weight=0.5)]}, "only 0 and 1",
+    ),
+    "a weight of a question": (
+        {"messages": [user("q") | {"weight": 1}, said("a")]}, "what the user says",
+    ),
+    "a picture": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]},
+                      said("a")]},
+        "'image_url': only texts",
+    ),
+    "two answers": (
+        {"problem": "q", "solution": "a", "answer": "b"}, "which of them is the answer",
+    ),
+    "a call that is not JSON": (
+        {"conversations": [{"from": "function_call", "value": "{"}]}, "not JSON",
+    ),
+    "tools without messages": (
+        {"prompt": "q", "completion": "a", "tools": [TOOL]}, "without messages",
+    ),
+    "an unknown form": ({"title": "t", "body": "b"}, "its fields: title, body"),
+    "an odd history": (
+        {"instruction": "q", "output": "a", "history": ["x"]}, "a history",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_honoured_says_why(name):
+    item, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        record_forms.read(item)
+
+
+def source(path, **knobs):
+    skipped = []
+    read = registry.build("sources", {"name": "records", "path": str(path), **knobs})
+    return list(read(lambda reason, id: skipped.append((reason, id)))), skipped
+
+
+def test_a_bad_row_is_counted_and_not_the_end(tmp_path):
+    rows = [json.dumps({"prompt": f"q{n}", "response": f"a{n}"}) for n in range(1000)]
+    rows[4] = '{"prompt": "q", "respo'
+    rows[7] = json.dumps({"prompt": "q", "response": 7})
+    rows[9] = "[1]"
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    documents, skipped = source(tmp_path / "a.jsonl")
+    assert len(documents) == 997
+    assert [id for _, id in skipped] == ["a.jsonl:5", "a.jsonl:8", "a.jsonl:10"]
+
+
+def test_identical_answers_are_counted(tmp_path):
+    pairs = [
+        {"prompt": "q", "chosen": "a ", "rejected": "a"},
+        {"chosen": TALK, "rejected": TALK},
+        {"prompt": "q", "chosen": [user("q"), said("a")], "rejected": [said("a")]},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(pairs))
+    documents, skipped = source(tmp_path / "a.json")
+    assert [d.id for d in documents] == ["a.json:4"]
+    assert {reason for reason, _ in skipped} == {"chosen and rejected are the same"}
+    assert len(skipped) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.5, 1.5], "regression is not supported"),
+        ([["a", "b"], ["a"]], "multi-label data are not supported"),
+        ([f"name {n}" for n in range(40)], "40 different labels of 40 texts"),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, message):
+    rows = [{"text": f"t{n}", "label": label} for n, label in enumerate(labels)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(InputError, match=message):
+        source(tmp_path / "a.json")

@@ -1,0 +1,170 @@
+"""Chat templates of the shapes that models come with: what is learned, what is refused.
+
+Each template is the smallest one that has a trait of a family: history without
+thoughts, no end behind the last answer, a header before it. What is learned of a
+conversation is written out.
+"""
+
+import pytest
+
+from llm.data import answer_spans, chat_template
+from llm.errors import InputError
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def said(content, **more):
+    return {"role": "assistant", "content": content, **more}
+
+
+CALL = {"id": "abcdef123", "type": "function",
+        "function": {"name": "look", "arguments": {"at": "sky"}}}  # fmt: skip
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "",
+                                           "parameters": {}}}]  # fmt: skip
+DEFINED = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+EACH = "{% for m in messages %}"
+LAST = "{% if add_generation_prompt %}<|a|>{% endif %}"
+ENDS = ("<|end|>", "<|user|>", "<|result|>", "</s>")
+TWO = [user("one"), said("uno"), user("two"), said("dos")]
+THINKING = [user("one"), said("uno", reasoning_content="hm"), user("two"),
+            said("dos", reasoning_content="ah")]  # fmt: skip
+CALLING = [user("look"), said(None, tool_calls=[CALL]),
+           {"role": "tool", "content": "blue"}, said("Blue.")]  # fmt: skip
+
+# Qwen 3: only the last answer has a block of thoughts, an empty one if need be.
+LAST_THINKS = (
+    EACH + "{% if m.role == 'assistant' %}<|a|>{% if loop.last %}<think>\n"
+    "{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}<|end|>\n"
+    "{% else %}<|u|>{{ m.content }}<|end|>\n{% endif %}{% endfor %}" + LAST
+)
+# DeepSeek R1's distillations and Nemotron: the prompt opens the block.
+PROMPT_THINKS = (
+    EACH + "{% if m.role == 'assistant' %}<|a|><think>{{ m.reasoning_content }}</think>"
+    "{{ m.content }}<|end|>{% else %}<|u|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|a|><think>\n{% endif %}"
+)
+# GLM: the next role ends an answer.
+NEXT_ENDS = (
+    DEFINED + EACH + "{% if m.role == 'assistant' %}<|a|>\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}"
+    "{{ c.function.arguments | tojson }}</call>{% endfor %}"
+    "{% elif m.role == 'tool' %}<|result|>{{ m.content }}"
+    "{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}" + LAST
+)
+# Phi 3: an end of the text behind the last message.
+TEXT_ENDS = (
+    EACH + "<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% else %}</s>{% endif %}"
+)
+# gpt-oss: a channel before the content.
+CHANNELS = (
+    EACH + "{% if m.role == 'assistant' %}<|a|>"
+    "{% if m.thinking %}<|c|>analysis<|m|>{{ m.thinking }}<|stop|><|a|>{% endif %}"
+    "<|c|>final<|m|>{{ m.content }}{{ '</s>' if loop.last else '<|end|>' }}"
+    "{% else %}<|u|>{{ m.content }}<|end|>{% endif %}{% endfor %}" + LAST
+)
+PARTS = (
+    EACH + "<|{{ m.role }}|>{% for part in m.content %}{{ part.text }}{% endfor %}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# DeepSeek V3: arguments as JSON, put into a text.
+JSON_CALLS = (
+    DEFINED + EACH + "{% if m.role == 'assistant' %}<|a|>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}"
+    "{{ c.function.name + ' ' + c.function.arguments }}{% endfor %}<|end|>"
+    "{% else %}<|u|>{{ m.content }}<|end|>{% endif %}{% endfor %}" + LAST
+)
+MARKED = (
+    EACH + "{% if m.role == 'assistant' %}<|a|>{% generation %}{{ m.content }}<|end|>\n"
+    "{% endgeneration %}{% else %}<|u|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    + LAST
+)
+PLAIN = (
+    EACH + "{% if m.role == 'assistant' %}<|a|>{{ m.content }}<|end|>"
+    "{% elif m.role == 'user' %}<|u|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    + LAST
+)  # leaves out what is neither
+
+LEARNED = {
+    "thoughts": (LAST_THINKS, THINKING,
+                 [["<think>\nhm\n</think>\n\nuno<|end|>"],
+                  ["<think>\nah\n</think>\n\ndos<|end|>"]]),
+    "no thoughts": (LAST_THINKS, TWO, [["uno<|end|>"], ["dos<|end|>"]]),
+    "an open block": (PROMPT_THINKS, [user("one"), said("uno")], [["uno<|end|>"]]),
+    "an open block with thoughts": (PROMPT_THINKS, THINKING,
+                                    [["hm</think>uno<|end|>", "ah</think>dos<|end|>"]]),
+    "the next role": (NEXT_ENDS, TWO, [["\nuno<|user|>", "\ndos<|user|>"]]),
+    "a letter": (NEXT_ENDS, [user("a"), said("e")], [["\ne<|user|>"]]),
+    "the next role behind a call": (NEXT_ENDS, CALLING, [
+        ['\n<call>look{"at": "sky"}</call><|result|>', "\nBlue.<|user|>"]]),
+    "the end of the text": (TEXT_ENDS, TWO, [["uno<|end|>", "dos<|end|>"]]),
+    "channels": (CHANNELS, TWO, [["<|c|>final<|m|>uno</s>"],
+                                 ["<|c|>final<|m|>dos</s>"]]),
+    "channels of thoughts": (CHANNELS, THINKING[:2], [[
+        "<|c|>analysis<|m|>hm<|stop|><|a|><|c|>final<|m|>uno</s>"]]),
+    "parts": (PARTS, TWO, [["uno<|end|>", "dos<|end|>"]]),
+    "calls as JSON": (JSON_CALLS, CALLING, [['look {"at": "sky"}<|end|>',
+                                             "Blue.<|end|>"]]),
+    "marks": (MARKED, TWO, [["uno<|end|>", "dos<|end|>"]]),
+    "ours": (chat_template.TEMPLATES["plain"].replace("eos_token", "'<|end|>'"),
+             CALLING, [['<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n'
+                        "</tool_call><|end|>", "Blue.<|end|>"]]),
+    "ours with thoughts": (chat_template.TEMPLATES["chatml"]
+                           .replace("<|im_end|>", "<|end|>"), THINKING,
+                           [["<think>\nhm\n</think>\n\nuno<|end|>",
+                             "<think>\nah\n</think>\n\ndos<|end|>"]]),
+}  # fmt: skip
+
+
+def sequences(template, messages, **knobs):
+    tools = TOOLS if any(m.get("tool_calls") for m in messages) else ()
+    view = chat_template.view(template, messages, tools=tools)
+    controls = (*ENDS, "<|a|>", "<|u|>", "<|c|>", "<|m|>")
+    return answer_spans.sequences(view, controls=controls, ends=ENDS, **knobs)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_is_learned(name):
+    template, messages, want = LEARNED[name]
+    made = sequences(template, messages)
+    assert [[text[s.start : s.stop] for s in spans] for text, spans in made] == want
+    # Of each answer once, and behind the prompt that the model would be given.
+    numbers = [span.message for _, spans in made for span in spans]
+    assert numbers == [n for n, m in enumerate(messages) if m["role"] == "assistant"]
+
+
+def test_an_empty_block_of_thoughts_is_learned_if_asked():
+    (text, (span,)), _ = sequences(LAST_THINKS, TWO, learn_empty_think=True)
+    assert text[span.start : span.stop] == "<think>\n\n</think>\n\nuno<|end|>"
+    own = [user("one"), said("<think>\n\n</think>\n\nuno")]
+    ((text, (span,)),) = sequences(PLAIN, own)  # which stands in the answer itself
+    assert text[span.start : span.stop] == own[1]["content"] + "<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ([{"role": "system", "content": "s"}, *TWO], "a system message"),
+        (CALLING, "definitions of tools"),
+        (CALLING[2:], "tool calls or results"),
+        (THINKING, "reasoning_content"),
+    ],
+)
+def test_what_a_template_leaves_out_is_refused(messages, what):
+    with pytest.raises(InputError, match=f"{what}, which this chat template leaves"):
+        sequences(PLAIN, messages)
+
+
+def test_thoughts_that_a_template_cuts_out_are_refused():
+    cuts = PLAIN.replace("<|a|>{{ m.content }}",
+                         "<|a|>{{ m.content.split('</think>')[-1] }}")  # fmt: skip
+    with pytest.raises(InputError, match="message 2, an answer"):
+        sequences(cuts, [user("one"), said("<think>hm</think>uno")])
+
+
+def test_the_date_is_a_value():
+    template = "{{ strftime_now('%d %b %Y') }}" + PLAIN
+    text = chat_template.prompt(template, [user("hi")], date="2026-01-31")
+    assert text.startswith("31 Jan 2026<|u|>hi")
