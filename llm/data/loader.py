@@ -225,8 +225,8 @@ def layout_of(
     made = packing.boxes(sizes, [most for _, most in rooms])
     if not made.rows_per_epoch:
         raise InputError(
-            got=f"{len(sizes)} records in the {split.name} split, of which the shortest "
-            f"has {split.lengths[documents].min()} tokens, and train.seq_len {seq_len}",
+            got=f"{len(sizes)} records in the {split.name} split, the shortest of "
+            f"{split.lengths[documents].min()} tokens, and train.seq_len {seq_len}",
             want="rows that hold one",
             do=f"raise train.seq_len to {sizes.sum(axis=1).max()} to take all of them",
         )

@@ -161,8 +161,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     if data.left_out:
         share = data.left_out / len(train_split.ids)
         console_line(
-            f"{data.left_out} of {len(train_split.ids)} records ({share:.0%}) are longer "
-            f"than train.seq_len {t.seq_len} and dropped"
+            f"{data.left_out} of {len(train_split.ids)} records ({share:.0%}) are "
+            f"longer than train.seq_len {t.seq_len} and dropped"
         )
 
     checkpoints = Checkpoints(
