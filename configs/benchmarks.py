@@ -52,7 +52,7 @@ def get_config(arg=None):
             prompt="{question}" if arg.chat else "Question: {question}\nAnswer:",
             answer="{answer}" if arg.chat else " {answer}",
             shots=arg.shots or 3, limit=arg.limit, chat=arg.chat,
-            stop=r"\n\s*\n|Question:", extract=r"#### *(-?[\d,.]*\d)", max_tokens=256,
+            stop=r"\n\s*\n|Question:", extract=r"#### *(.+)", max_tokens=256,
         )  # fmt: skip
     if arg.crows_pairs:
         tasks.crows_pairs = registry.spec(

@@ -16,6 +16,7 @@ from llm.errors import InputError
 from llm.inference.answer import answerer
 from llm.inference.likelihood import pairs
 from llm.inference.load import Loaded
+from llm.inference.score import prefix
 from llm.task import Generate, Rolling, Score
 
 
@@ -24,14 +25,14 @@ def language_model(
     *,
     batch_size: int = 32,
     max_tokens: int = 0,
-    overlap: float = 0.5,
+    overlap: float = 0.0,
     max_new: int = 256,
 ) -> Any:
     """An `LM` of the harness.
 
     Args:
-      max_tokens: longest row that is scored; 0 is as the model was trained.
-      overlap: of the windows of rolling likelihoods.
+      max_tokens: longest row that is scored; 0 is the model's own context.
+      overlap: of the windows of rolling likelihoods; 0 is what the harness does itself.
       max_new: tokens of an answer, where a task does not say.
 
     Raises:
@@ -54,7 +55,7 @@ def language_model(
 
         @property
         def prefix_token_id(self) -> int:
-            return (tokenizer.start() or tokenizer.ends)[0]
+            return prefix(tokenizer)[0]
 
         def tok_encode(self, string, add_special_tokens=None, **_) -> list[int]:
             start = [] if add_special_tokens is False else tokenizer.start()
@@ -71,7 +72,7 @@ def language_model(
             raise NotImplementedError("texts are scored by loglikelihood")
 
         def loglikelihood_rolling(self, requests, disable_tqdm=False):
-            asked = [Rolling(request.args[0]) for request in requests]
+            asked = [Rolling(request.args[0], end=False) for request in requests]
             return [-a.nats for a in answer(asked, "harness")]
 
         def generate_until(self, requests, disable_tqdm=False):

@@ -195,7 +195,9 @@ def _chunk(hidden, targets, weights, out, z_loss, softcap, policy, *, gradient):
     chosen_M = jnp.take_along_axis(logits_MV, target_M[:, None], axis=1)[:, 0]
     nll = jnp.sum(weight_M * (log_z_M - chosen_M))
     z = z_loss * jnp.sum(weight_M * jnp.square(log_z_M))
-    correct = jnp.sum(weight_M * (chosen_M >= top_M1[:, 0]))
+    # A tie is not right: logits that are all alike predict nothing.
+    as_high_M = jnp.sum(logits_MV >= chosen_M[:, None], axis=-1)
+    correct = jnp.sum(weight_M * (as_high_M == 1))
     sums = (nll + z, TokenSums(nll, z, correct))
     if not gradient:
         return sums, None, None
@@ -267,6 +269,7 @@ def token_scores(
         logits_TV = head._replace(hidden_BTD=hidden_TD).logits(policy)
         chosen_T = jnp.take_along_axis(logits_TV, target_T[:, None], axis=1)[:, 0]
         nll_T = jax.nn.logsumexp(logits_TV, axis=-1) - chosen_T
-        return None, (nll_T, chosen_T >= logits_TV.max(axis=-1))
+        as_high_T = jnp.sum(logits_TV >= chosen_T[:, None], axis=-1)
+        return None, (nll_T, as_high_T == 1)  # a tie is not right
 
     return jax.lax.scan(row, None, (head.hidden_BTD, targets_BT))[1]

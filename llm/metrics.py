@@ -1,23 +1,27 @@
 """Figures with their uncertainty: means of items, and what resampling says of them.
 
 Every figure is a sum over a sum of weights, as losses are: an accuracy has weight 1 an
-item, bits per byte the bytes of a text. The interval is that of the percentile
-bootstrap (Efron 1979): items are drawn again with replacement, so many times, by a
-seed, and 95 % of the figures lie in it. It says how much the choice of items matters,
-and nothing of how the model was trained; where all items agree it has no width.
+item, bits per byte the bytes of a text. The interval of a share, of items that are 0 or
+1, is Wilson's (1927), and of a difference of two shares of the same items Newcombe's
+(1998): they hold also where none or all of a few items are right. Any other figure has
+that of the percentile bootstrap (Efron 1979): items are drawn again with replacement,
+so many times, by a seed, and 95 % of the figures lie in it. It says how much the choice
+of items matters, and nothing of how the model was trained.
 
-    figure = ratio([(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)])     # 0.667, 0.0 to 1.0
+    figure = ratio([(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)])     # 0.667, 0.208 to 0.939
     difference(pairs_of_one, pairs_of_other)                 # the same items in both
 
 `N items, R resamples`
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 RESAMPLES = 2000
+_Z = 1.959964  # standard deviations of a normal in its middle 95 %
 _TAIL = 2.5  # percent on each side
 _CELLS = 4_000_000  # of counts at once
 
@@ -47,6 +51,10 @@ class Figure(NamedTuple):
 def ratio(pairs: Pairs, *, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
     """Sum of values over sum of weights, with its interval."""
     x_N2 = _array(pairs)
+    if _is_share(x_N2):
+        return Figure(
+            x_N2[:, 0].mean(), *_wilson(x_N2[:, 0].sum(), len(x_N2)), len(x_N2)
+        )
     drawn_R = np.concatenate(
         [_ratio(counts @ x_N2) for counts in _resampled(len(x_N2), resamples, seed)]
     )
@@ -61,6 +69,8 @@ def difference(
     x_N2, y_N2 = _array(one), _array(other)
     if len(x_N2) != len(y_N2):
         raise ValueError(f"{len(x_N2)} items and {len(y_N2)}")
+    if _is_share(x_N2) and _is_share(y_N2):
+        return _newcombe(x_N2[:, 0], y_N2[:, 0])
     drawn_R = np.concatenate(
         [
             _ratio(counts @ y_N2) - _ratio(counts @ x_N2)
@@ -130,6 +140,56 @@ def calibration_error(
     which_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
     gaps = [abs((confidence_N - hit_N)[which_N == b].sum()) for b in range(bins)]
     return float(sum(gaps) / len(confidence_N))
+
+
+def resampled_difference(
+    statistic: Callable[[int, np.ndarray], float],
+    n: int,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Figure:
+    """What the second of two runs has more of any figure of the same `n` items, as a
+    function of the run, 0 or 1, and of how often each item was drawn."""
+    return resampled(
+        lambda counts_N: statistic(1, counts_N) - statistic(0, counts_N),
+        n, resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def _is_share(x_N2: np.ndarray) -> bool:
+    return bool((x_N2[:, 1] == 1).all() and np.isin(x_N2[:, 0], (0, 1)).all())
+
+
+def _wilson(hits: float, n: int) -> tuple[float, float]:
+    """The ends of the 95 % score interval of a share."""
+    share, z2 = hits / n, _Z**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    # Without a hit the lower end is 0, which rounding may miss.
+    low = 0.0 if hits == 0 else max(middle - half, 0.0)
+    return low, 1.0 if hits == n else min(middle + half, 1.0)
+
+
+def _newcombe(x_N: np.ndarray, y_N: np.ndarray) -> Figure:
+    """The difference of two paired shares, by Newcombe's method 10."""
+    n, x, y = len(x_N), float(x_N.mean()), float(y_N.mean())
+    both = float((x_N * y_N).sum())
+    neither = float(((1 - x_N) * (1 - y_N)).sum())
+    only_x, only_y = x_N.sum() - both, y_N.sum() - both
+    spread = (both + only_x) * (neither + only_y) * (both + only_y) * (neither + only_x)
+    product = both * neither - only_x * only_y
+    if product > 0:  # corrected for continuity
+        product = max(product - n / 2, 0.0)
+    phi = product / math.sqrt(spread) if spread else 0.0
+    (x_low, x_high), (y_low, y_high) = _wilson(x_N.sum(), n), _wilson(y_N.sum(), n)
+
+    def half(a, b):
+        return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    low = y - x - half(y - y_low, x_high - x)
+    high = y - x + half(y_high - y, x - x_low)
+    return Figure(y - x, max(low, -1.0), min(high, 1.0), n)
 
 
 def _array(pairs: Pairs) -> np.ndarray:

@@ -12,9 +12,14 @@ from llm.document import Document
 
 
 class Rolling(NamedTuple):
-    """Asks for the likelihood of a whole text; answered by `Scored`."""
+    """Asks for the likelihood of a whole text; answered by `Scored`.
+
+    Attributes:
+      end: whether the end of the text counts, too.
+    """
 
     text: str
+    end: bool = True
 
 
 class Scored(NamedTuple):
@@ -41,11 +46,12 @@ class Score(NamedTuple):
 
 class Likelihood(NamedTuple):
     """Of a continuation: log-probability in nats, its tokens, and whether each of them
-    is the most likely one."""
+    is the most likely one; and the tokens in front that were too many to be read."""
 
     logprob: float
     tokens: int
     greedy: bool
+    cut: int = 0
 
 
 class Predict(NamedTuple):

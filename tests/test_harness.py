@@ -91,7 +91,7 @@ def test_scores_are_equal(loaded, tmp_path, monkeypatch):
     )  # fmt: skip
     assert theirs["choices"]["acc,none"] == pytest.approx(ours["accuracy"])
     assert theirs["choices"]["acc_norm,none"] == pytest.approx(ours["accuracy_bytes"])
-    scored = answer([Rolling(q["question"]) for q in QUESTIONS])
+    scored = answer([Rolling(q["question"], end=False) for q in QUESTIONS])
     size = sum(len(q["question"].encode()) for q in QUESTIONS)
     bits = sum(s.nats for s in scored) / size / 0.6931471805599453
     assert theirs["texts"]["bits_per_byte,none"] == pytest.approx(bits, rel=1e-5)

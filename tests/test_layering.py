@@ -19,7 +19,8 @@ LAYERS = (
     "aot",
     "serve",
     "beginning",
-    "train finite plan report interpret importing harness comparing drift lr_range",
+    "train finite finished plan report interpret importing harness comparing drift "
+    "lr_range",
     "train_step interpret_page lifecycle_page sweep_page scaling_page data_card",
     "report_corpus trials",
     "guards local_checkpoint",
@@ -54,7 +55,7 @@ LAYERS = (
     "atomic",
     "hlo quantized stopping",
     "hosts",
-    "errors tree units precision host",
+    "errors tree units precision host numerals",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.

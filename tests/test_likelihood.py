@@ -22,6 +22,7 @@ class Letters:
     ends: tuple = (3,)
     finishes: tuple = ()
     pad_id: int = 0
+    bos_id: int = 2
     vocab_size: int = V
 
     def start(self):

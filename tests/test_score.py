@@ -37,6 +37,7 @@ class Numbers:
     """Texts are numbers with spaces between."""
 
     ends: tuple = (3,)
+    bos_id: int = 2
     vocab_size: int = V
 
     def start(self):
@@ -72,10 +73,12 @@ def test_sums_equal_one_softmax_a_token(model, params, overlap, batch_size):
         ids = [2, *map(int, text.split()), 3]
         nats, correct = 0.0, 0
         for target in range(1, len(ids)):
-            # The first window that holds the target begins at a whole stride.
+            # The first window that holds the target begins at a whole stride, the last
+            # one as early as it can.
             begin = 0
             while target > begin + length:
                 begin += stride
+            begin = min(begin, max(len(ids) - 1 - length, 0))
             context = np.zeros((1, length), np.int32)
             context[0, : target - begin] = ids[begin:target]
             logits = tiny.logits(model, params, plain_inputs(context))

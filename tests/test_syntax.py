@@ -228,8 +228,8 @@ def test_no_functions_no_rates():
     context = Context([document("x = 1\n")], lambda: [], len)
     task = syntax.make(context=context)
     assert list(task.examples) == []
-    got = task.summarise([])
-    assert got["syntax_samples"] == 0 and got["syntax_valid_rate"] == 0
+    # Not a rate of 0, which would stand among the figures of a corpus of prose.
+    assert task.summarise([]) == {"syntax_samples": 0}
 
 
 def test_tiny_is_tiny():

@@ -1,12 +1,16 @@
 """Items of an evaluation, read from files of one's own: JSON, JSON lines, CSV, TSV.
 
+Each may be compressed by gzip. A JSON file may also be one object with a list of items
+in it. Rows of a TSV file are lines, whose quotes are text.
+
 A path names a file, a folder of them, or a pattern; a zip archive is a folder, too:
 
     items.jsonl      folder/      mmlu.zip/**/*_test.csv
 
 An item is a record {name: value} with its `id`, which is the same in every run: the
-file's name and the number of the item in it. `_file` is the name of its file without
-`_test`, `_dev` and the like, which in many benchmarks is the subject.
+file's name and the number of the item in it; where two files have one name, their place
+in the folder, too. `_file` is the name of its file without `_test`, `_dev` and the
+like, which in many benchmarks is the subject.
 
 Tasks call fields by names of their own, and a map says what they are called here:
 
@@ -15,8 +19,10 @@ Tasks call fields by names of their own, and a map says what they are called her
 `a+b+c` makes a list of several fields. What is not mapped has its own name.
 """
 
+import collections
 import csv
 import fnmatch
+import gzip
 import hashlib
 import io
 import itertools
@@ -24,12 +30,16 @@ import json
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm.errors import InputError
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN))
+# Where a file that is one object has its items.
+_LISTS = ("data", "items", "examples", "questions", "instances", "records", "rows")
 _SPLIT = re.compile(r"[_-](test|dev|val|validation|train)$")
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -47,9 +57,17 @@ class Item(NamedTuple):
             raise InputError(
                 got=f"{self.id} without the field {name!r}",
                 want=f"it, among {known}",
-                do=f"map it: fields='{name}=NAME'",
+                do=f"map it: fields='{name}=NAME'; for a table without a head, say "
+                "columns=NAME,NAME,…",
             )
         return self.fields[name]
+
+    @property
+    def digest(self) -> str:
+        """A hash of what it says, whatever its file is called."""
+        said = {k: v for k, v in self.fields.items() if k != "_file"}
+        text = json.dumps(said, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Items(NamedTuple):
@@ -72,13 +90,17 @@ def read(path: str, *, fields: str = "", columns: str = "") -> Items:
     wanted = _map(fields)
     names = [name.strip() for name in columns.split(",")] if columns else []
     digest, found = hashlib.sha256(), []
-    for name, content in _files(path):
+    files = list(_files(path))
+    names_of_files = collections.Counter(pathlib.PurePath(f).name for f, _ in files)
+    for place, content in files:
+        name = pathlib.PurePath(place).name
+        name = name if names_of_files[name] == 1 else place
         digest.update(content)
         for number, record in _records(name, content, names):
             id = f"{name}:{number}"
             if not isinstance(record, dict):
                 raise InputError(got=f"{id}: {str(record)[:80]}", want="a record")
-            record = record | {"_file": _SPLIT.sub("", pathlib.PurePath(name).stem)}
+            record = record | {"_file": _SPLIT.sub("", _stem(name))}
             found.append(Item(id, _mapped(record, wanted, id)))
     if not found:
         raise InputError(got=f"no items in {path}", want="a file that is not empty")
@@ -110,6 +132,10 @@ def text(item: Item, name: str) -> str:
             got=f"{item.id} with {name} {value!r:.60}", want="a text that is not empty"
         )
     return value
+
+
+def _stem(name: str) -> str:
+    return pathlib.PurePath(name.removesuffix(".gz")).stem
 
 
 def _map(fields: str) -> dict[str, str]:
@@ -153,15 +179,16 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
             return
     root = pathlib.Path(path)
     if root.is_file():
-        found = [root]
+        root, found = root.parent, [root]
     elif root.is_dir():
-        found = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES)
+        found = sorted(f for f in root.rglob("*") if f.name.endswith(_SUFFIXES))
     else:
         plain = list(itertools.takewhile(lambda part: "*" not in part, parts))
-        found = []
+        root, found = pathlib.Path(*plain), []
         if 0 < len(plain) < len(parts):
             pattern = "/".join(parts[len(plain) :])
-            found = sorted(pathlib.Path(*plain).glob(pattern))
+            found = sorted(root.glob(pattern))
+    found = [file for file in found if not _hidden(file.relative_to(root).as_posix())]
     if not found:
         raise InputError(
             got=f"nothing at {path}",
@@ -169,7 +196,7 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
         )
     for file in found:
         try:
-            yield file.name, file.read_bytes()
+            yield file.relative_to(root).as_posix(), file.read_bytes()
         except OSError as error:
             raise InputError(
                 got=f"{file} ({error.strerror})", want="a file that can be read"
@@ -184,6 +211,7 @@ def _in_zip(archive: pathlib.Path, pattern: str) -> Iterator[tuple[str, bytes]]:
                 n
                 for n in opened.namelist()
                 if n.endswith(_SUFFIXES)
+                and not _hidden(n)
                 and (not pattern or fnmatch.fnmatch("/" + n, "/" + deep))
             )
             if not names:
@@ -192,15 +220,22 @@ def _in_zip(archive: pathlib.Path, pattern: str) -> Iterator[tuple[str, bytes]]:
                     want=f"one of {', '.join(opened.namelist()[:5])}, …",
                 )
             for name in names:
-                yield pathlib.PurePath(name).name, opened.read(name)
+                yield name, opened.read(name)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(
             got=f"{archive} ({error})", want="a whole zip archive"
         ) from error
 
 
+def _hidden(name: str) -> bool:
+    """What a Mac puts beside files, and what is hidden."""
+    return any(p == "__MACOSX" or p.startswith(".") for p in name.split("/"))
+
+
 def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
     """(number, record): of lines the line's number, of tables and lists from 1."""
+    if name.endswith(".gz"):
+        name, content = name.removesuffix(".gz"), _unpacked(name, content)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -211,18 +246,52 @@ def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
         yield from _rows(name, text, columns)
     elif text.lstrip().startswith("["):
         yield from enumerate(_json(name, text), start=1)
+    elif (inside := _list_in(name, text)) is not None:
+        yield from enumerate(inside, start=1)
     else:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield number, _json(f"{name}, line {number}", line)
 
 
+def _unpacked(name: str, content: bytes) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(got=f"{name} ({error})", want="a whole gzip file") from error
+
+
+def _list_in(name: str, text: str) -> list[dict[str, Any]] | None:
+    """The items of a file that is one object with a list of them; None for lines."""
+    one_line = "\n" not in text.strip()
+    try:
+        whole = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(whole, dict):
+        return None
+    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
+    if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
+        return lists[0]
+    if one_line:
+        return None  # an item
+    raise InputError(
+        got=f"{name}, one object with the fields {', '.join(map(str, whole))[:80]}",
+        want=f"a list of items, or one of them under {', '.join(_LISTS)}",
+    )
+
+
 def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
-    delimiter = "\t" if name.endswith(".tsv") else ","
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    tabs = name.endswith(".tsv")
+    rows = _lines_of_tabs(text) if tabs else None
+    if rows is None:
+        delimiter, lines = "\t" if tabs else ",", io.StringIO(text, newline="")
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         head = columns or next(rows, [])
         for number, row in enumerate(filter(None, rows), start=1):
+            if number == 1 and row == columns:
+                continue  # the head, which says what we were told
             if len(row) != len(head):
                 raise InputError(
                     got=f"{name}, row {number}, with {len(row)} columns",
@@ -234,6 +303,14 @@ def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
         raise InputError(
             got=f"{name}, which is no table ({error})", want="whole rows"
         ) from error
+
+
+def _lines_of_tabs(text: str) -> Iterator[list[str]] | None:
+    """The rows of a TSV file whose quotes are text; None if its lines are not all of as
+    many cells, so that some cells with line breaks must be in quotes."""
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    rows = [line.split("\t") for line in lines]
+    return iter(rows) if len({len(row) for row in rows}) <= 1 else None
 
 
 def _json(where: str, text: str) -> Any:

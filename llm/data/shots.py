@@ -20,6 +20,7 @@ class Asked(NamedTuple):
     items: list[Item]
     shots: list[list[Item]]
     about: dict[str, Any]
+    every: list[Item] = []  # of the files, also those that are not asked
 
 
 def asked(
@@ -47,7 +48,7 @@ def asked(
         raise InputError(got=f"shots {shots} and limit {limit}", want="0 or more")
     if not shots:
         chosen = items.spread(read.items, limit)
-        return Asked(chosen, [[] for _ in chosen], about)
+        return Asked(chosen, [[] for _ in chosen], about, read.items)
     source = read
     if shots_path:
         source = items.read(shots_path, fields=fields, columns=columns)
@@ -71,7 +72,7 @@ def asked(
             got=f"{len(read.items)} items in {path}, all of them shots",
             want="more of them, or shots_path",
         )
-    return Asked(chosen, before, about)
+    return Asked(chosen, before, about, read.items)
 
 
 def _by_group(

@@ -48,6 +48,7 @@ def make(
         log_loss = -np.log(max(answer.probabilities[right], 1e-12))
         return {
             "id": item.id,
+            "content": item.digest,
             "input": item["text"][:600],
             "target": right,
             "output": said,

@@ -43,6 +43,7 @@ def make(*, path: str = "", fields: str = "", limit: int = 0, context: Context) 
         more, less = (a.logprob for a in answers)
         return {
             "id": item.id,
+            "content": item.digest,
             "bias_type": item.fields.get("bias_type", ""),
             "direction": item.fields.get("stereo_antistereo", "stereo"),
             "input": f"{item['sent_more']}\n{item['sent_less']}",

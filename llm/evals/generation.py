@@ -1,11 +1,15 @@
-"""What a model writes, against references: exact match, F1, BLEU, chrF, ROUGE.
+r"""What a model writes, against references: exact match, F1, BLEU, chrF, ROUGE.
 
 The answer is what the model generates after the prompt, up to a stop; of it, and of the
-reference, a regular expression may take a part: the number after `####` of a worked
-solution (GSM8K). `chat=True` asks by the model's chat template.
+reference, `extract` takes a part: `number`, the last number or what stands in the last
+\boxed{}, or a regular expression, such as what follows `####` in a worked solution
+(GSM8K). `answered` is the share of items in which it found one. `chat=True` asks by the
+model's chat template.
 
-`exact_match` and `f1` (of words, as in SQuAD) are always there, on texts in lower case,
-without punctuation and articles unless `exact=True`; `metrics` adds bleu, chrf (of
+`exact_match` and `f1` (of words, as in SQuAD, and of characters in scripts without
+spaces) are always there. Numbers are compared as numbers (`llm/numerals.py`), other
+texts in lower case, without punctuation and articles; `exact=True` compares texts as
+they are. `metrics` adds bleu, chrf (of
 sacrebleu, whose signature is kept) and rouge (of rouge-score), which need the extra
 `eval`. An item's reference may be a list: the best one counts.
 
@@ -17,9 +21,10 @@ completions: `{question}` and `{answer}` are these.
 import collections
 import importlib
 import re
-import string
+import unicodedata
 from typing import Any
 
+from llm import numerals
 from llm.data import shots as solved
 from llm.data.items import Item, filled, spread
 from llm.errors import InputError
@@ -29,7 +34,13 @@ from llm.task import Context, Generate, Generated, Task
 TINY: dict[str, Any] = {"max_tokens": 8, "limit": 2}
 _KNOWN = ("bleu", "chrf", "rouge")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_MARKS = str.maketrans("", "", string.punctuation)
+# A character is a word in scripts without spaces: Chinese, Japanese, Thai and others.
+_WORD = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+    r"\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]|\S+?(?=[\u0e00-\u0eff"
+    r"\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\s]|$)"
+)
+_NUMBER = "number"  # an extraction that is no regular expression
 
 
 def make(
@@ -54,6 +65,7 @@ def make(
     extract: str = "",
     target: str = "",
     exact: bool = False,
+    point: str = ".",
     metrics: tuple[str, ...] = (),
     context: Context,
 ) -> Task:
@@ -65,13 +77,14 @@ def make(
       preface: stands before all.
       chat, system: whether the prompt is what a user says, and shots are turns.
       stop: regular expression that ends an answer.
-      extract: regular expression whose last match, of its first group if it has one, is
-        taken of what was generated: r"#### (-?[\d,.]+)". No match is no answer.
+      extract: 'number', or a regular expression whose last match, of its first group if
+        it has one, is taken of what was generated: "#### (.+)". No match is no answer.
       target: the same for the reference; '' is `extract`.
-      exact: whether case, punctuation and articles count in a match.
+      exact: whether case, punctuation, articles and the way to write a number count.
+      point: the decimal point of numbers; the other of . and , separates thousands.
       metrics: more figures: bleu, chrf, rouge.
     """
-    _check(extract, target, stop, metrics)
+    _check(extract, target, stop, metrics, point)
     if path:
         asked = solved.asked(
             path, fields=fields, columns=columns, shots=shots, shots_path=shots_path,
@@ -108,8 +121,12 @@ def make(
             "extracted": found,
             "stop_reason": made.stop_reason,
             "references": known,
-            "values": _values(found, known, exact, metrics)
-            | {"ended": (float(made.stop_reason != "length"), 1.0)},
+            "content": item.digest,
+            "values": _values(found, known, exact, metrics, point)
+            | {
+                "answered": (float(bool(found)), 1.0),
+                "ended": (float(made.stop_reason != "length"), 1.0),
+            },
         }
 
     def summarise(figures):
@@ -124,7 +141,7 @@ def make(
 
     about = {"prompt": prompt, "answer": answer, "preface": preface, "chat": chat}
     about |= {"stop": stop, "extract": extract, "max_tokens": max_tokens}
-    about |= {"temperature": temperature, "exact": exact}
+    about |= {"temperature": temperature, "exact": exact, "metrics": list(metrics)}
     return Task(pairs, requests, measure, summarise, asked.about | about)
 
 
@@ -149,41 +166,63 @@ def _held_out(documents, limit: int) -> solved.Asked:
 
 
 def extracted(text: str, pattern: str) -> str:
-    """The last match of a pattern, '' without one; all of the text without a pattern.
+    """The last match of a pattern, or the last number; '' without one, all of the text
+    without a pattern.
 
     >>> extracted("so #### 1,200", r"#### (-?[0-9,.]+)")
     '1,200'
     """
     if not pattern:
         return text
+    if pattern == _NUMBER:
+        return numerals.last(text)
     found = list(re.finditer(pattern, text))
     if not found:
         return ""
     return (found[-1][1] if found[-1].re.groups else found[-1][0]) or ""
 
 
-def normalised(text: str, exact: bool = False) -> str:
-    """As it is compared: numbers without their thousands, one space between words."""
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text).strip()
+def normalised(text: str, exact: bool = False, point: str = ".") -> str:
+    """As it is compared: a number in one way to write it, one space between words."""
     if exact:
-        return text
-    number = re.fullmatch(r"[$€£]?(-?\d+(?:\.\d+)?)\.?", text)
-    if number:
-        return f"{float(number[1]):g}"
-    text = _ARTICLES.sub(" ", text.lower().translate(_MARKS))
-    return " ".join(text.split())
+        return text.strip()
+    number = numerals.read(text, point=point)
+    if number is not None:
+        return numerals.written(number)
+    words = [_normalised_word(word, point) for word in text.lower().split()]
+    return " ".join(_ARTICLES.sub(" ", " ".join(words)).split())
+
+
+def _normalised_word(word: str, point: str) -> str:
+    """A number in one way to write it, or a word without punctuation."""
+    if any(char.isdigit() for char in word):
+        number = numerals.read(word.rstrip(",;:!?.)").lstrip("("), point=point)
+        if number is not None:
+            return numerals.written(number)
+    # Not between digits: 12,5 is not 125, whatever it is.
+    return "".join(
+        char
+        for n, char in enumerate(word)
+        if not unicodedata.category(char).startswith(("P", "S"))
+        or word[n - 1 : n].isdigit() & word[n + 1 : n + 2].isdigit()
+    )
+
+
+def words_of(text: str) -> list[str]:
+    """Words, which are single characters in scripts without spaces."""
+    return _WORD.findall(text)
 
 
 def f1(said: str, reference: str) -> float:
     """Harmonic mean of precision and recall of words, both texts normalised."""
-    mine, theirs = said.split(), reference.split()
+    mine, theirs = words_of(said), words_of(reference)
     shared = sum((collections.Counter(mine) & collections.Counter(theirs)).values())
     return 2 * shared / (len(mine) + len(theirs)) if shared else float(mine == theirs)
 
 
-def _values(found, known, exact, metrics) -> dict[str, tuple[float, float]]:
-    made = normalised(found, exact)
-    wanted = [normalised(k, exact) for k in known]
+def _values(found, known, exact, metrics, point) -> dict[str, tuple[float, float]]:
+    made = normalised(found, exact, point)
+    wanted = [normalised(k, exact, point) for k in known]
     values = {
         "exact_match": float(made in wanted),
         "f1": max(f1(made, k) for k in wanted),
@@ -235,7 +274,9 @@ def _references(item: Item, pattern: str) -> list[str]:
     return found
 
 
-def _check(extract, target, stop, metrics):
+def _check(extract, target, stop, metrics, point):
+    if point not in (".", ","):
+        raise InputError(got=f"point {point!r}", want="'.' or ','")
     for name, pattern in (("extract", extract), ("target", target), ("stop", stop)):
         try:
             re.compile(pattern)

@@ -1,16 +1,20 @@
 """Questions with choices: the most likely choice is the answer (MMLU and its like).
 
 Each choice is scored as the continuation of one prompt. Three figures: `accuracy` by
-log-probability as it is, and with it divided by the bytes and by the tokens of a
-choice, since long ones are unlikely. Where the continuation is a letter, all are alike.
+log-probability as it is, and with it divided by the bytes and by the tokens of the
+continuation, since long ones are unlikely. Choices that are exactly as likely share
+the point: a model that knows nothing is at chance.
 
-Fields: `question`, `choices` (a list), `answer` (its number from 0, its letter, or its
-text). Templates know every field of a record, `{choice}` and `{letter}` of the choice
-that is scored, and `{list}`, all choices with their letters, a line each. Shots:
+Fields: `question`, `choices` (a list, or texts with labels as ARC has them), `answer`
+(its number from 0 or from 1, its letter, its text, or its label). Where answers can be
+read in two ways, such as 1, 2 and 3 of four choices, `answer_base` says which.
+Templates know every field of a record, `{choice}` and `{letter}` of the choice that is
+scored, and `{list}`, all choices with their letters, a line each. Shots:
 `llm/data/shots.py`.
 """
 
 import string
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llm.data import shots as solved
@@ -46,6 +50,7 @@ def make(
     group: str = "",
     seed: int = 0,
     limit: int = 0,
+    answer_base: str = "",
     context: Context,
 ) -> Task:
     """Multiple choice.
@@ -57,14 +62,18 @@ def make(
       separator: between shots.
       shots, shots_path, group, seed: solved questions before each.
       limit: items that are asked, evenly spread; 0 is all.
+      answer_base: how answers are written: 0, 1, letter, text or label; '' finds out.
     """
     asked = solved.asked(
         path, fields=fields, columns=columns, shots=shots, shots_path=shots_path,
         group=group, seed=seed, limit=limit,
     )  # fmt: skip
-    # How answers are written is decided for all of them at once.
-    every = [*asked.items, *(x for some in asked.shots for x in some)]
-    right = _answers({item.id: item for item in every}.values())
+    # How answers are written is decided for all items of the file at once: a few may
+    # lack the number that tells.
+    right = _answers(asked.every, answer_base)
+    right |= _answers(
+        {x.id: x for some in asked.shots for x in some}.values(), answer_base
+    )
 
     def given(item):
         return filled(prompt, item, {"list": _listed(item)})
@@ -89,21 +98,23 @@ def make(
         ways = {
             "accuracy": [a.logprob for a in answers],
             "accuracy_bytes": [
-                a.logprob / max(len(c.encode()), 1)
-                for a, c in zip(answers, q.choices, strict=True)
+                a.logprob / max(len(scored(q.item, n).strip().encode()), 1)
+                for n, a in enumerate(answers)
             ],
             "accuracy_tokens": [a.logprob / a.tokens for a in answers],
         }
-        best = {name: max(range(len(x)), key=x.__getitem__) for name, x in ways.items()}
+        best = {name: [n for n, y in enumerate(x) if y == max(x)]
+                for name, x in ways.items()}  # fmt: skip
         return {
             "id": q.item.id,
             "group": str(q.item[group]) if group else "",
             "input": q.prompt[-600:],
             "target": q.choices[q.right],
-            "output": q.choices[best["accuracy"]],
+            "content": q.item.digest,
+            "output": q.choices[best["accuracy"][0]],
             "logprobs": ways["accuracy"],
             "chance": 1 / len(q.choices),
-            "values": {n: (float(b == q.right), 1.0) for n, b in best.items()},
+            "values": {n: ((q.right in b) / len(b), 1.0) for n, b in best.items()},
         }
 
     return Task(
@@ -131,12 +142,24 @@ def summarise(figures: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _of_labels(choices: Any) -> bool:
+    """Whether each choice is {"text": ..., "label": ...}."""
+    return isinstance(choices, list) and all(
+        isinstance(choice, Mapping) and {"text", "label"} <= set(choice)
+        for choice in choices
+    )
+
+
 def _choices(item: Item) -> list[str]:
     choices = item["choices"]
+    if isinstance(choices, Mapping) and isinstance(choices.get("label"), list):
+        choices = choices.get("text")
+    elif _of_labels(choices):
+        choices = [choice["text"] for choice in choices]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(_LETTERS):
         raise InputError(
             got=f"{item.id} with choices {choices!r:.60}",
-            want=f"a list of 2 to {len(_LETTERS)}",
+            want=f"a list of 2 to {len(_LETTERS)}, or ARC's texts with labels",
         )
     return [str(choice) for choice in choices]
 
@@ -147,35 +170,82 @@ def _listed(item: Item) -> str:
     )
 
 
-def _answers(items) -> dict[str, int]:
-    """The number of the right choice of each item: all answers are letters, or all are
-    numbers, or all are the text of a choice."""
+def _answers(items, base: str) -> dict[str, int]:
+    """The number of the right choice of each item, written in one way in all of them.
+
+    Raises:
+      InputError: no way fits all of them, or two do that say different things.
+    """
     items = list(items)
-
-    def letter(value, choices):
-        known = _LETTERS[: len(choices)]
-        return known.index(value) if isinstance(value, str) and value in known else -1
-
-    def number(value, choices):
-        exact = type(value) is int or (isinstance(value, str) and value.isdecimal())
-        return int(value) if exact and int(value) < len(choices) else -1
-
-    def words(value, choices):
-        return choices.index(str(value)) if str(value) in choices else -1
-
-    tried = []
-    for way in (letter, number, words):
-        found = {
-            item.id: way(item["answer"], _choices(item)) if item["answer"] != "" else -1
-            for item in items
-        }
-        if min(found.values()) >= 0:
-            return found
-        tried.append(found)
+    if not items:
+        return {}
+    known = {"letter": _letter, "0": _number(0), "1": _number(1), "text": _text}
+    labelled = all(isinstance(item["choices"], Mapping) for item in items)
+    if labelled or all(_of_labels(item["choices"]) for item in items):
+        known = {"label": _label}
+    if base:
+        if base not in known:
+            raise InputError(
+                got=f"answer_base {base!r}", want=f"one of {', '.join(known)}"
+            )
+        known = {base: known[base]}
+    tried = {
+        name: {item.id: way(item) if item["answer"] != "" else -1 for item in items}
+        for name, way in known.items()
+    }
+    fitting = {name: made for name, made in tried.items() if min(made.values()) >= 0}
+    if len({tuple(made.values()) for made in fitting.values()}) == 1:
+        return next(iter(fitting.values()))
+    if fitting:
+        one = next(
+            i for i in items if len({made[i.id] for made in fitting.values()}) > 1
+        )
+        read = ", ".join(
+            f"{name}: {_choices(one)[made[one.id]]!r:.30}"
+            for name, made in fitting.items()
+        )
+        raise InputError(
+            got=f"answers that can be read in {len(fitting)} ways, such as "
+            f"{one['answer']!r:.30} of {one.id} ({read})",
+            want="one way",
+            do=f"set answer_base to one of {', '.join(fitting)}",
+        )
     # The way that fits most items says which one is wrong.
-    best = max(tried, key=lambda found: sum(n >= 0 for n in found.values()))
+    best = max(tried.values(), key=lambda made: sum(n >= 0 for n in made.values()))
     wrong = next(item for item in items if best[item.id] < 0)
     raise InputError(
         got=f"{wrong.id} with answer {wrong['answer']!r:.60}",
-        want="a letter from A, a number from 0, or a choice; one way in all items",
+        want="a letter from A, a number from 0 or 1, or a choice; one way in all items",
     )
+
+
+def _letter(item: Item) -> int:
+    letters, value = _LETTERS[: len(_choices(item))], item["answer"]
+    return letters.index(value) if isinstance(value, str) and value in letters else -1
+
+
+def _number(base: int) -> Callable[[Item], int]:
+    def number(item: Item) -> int:
+        value = item["answer"]
+        exact = type(value) is int or (isinstance(value, str) and value.isdecimal())
+        place = int(value) - base if exact else -1
+        return place if place < len(_choices(item)) else -1
+
+    return number
+
+
+def _text(item: Item) -> int:
+    choices, value = _choices(item), str(item["answer"])
+    return choices.index(value) if choices.count(value) == 1 else -1
+
+
+def _label(item: Item) -> int:
+    """Of ARC: the answer is one of the labels that choices have, letters or digits."""
+    choices = item["choices"]
+    labels = (
+        choices["label"]
+        if isinstance(choices, Mapping)
+        else [choice["label"] for choice in choices]
+    )
+    labels, value = [str(label) for label in labels], str(item["answer"])
+    return labels.index(value) if labels.count(value) == 1 else -1

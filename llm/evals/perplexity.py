@@ -5,6 +5,7 @@ by the UTF-8 bytes of the raw text as it was read, before normalisation, so that
 of models with other tokenizers and cleaning compare.
 """
 
+import hashlib
 import math
 from typing import Any
 
@@ -26,7 +27,9 @@ def make(*, context: Context) -> Task:
             "token_accuracy": (float(scored.correct), float(scored.tokens)),
         }
         figures = {**scored._asdict(), "bytes": document.raw_bytes}
-        return {"id": document.id, **figures, "values": values}
+        content = hashlib.sha256(document.text.encode("utf-8", "surrogatepass"))
+        about = {"id": document.id, "content": content.hexdigest()[:16]}
+        return {**about, **figures, "values": values}
 
     return Task(
         examples=context.documents,

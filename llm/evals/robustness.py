@@ -62,6 +62,7 @@ def make(*, of: str = "", rate: float = 0.05, seed: int = 0, context: Context) -
         }
         return {
             "id": plain["id"],
+            "content": plain.get("content", ""),
             "input": plain.get("input", ""),
             "output": plain.get("output", ""),
             "values": values,

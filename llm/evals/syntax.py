@@ -59,6 +59,8 @@ def make(
         }
 
     def summarise(figures):
+        if not figures:  # prose: nothing was asked, so nothing is said
+            return {"syntax_samples": 0}
         copied = copies([f["completion"] for f in figures], context.training_texts())
         seen = set()
         for figure, is_copy in zip(figures, copied, strict=True):

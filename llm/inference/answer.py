@@ -6,7 +6,9 @@
 What is compiled for a kind is made when the first request of it comes.
 """
 
+import collections
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,14 +37,18 @@ def answerer(
 
     Args:
       overlap: of the windows that a long text is scored in.
-      max_tokens: longest row that is scored; 0 is as the model was trained.
+      max_tokens: longest row that is scored; 0 is the model's own context.
+
+    Returns:
+      The function; its `cut` counts requests and tokens in front that were not read.
 
     Raises:
       InputError: when it is called with what this model cannot be asked.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     kind = registry.module("models", loaded.config.model.name).KIND
-    length = max_tokens or loaded.config.train.seq_len
+    length = max_tokens or load.context(loaded)
+    cut: collections.Counter[str] = collections.Counter()
 
     @functools.cache
     def rolling():
@@ -105,9 +111,15 @@ def answerer(
         for (asked, _), numbers in by_kind.items():
             some = [requests[n] for n in numbers]
             if asked is Rolling:
-                made = rolling()([r.text for r in some])
+                made = [
+                    one
+                    for ends, group in itertools.groupby(some, lambda r: r.end)
+                    for one in rolling()([r.text for r in group], ends=ends)
+                ]
             elif asked is Score:
                 made = scores()(some, progress)
+                cut["requests"] += sum(one.cut > 0 for one in made)
+                cut["tokens"] += sum(one.cut for one in made)
             elif asked is Predict:
                 made = classes()([r.text for r in some], progress)
             else:
@@ -116,6 +128,7 @@ def answerer(
                 answers[number] = one
         return answers
 
+    answer.cut = cut
     return answer
 
 

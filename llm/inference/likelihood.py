@@ -4,7 +4,8 @@
 
 A prompt and its continuation are made tokens together and cut where the prompt's own
 tokens end, spaces at its end being the continuation's: as lm-evaluation-harness does
-it, so that figures agree. Of a text too long, the end is read. An encoder-decoder reads
+it, so that figures agree. Of a text too long, the end is read, and the answer says how
+many tokens were not. An encoder-decoder reads
 the prompt and is scored on the continuation. A masked model is asked for one masked
 token at a time, all others in sight: its pseudo-log-likelihood (Salazar et al. 2020).
 
@@ -27,14 +28,12 @@ import numpy as np
 from llm.data.tokenizer import Tokenizer
 from llm.errors import InputError
 from llm.inference.prompts import inputs_of
-from llm.inference.score import without_padding
+from llm.inference.score import prefix, rows_of_a_batch, width_of, without_padding
 from llm.losses import token_scores
 from llm.nn.contract import has_head, with_head
 from llm.task import Likelihood, Score
 
 _BLOCK = 32  # targets whose logits exist at once
-_WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # then multiples
-_TYPICAL = 256  # tokens: longer rows come in smaller batches
 
 
 class Pair(NamedTuple):
@@ -102,7 +101,7 @@ def likelihoods(
     def run(
         requests: Sequence[Score], done: Callable[[float], None] = lambda count: None
     ) -> list[Likelihood]:
-        rows = rows_of(tokenizer, requests, max_tokens, mask_id)
+        rows, cut = rows_of(tokenizer, requests, max_tokens, mask_id)
         nats = np.zeros(len(requests))
         count = np.zeros(len(requests), int)
         greedy = np.ones(len(requests), bool)
@@ -122,8 +121,8 @@ def likelihoods(
                 count[target.request] += 1
                 greedy[target.request] &= hit
             done(len(batch) / len(rows) * len(requests))
-        answers = zip(nats, count, greedy, strict=True)
-        return [Likelihood(float(n), int(c), bool(g)) for n, c, g in answers]
+        answers = zip(nats, count, greedy, cut, strict=True)
+        return [Likelihood(float(n), int(c), bool(g), x) for n, c, g, x in answers]
 
     return run
 
@@ -131,9 +130,8 @@ def likelihoods(
 def pairs(tokenizer: Tokenizer, texts: Sequence[tuple[str, str]]) -> list[Pair]:
     """Prompts and continuations as ids, for a decoder.
 
-    Where a prompt is empty, the continuation follows what texts begin with or, for
-    want of that, the end of another. Where the tokens of both together leave none to
-    the continuation, they are made apart.
+    Where a prompt is empty, the continuation follows `score.prefix`. Where the tokens
+    of both together leave none to the continuation, they are made apart.
     """
     moved = [_spaces_moved(prompt, more) for prompt, more in texts]
     known = sorted({p for p, _ in moved} | {p + c for p, c in moved})
@@ -145,7 +143,7 @@ def pairs(tokenizer: Tokenizer, texts: Sequence[tuple[str, str]]) -> list[Pair]:
             given, whole = [*start, *ids[prompt]], [*start, *ids[prompt + more]]
             rest = whole[len(given) :] or tokenizer.encode(more)
         else:
-            given, rest = list(start or tokenizer.ends[:1]), ids[more]
+            given, rest = prefix(tokenizer), ids[more]
         if not rest:
             raise InputError(
                 got=f"an empty continuation after {prompt[-40:]!r}", want="some text"
@@ -161,30 +159,34 @@ def _spaces_moved(prompt: str, more: str) -> tuple[str, str]:
 
 def _causal(tokenizer, requests, max_tokens, mask_id):
     found: dict[_Row, list[_Target]] = {}
+    cut = []
     texts = [(r.prompt, r.continuation) for r in requests]
     for number, pair in enumerate(pairs(tokenizer, texts)):
         whole = [*pair.prompt, *pair.continuation][-(max_tokens + 1) :]
+        cut.append(len(pair.prompt) + len(pair.continuation) - len(whole))
         asked = pair.continuation[-(len(whole) - 1) :]
         first = len(whole) - 1 - len(asked)
         targets = found.setdefault(_Row(tuple(whole[:-1])), [])
         targets += [_Target(first + i, id, number) for i, id in enumerate(asked)]
-    return found
+    return found, cut
 
 
 def _encdec(tokenizer, requests, max_tokens, mask_id):
     found: dict[_Row, list[_Target]] = {}
+    cut = []
     sources = tokenizer.encode_batch([r.prompt for r in requests])
     answers = tokenizer.encode_batch([r.continuation for r in requests])
     end = list(tokenizer.ends[:1])
     for number, (source, answer) in enumerate(zip(sources, answers, strict=True)):
         if not answer:
             raise InputError(got="an empty continuation", want="some text")
-        source = [*tokenizer.start(), *source, *end][-max_tokens:]
-        answer = answer[:max_tokens]
+        source = [*tokenizer.start(), *source, *end]
+        cut.append(sum(max(len(ids) - max_tokens, 0) for ids in (source, answer)))
+        source, answer = source[-max_tokens:], answer[:max_tokens]
         row = _Row((tokenizer.pad_id, *answer[:-1]), tuple(source))
         targets = found.setdefault(row, [])
         targets += [_Target(i, id, number) for i, id in enumerate(answer)]
-    return found
+    return found, cut
 
 
 def _masked(tokenizer, requests, max_tokens, mask_id):
@@ -212,39 +214,26 @@ def _masked(tokenizer, requests, max_tokens, mask_id):
         for place in (len(start) + place for place in asked):
             row = _Row((*whole[:place], mask_id, *whole[place + 1 :]))
             found.setdefault(row, []).append(_Target(place, whole[place], number))
-    return found
+    return found, [0] * len(requests)
 
 
 def _batches(rows: list[_Row], batch_size: int):
     """Rows in the order of their lengths, the longest first, of one shape a batch."""
     rows.sort(key=_shape, reverse=True)
     for shape, group in itertools.groupby(rows, _shape):
-        alike, size = list(group), _size(shape, batch_size)
+        alike, size = list(group), rows_of_a_batch(shape, batch_size)
         for first in range(0, len(alike), size):
             yield alike[first : first + size]
 
 
 def _shape(row: _Row) -> tuple[int, int]:
-    return (_width(len(row.source)) if row.source else 0), _width(len(row.ids))
-
-
-def _width(length: int) -> int:
-    """The least of few widths that holds so many tokens."""
-    for width in _WIDTHS:
-        if length <= width:
-            return width
-    return -(-length // 256) * 256
-
-
-def _size(shape: tuple[int, int], batch_size: int) -> int:
-    """Rows of a batch, whose tokens are about as many whatever their lengths."""
-    return max(batch_size * _TYPICAL // max(*shape, _TYPICAL), 1)
+    return (width_of(len(row.source)) if row.source else 0), width_of(len(row.ids))
 
 
 def _inputs(batch: list[_Row], batch_size: int):
     """A batch as inputs of one of few shapes; it is filled up with rows of a token."""
     source, width = _shape(batch[0])
-    more = _size((source, width), batch_size) - len(batch)
+    more = rows_of_a_batch((source, width), batch_size) - len(batch)
     rows = [row.ids for row in batch] + [(0,)] * more
     sources = [row.source for row in batch] + [(0,)] * more
     inputs = inputs_of(rows, multiple=width)

@@ -73,6 +73,13 @@ def joined(model_dir: str, device: jax.Device, *, which: str = "best") -> Loaded
     return Loaded(model, objective, params, tokenizer, config, step)
 
 
+def context(loaded: Loaded) -> int:
+    """The longest row that a model reads: that of its positions, of the model that it
+    was imported from, or of its training."""
+    imported = loaded.config.get("convert", {}).get("context", 0)
+    return getattr(loaded.model, "length", 0) or imported or loaded.config.train.seq_len
+
+
 def boxes(loaded: Loaded) -> Any:
     """The parameters of the network in their boxes, with axes; abstract."""
     _, _, init = network.build(

@@ -16,7 +16,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, registry, run_directory, train_step, tree
+from llm import (
+    atomic,
+    finished,
+    importing,
+    registry,
+    run_directory,
+    train_step,
+    tree,
+)
 from llm.data import corpus, loader, tokens
 from llm.data.split import SPLITS
 from llm.document import Document
@@ -29,6 +37,7 @@ from llm.task import Context, Task
 
 _AT_THE_TOP = ("perplexity", "syntax")  # of the results
 _NEED_CORPUS = _AT_THE_TOP
+_BLOCK = 512  # examples after which those that are finished are kept
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -71,8 +80,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
-    figures, items = _figures(loaded, c, tasks)
-    result |= figures | {"model": _about(loaded, model_dir)}
+    about = _about(loaded, model_dir)
+    figures, items = _figures(
+        loaded, c, tasks, finished.Items(workdir, about | {"step": loaded.step})
+    )
+    result |= figures | {"model": about}
     if e.before:
         begun = loaded.config.get("init_from")
         if not begun:
@@ -83,7 +95,8 @@ def run(c: ConfigDict, workdir: str) -> None:
             )
         print("before:", flush=True)
         source = load.load(importing.run_of(begun, model_dir, host), device)
-        result["before"], _ = _figures(source, c, tasks)
+        kept = finished.Items(workdir, _about(source, begun), "before")
+        result["before"], _ = _figures(source, c, tasks, kept)
     if e.objective:
         measure, name = _objective(loaded, model_dir, c), loaded.config.objective.name
         result["objective"] = measure(loaded.params)
@@ -96,6 +109,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
     atomic.write_text(root / "evaluate_items.jsonl", "".join(lines))
     atomic.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
+    finished.forget(workdir)
 
 
 def _of_corpus(c: ConfigDict, label: str) -> bool:
@@ -106,9 +120,13 @@ def _of_corpus(c: ConfigDict, label: str) -> bool:
 
 
 def _figures(
-    loaded: load.Loaded, c: ConfigDict, tasks: dict[str, Task]
+    loaded: load.Loaded, c: ConfigDict, tasks: dict[str, Task], kept: finished.Items
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the tasks say of a model, and what each of their items came to."""
+    """What the tasks say of a model, and what each of their items came to.
+
+    Args:
+      kept: items of an evaluation that was interrupted, which are not asked again.
+    """
     e, result, items = c.evaluate, {}, []
     answer = answerer(
         loaded,
@@ -118,7 +136,18 @@ def _figures(
         max_tokens=e.max_tokens,
     )
     for label, task in tasks.items():
-        made, figures = perform(task, lambda asked, what=label: answer(asked, what))
+        answer.cut.clear()
+        held = kept.of(label, {"knobs": _knobs_of(c, label), "about": task.about})
+        made, figures = perform(
+            task, lambda asked, what=label: answer(asked, what), held
+        )
+        if answer.cut["requests"]:
+            made["truncated"] = dict(answer.cut)
+            print(
+                f"{label}: {answer.cut['requests']} prompts are longer than the model's "
+                f"context: {answer.cut['tokens']} tokens at their beginnings are cut",
+                flush=True,
+            )
         if label == "eval_text":
             result[label] = {"path": c.eval_text, **made}
         elif label in _AT_THE_TOP:
@@ -131,15 +160,47 @@ def _figures(
     return result, items
 
 
-def perform(task: Task, answer: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Asks all that a task wants to know, at once: its figures, and those of items."""
-    asked = [task.requests(example) for example in task.examples]
-    answers = iter(answer([request for requests in asked for request in requests]))
-    figures = [
-        task.measure(example, [next(answers) for _ in requests])
-        for example, requests in zip(task.examples, asked, strict=True)
-    ]
+def perform(
+    task: Task, answer: Any, kept: finished.Kept | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Asks what a task wants to know: its figures, and those of items.
+
+    Args:
+      kept: items that were finished before; takes those that are finished now.
+    """
+    figures: list[dict[str, Any]] = kept.read() if kept else []
+    examples = list(task.examples)[len(figures) :]
+    for first in range(0, len(examples), _BLOCK):
+        block = examples[first : first + _BLOCK]
+        asked = [task.requests(example) for example in block]
+        if kept and any(getattr(r, "temperature", 0) for some in asked for r in some):
+            kept, block = None, examples  # what is sampled depends on all of them
+            asked = [task.requests(example) for example in block]
+        answers = iter(answer([request for requests in asked for request in requests]))
+        new = [
+            task.measure(example, [next(answers) for _ in requests])
+            for example, requests in zip(block, asked, strict=True)
+        ]
+        figures += new
+        if kept:
+            kept.add(new)
+        if block is examples:
+            break
     return task.summarise(figures), figures
+
+
+def _knobs_of(c: ConfigDict, label: str) -> dict[str, Any]:
+    """What the answers to a task depend on beside the model."""
+    e = c.evaluate
+    knobs = dict(c.evaluate.task.get(label, {}))
+    return {
+        "task": json.loads(json.dumps(ConfigDict(knobs).to_dict(), default=list)),
+        "eval_text": c.eval_text,
+        "split": e.split,
+        "overlap": e.overlap,
+        "max_tokens": e.max_tokens,
+        "seed": c.seed,
+    }
 
 
 def _task(c: ConfigDict, label: str, context: Context) -> Task:
@@ -284,6 +345,8 @@ def _line(label: str, made: dict[str, Any]) -> str:
         "syntax_corpus_rate": "corpus {:.0%}",
         "syntax_distinct_rate": "distinct {:.0%}",
     }
+    if made.get("syntax_samples") == 0:
+        return f"{label}: no Python functions in the split, nothing is asked"
     known = [text.format(made[name]) for name, text in shown.items() if name in made]
     if known:
         return f"{label}: " + ", ".join(known)

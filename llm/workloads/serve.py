@@ -87,8 +87,7 @@ def make_service(
 
     s = c.serve
     model, params = load.for_decoding(loaded)
-    given = loaded.config.convert.get("context", 0) or loaded.config.train.seq_len
-    known = getattr(model, "length", 0) or given
+    known = load.context(loaded)
     context = min(s.context or known, known)
     slots = scheduler = grammars = None
     if hasattr(model, "init_cache"):
