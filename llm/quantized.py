@@ -1,8 +1,10 @@
 """Parameters in few bits: whole numbers with scales, in place of float32 arrays.
 
-    w ~ values * scale        values in -127..127 (int8) or -7..7 (int4)
+    w ~ values * scale        values in -127..127 (int8) or -8..7 (int4)
 
-Symmetric, so that zero stays zero. A kernel has a scale for each of its outputs and,
+Zero stays zero. With four bits the scale has the sign that lets the largest number be
+-8, and is searched for: the end of the range, and then the scale that fits the rounded
+numbers best. A kernel has a scale for each of its outputs and,
 with `group`, for each group of so many inputs; a table of vectors has its scales by
 rows, so that one stored form serves both to look a token up and to make its logit.
 
@@ -19,10 +21,15 @@ import jax.numpy as jnp
 
 from llm.precision import FEW_ROWS, Weight
 
-MOST = {"int8": 127, "int4": 7}
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+MOST = {"int8": 127, "int4": 8}
 # Shares of the largest number of a group that are tried as the end of the range: with
-# few values it is better to cut off what is rare.
-_ENDS = {"int8": (1.0,), "int4": (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)}
+# few values it is better to cut off what is rare, or, as numbers are rounded, to leave
+# some room beyond it. With four bits, whose range has no middle, both signs are tried.
+_ENDS = {
+    "int8": (1.0,),
+    "int4": tuple(s * e / 20 for e in range(14, 25) for s in (1, -1)),
+}
 
 
 @functools.partial(
@@ -147,12 +154,18 @@ def quantize_table(table_VD: jax.Array, *, bits: str, group: int = 0) -> Quantiz
 def _rounded(x: jax.Array, axis: int, bits: str) -> tuple[jax.Array, jax.Array]:
     """Values of the shape of `x`, and scales with one place along the axis."""
     most = MOST[bits]
+    low, high = (-most, most) if bits == "int8" else (-most, most - 1)
     largest = jnp.abs(x).max(axis=axis, keepdims=True)
+    total = lambda y: y.sum(axis=axis, keepdims=True)  # noqa: E731
     best = None
     for end in _ENDS[bits]:
-        scale = jnp.maximum(largest * end / most, jnp.finfo(jnp.float32).tiny)
-        values = jnp.clip(jnp.round(x / scale), -most, most)
-        error = jnp.square(values * scale - x).sum(axis=axis, keepdims=True)
+        scale = jnp.maximum(largest, _TINY * most) * (end / most)
+        values = jnp.clip(jnp.round(x / scale), low, high)
+        if bits == "int4":  # the scale that makes the squared error of these least
+            squares = total(jnp.square(values))
+            fitted = total(values * x) / jnp.maximum(squares, 1.0)
+            scale = jnp.where(squares > 0, fitted, scale)
+        error = total(jnp.square(values * scale - x))
         if best is None:
             best = error, values, scale
         else:

@@ -330,7 +330,9 @@ def test_an_imported_model_is_scored_on_a_text(tmp_path):
     registry.build("workloads", "evaluate")(c, str(tmp_path / "e"))
     found = json.loads((tmp_path / "e" / "evaluate.json").read_text())["eval_text"]
     one = loaded(tmp_path / "e" / "model")
-    ids = [2, *one.tokenizer.encode("def f(x):\n    return x\n"), 2]
+    assert one.tokenizer.start() == []  # then BOS stands before it, as for the harness
+    start = one.tokenizer.bos_id
+    ids = [start, *one.tokenizer.encode("def f(x):\n    return x\n"), 2]
     logits = tiny.logits(one.model, one.params, plain_inputs(np.array([ids[:-1]])))
     log = jax.nn.log_softmax(logits[0, :, : one.tokenizer.vocab_size])
     nats = -float(log[np.arange(len(ids) - 1), ids[1:]].sum())

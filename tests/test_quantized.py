@@ -12,13 +12,16 @@ from llm.precision import FLOAT32, matmul
 
 def by_hand(column, bits, ends):
     """Values and scale of one group, in numpy."""
-    most = {"int8": 127, "int4": 7}[bits]
+    most = {"int8": 127, "int4": 8}[bits]
+    top = most if bits == "int8" else most - 1
     best = None
     for end in ends:
         scale = np.float32(np.abs(column).max() * np.float32(end) / np.float32(most))
-        values = np.clip(np.round(column / scale), -most, most)
+        values = np.clip(np.round(column / scale), -most, top)
+        if bits == "int4":  # least squares
+            scale = (values * column).sum() / (values * values).sum()
         error = ((values * scale - column) ** 2).sum()
-        if best is None or error < best[0]:
+        if best is None or error < best[0] * (1 - 1e-6):
             best = error, values, scale
     return best[1], best[2]
 

@@ -1,7 +1,7 @@
 """Weights in four bits, in groups of inputs that share a scale.
 
-A group is small, so that one large weight spoils few others; the range of each is cut
-off where that makes the squared error smallest. The table of tokens, which is the
+A group is small, so that one large weight spoils few others; the scale of each is the
+one of many that makes the squared error smallest. The table of tokens, which is the
 output, too, where it is tied, suffers most and stays at eight bits.
 """
 

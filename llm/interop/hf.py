@@ -24,7 +24,7 @@ import numpy as np
 from llm import registry, tree
 from llm.errors import InputError
 from llm.interop import safetensors
-from llm.nn.foreign import Dialect, Tensor
+from llm.nn.foreign import HEAD, Dialect, Tensor
 
 # Fields of config.json that are numbers in every dialect, and the largest vocabulary.
 _SIZES = (
@@ -38,6 +38,8 @@ _SIZE_KNOBS = (
     "layers", "encoder_layers", "decoder_layers", "width", "heads", "kv_heads",
     "head_dim", "vocab_size",
 )  # fmt: skip
+_FLAGS = r"tie_word_embeddings|use_\w+|is_\w+|add_\w+|scale_\w+|norm_topk_prob|\w+_bias"
+_CHUNK = 1 << 22  # numbers of a tensor that are compared at once
 _WRONG_FIELDS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -89,6 +91,7 @@ def read(folder: str | os.PathLike) -> Found:
     name, dialect = known[model_type]
     _check_fields(config, path)
     tensors = safetensors.open_folder(folder)
+    config = completed(config, dialect)
     try:
         knobs = dialect.knobs(config | {"tensors": tuple(tensors)})
     except InputError:
@@ -99,8 +102,17 @@ def read(folder: str | os.PathLike) -> Found:
             want=f"the fields of {model_type!r}",
         ) from error
     _check_knobs(knobs, path)
+    _check_copies(tensors, dialect, knobs, folder)
     vocab_size = knobs.pop("vocab_size")
     return Found(name, knobs, vocab_size, tensors, config)
+
+
+def completed(config: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """A config with what its model type has where a field is missing."""
+    defaults = dict(dialect.defaults.get(config["model_type"], {}))
+    if "rope_theta" in (config.get("rope_parameters") or {}):
+        defaults.pop("rope_theta", None)
+    return {**defaults, **config}
 
 
 def _check_fields(config: dict[str, Any], path: pathlib.Path) -> None:
@@ -113,10 +125,59 @@ def _check_fields(config: dict[str, Any], path: pathlib.Path) -> None:
                     got=f"{path} with {field} {str(value)[:40]!r}",
                     want=f"a whole number from 0 to {most}",
                 )
+        elif re.fullmatch(_FLAGS, field) and type(value) not in (bool, type(None)):
+            raise InputError(
+                got=f"{path} with {field} {str(value)[:40]!r}", want="true or false"
+            )
         elif re.fullmatch(_FLOATS, field) and type(value) not in (int, float):
             raise InputError(
                 got=f"{path} with {field} {str(value)[:40]!r}", want="a number"
             )
+
+
+def _check_copies(
+    tensors: dict[str, safetensors.Stored],
+    dialect: Dialect,
+    knobs: dict[str, Any],
+    folder: str | os.PathLike,
+) -> None:
+    """Compares tensors that should repeat others: a head of its own unties the model.
+
+    Raises:
+      InputError: one that differs, of a model that cannot have both.
+    """
+    for name, original in dialect.copies:
+        # Files of a model without its head lack the prefix.
+        bare = original.partition(".")[2]
+        other = tensors.get(original) or tensors.get(bare)
+        if name not in tensors or other is None or _equal(tensors[name], other):
+            continue
+        if name == HEAD and "tied" in knobs:
+            if knobs["tied"]:
+                print(
+                    f"{folder}: {name} differs from {original}, though config.json "
+                    "ties them: it is read as a head of its own",
+                    flush=True,
+                )
+            knobs["tied"] = False
+            continue
+        raise InputError(
+            got=f"{name} in {folder}, which differs from {original}",
+            want="a copy of it: this model has one of them",
+        )
+
+
+def _equal(one: safetensors.Stored, other: safetensors.Stored) -> bool:
+    """Whether two tensors hold the same numbers, of which few are in memory at once."""
+    if one.shape != other.shape:
+        return False
+    left, right = (x.read().reshape(-1) for x in (one, other))
+    return all(
+        np.array_equal(
+            *(np.asarray(x[i : i + _CHUNK], np.float32) for x in (left, right))
+        )
+        for i in range(0, len(left), _CHUNK)
+    )
 
 
 def _check_knobs(knobs: dict[str, Any], path: pathlib.Path) -> None:
@@ -165,18 +226,34 @@ def load_params(found: Found, abstract: Any) -> Any:
         used.add(piece.theirs)
         stored = held[piece.theirs]
         values = _from_theirs(stored.read(), piece, found.vocab_size, shapes)
+        _check_finite(piece.theirs, values)
         for name, value in zip(piece.ours, values, strict=True):
             target = filled[name] if piece.at is None else filled[name][piece.at]
             target[tuple(slice(0, n) for n in value.shape)] = value
-    extras = dialect.extras
-    left = [n for n in held if n not in used and not _any_match(extras, n)]
+    copies = {name for name, _ in dialect.copies}
+    left = [n for n in held if n not in used and n not in copies]
+    unread = [n for n in left if _any_match(dialect.extras, n)]
+    left = [n for n in left if n not in unread]
     if left:
         raise InputError(
             got=f"tensors that {found.name!r} does not have: {', '.join(left[:4])}"
             + (f" and {len(left) - 4} more" if left[4:] else ""),
             want="only what its config.json tells of",
         )
+    if unread:
+        more = f" and {len(unread) - 3} more" if unread[3:] else ""
+        print(f"tensors that are not read: {', '.join(unread[:3])}{more}", flush=True)
     return tree.map_named(lambda name, _: filled[name], abstract)
+
+
+def _check_finite(name: str, values: list[np.ndarray]) -> None:
+    wrong = sum(int(value.size - np.isfinite(value).sum()) for value in values)
+    if wrong:
+        raise InputError(
+            got=f"tensor {name!r} with {wrong} numbers that are NaN or infinite",
+            want="finite weights",
+            do="fetch the model again, or export it from a run that did not diverge",
+        )
 
 
 def _any_match(patterns, name):

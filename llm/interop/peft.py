@@ -12,6 +12,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -106,12 +107,17 @@ def merged(
         config = json.loads((folder / _CONFIG).read_text())
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         others = {k: v for k, v in config.items() if k in _PLAIN and v != _PLAIN[k]}
-        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}
+        alphas = {
+            str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()
+        }
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise InputError(
             got=f"{folder / _CONFIG} with {type(error).__name__}: {error}",
             want="r and lora_alpha, as PEFT writes them",
         ) from error
+    if min(rank, *ranks.values(), rank) < 1:
+        raise InputError(got=f"{folder / _CONFIG} with r {rank}", want="1 or more")
     if config.get("peft_type") != "LORA" or others:
         raise InputError(
             got=f"an adapter with {others or config.get('peft_type')}",
@@ -130,6 +136,14 @@ def merged(
         a_RI, b_OR = (np.asarray(held[n].read(), np.float32) for n in names)
         kernel = np.array(made[piece.ours])
         target = kernel if piece.at is None else kernel[piece.at]
+        own = _matching(ranks, module, rank)
+        if own != a_RI.shape[0]:
+            raise InputError(
+                got=f"an adapter of {piece.theirs} of rank {a_RI.shape[0]}",
+                want=f"rank {own}, as {_CONFIG} says",
+            )
+        scale = _matching(alphas, module, alpha)
+        scale /= math.sqrt(own) if config.get("use_rslora") else own
         update = (a_RI.T @ b_OR.T) * scale
         if update.size != target.size:
             raise InputError(
@@ -146,6 +160,15 @@ def merged(
             want="kernels that the model has by themselves",
         )
     return made
+
+
+def _matching(pattern: dict[str, Any], module: str, otherwise: Any) -> Any:
+    """The value of the first key that names a module, or the end of its name."""
+    name = module.removeprefix(_PREFIX)
+    for key, value in pattern.items():
+        if re.fullmatch(rf"(.*\.)?({key})", name):
+            return value
+    return otherwise
 
 
 def _adapted(name: str, knobs: dict[str, Any], shapes: dict[str, tuple]):

@@ -33,6 +33,11 @@ DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+# Of other files, which we do not read.
+_NOT_READ = {
+    "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3",
+    "F6_E3M2", "U16", "U32", "U64", "C64",
+}  # fmt: skip
 _HEADER_LIMIT = 100_000_000  # bytes, as the reference has it
 _INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
@@ -112,7 +117,7 @@ def open_file(path: str | os.PathLike) -> dict[str, Stored]:
         raise InputError(
             got=f"{path} ({error.strerror})", want="a file that can be read"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _broken(path, f"a header that is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise _broken(path, "a header that is no table")
@@ -135,7 +140,13 @@ def _entry(path, name, entry, base, size):
         whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
     except _BROKEN as error:
         raise _broken(path, f"tensor {name!r} without dtype, shape or place") from error
-    if dtype not in DTYPES:
+    if dtype in _NOT_READ:
+        raise InputError(
+            got=f"{path}: tensor {name!r} of dtype {dtype}, which is not supported",
+            want=f"one of {', '.join(DTYPES)}",
+            do="convert the model to bfloat16 first",
+        )
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise _broken(path, f"tensor {name!r} of dtype {dtype!r}")
     if not whole or end - start != math.prod(shape) * DTYPES[dtype].itemsize:
         raise _broken(

@@ -351,10 +351,15 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # A list of positions, the decoder, which is the embedding, and a pooler unused.
-    extras=(
-        r".*position_ids",
-        r"cls\.predictions\.decoder\.(weight|bias)",
-        r"bert\.pooler\..*",
+    extras=(r".*position_ids", r"bert\.pooler\..*"),  # the second where it is unused
+    copies=(
+        ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
     ),
-)
+    defaults={
+        "bert": {
+            "layer_norm_eps": 1e-12, "type_vocab_size": 2,
+            "max_position_embeddings": 512,
+        },
+    },
+)  # fmt: skip

@@ -352,7 +352,8 @@ def _ropes(config):
     by_kind = {"full_attention", "sliding_attention"} & set(given)
     full = given.get("full_attention") if by_kind else given
     local = (given.get("sliding_attention") if by_kind else None) or {}
-    ropes = foreign.rope_knobs({"rope_theta": 1e6, **config, "rope_parameters": full})
+    plain = {} if "rope_theta" in (full or {}) else {"rope_theta": 1e6}
+    ropes = foreign.rope_knobs({**plain, **config, "rope_parameters": full})
     if local.get("rope_type", "default") != "default":
         raise InputError(
             got=f"rope_type {local['rope_type']!r} of sliding_attention", want="default"
@@ -424,6 +425,13 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # The head, which is the embedding.
-    extras=(r"lm_head\.weight",),
+    copies=foreign.TIED_HEAD,
+    defaults={
+        "gemma2": {"rms_norm_eps": 1e-6, "num_key_value_heads": 4, "head_dim": 256},
+        "gemma3_text": {
+            "rms_norm_eps": 1e-6,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+        },
+    },
 )

@@ -22,7 +22,7 @@ from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.foreign import HEAD, Dialect, Tensor, require
 from llm.nn.mlp import MLP
 from llm.nn.norm import LayerNorm
 from llm.nn.positions import Learned, alibi, sinusoidal
@@ -334,6 +334,7 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # Masks that old files carry, and the head, which is the embedding.
-    extras=(r".*\.attn\.(masked_)?bias", r"lm_head\.weight"),
+    extras=(r".*\.attn\.(masked_)?bias",),  # masks that old files carry
+    copies=((HEAD, "transformer.wte.weight"),),
+    defaults={"gpt2": {"layer_norm_epsilon": 1e-5, "n_positions": 1024}},
 )

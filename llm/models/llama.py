@@ -369,6 +369,20 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # Tables that old files carry, and a head that repeats the embedding.
-    extras=(r".*rotary_emb\.inv_freq", r"lm_head\.weight"),
-)
+    extras=(r".*rotary_emb\.inv_freq",),  # tables that old files carry
+    copies=foreign.TIED_HEAD,
+    defaults={
+        "llama": {"rms_norm_eps": 1e-6},
+        "mistral": {
+            "rms_norm_eps": 1e-6, "num_key_value_heads": 8, "sliding_window": 4096,
+        },
+        "qwen2": {
+            "rms_norm_eps": 1e-6, "num_key_value_heads": 32, "max_window_layers": 28,
+            "sliding_window": 4096,
+        },
+        "qwen3": {
+            "rms_norm_eps": 1e-6, "num_key_value_heads": 32, "max_window_layers": 28,
+            "sliding_window": 4096, "head_dim": 128,
+        },
+    },
+)  # fmt: skip

@@ -409,6 +409,15 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # A head that repeats the embedding.
-    extras=(r"lm_head\.weight",),
-)
+    copies=foreign.TIED_HEAD,
+    defaults={
+        "mixtral": {
+            "rms_norm_eps": 1e-5, "num_key_value_heads": 8, "rope_theta": 1e6,
+            "num_experts_per_tok": 2,
+        },
+        "qwen3_moe": {
+            "rms_norm_eps": 1e-6, "num_key_value_heads": 4, "num_experts_per_tok": 8,
+            "sliding_window": 4096,
+        },
+    },
+)  # fmt: skip

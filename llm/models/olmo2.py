@@ -300,6 +300,6 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # A head that repeats the embedding.
-    extras=(r"lm_head\.weight",),
+    copies=foreign.TIED_HEAD,
+    defaults={"olmo2": {"rms_norm_eps": 1e-5}},
 )

@@ -479,10 +479,16 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    # Copies of the shared embedding, and an unused bias of old files.
-    extras=(
-        r"(encoder|decoder)\.embed_tokens\.weight",
-        r"lm_head\.weight",
-        r".*EncDecAttention\.relative_attention_bias\.weight",
+    # A bias of old files that nothing uses.
+    extras=(r".*EncDecAttention\.relative_attention_bias\.weight",),
+    copies=(
+        ("encoder.embed_tokens.weight", "shared.weight"),
+        ("decoder.embed_tokens.weight", "shared.weight"),
     ),
-)
+    defaults={
+        "t5": {
+            "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 32,
+            "feed_forward_proj": "relu", "d_kv": 64,
+        },
+    },
+)  # fmt: skip

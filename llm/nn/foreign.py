@@ -37,6 +37,9 @@ class Dialect(NamedTuple):
       config: from knobs and the true `vocab_size` to config.json.
       tensors: from knobs to the table.
       extras: names (regular expressions) in their files that hold nothing of a model.
+      copies: (name, original) of tensors that repeat another one. A head that differs
+        from the embedding is a head of its own; anything else that differs is refused.
+      defaults: by model type, what its config has where a field is missing.
     """
 
     model_types: tuple[str, ...]
@@ -44,6 +47,13 @@ class Dialect(NamedTuple):
     config: Callable[[dict[str, Any], int], dict[str, Any]]
     tensors: Callable[[dict[str, Any]], tuple[Tensor, ...]]
     extras: tuple[str, ...] = ()
+    copies: tuple[tuple[str, str], ...] = ()
+    defaults: Mapping[str, Mapping[str, Any]] = {}
+
+
+HEAD = "lm_head.weight"
+# The head of a decoder that is tied.
+TIED_HEAD = ((HEAD, "model.embed_tokens.weight"),)
 
 
 def require(config: dict[str, Any], **wanted: Any) -> None:
@@ -134,6 +144,8 @@ def decoder_knobs(config: dict[str, Any]) -> dict[str, Any]:
 def decoder_config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     """What `decoder_knobs` and `rope_knobs` read, and `mlp`."""
     base, scaling = knobs["rope_base"], knobs["rope_scaling"]
+    rope = rope_parameters(base, scaling)
+    older = {name: value for name, value in rope.items() if name != "rope_theta"}
     return {
         "vocab_size": vocab_size,
         "hidden_size": knobs["width"],
@@ -143,18 +155,37 @@ def decoder_config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "num_key_value_heads": knobs["kv_heads"],
         "head_dim": knobs["head_dim"],
         "rms_norm_eps": knobs["epsilon"],
-        "rope_parameters": rope_parameters(base, scaling),
+        "rope_parameters": rope,
+        # As releases of transformers before 5 read it.
         "rope_theta": base,
+        "rope_scaling": older | {"type": rope["rope_type"]} if scaling else None,
     }
 
 
 def rope_knobs(config: dict[str, Any]) -> dict[str, Any]:
     """Our base and scaling, from either generation of config.json."""
-    given = config.get("rope_parameters") or {}
-    given = given | (config.get("rope_scaling") or {})
+    given, older = (config.get(n) or {} for n in ("rope_parameters", "rope_scaling"))
+    _check_agree(config, given, older)
+    given = given | older
     base = float(given.get("rope_theta", config.get("rope_theta", 10_000.0)))
     kind = given.get("rope_type", given.get("type", "default"))
     return {"rope_base": base, "rope_scaling": _scaling(kind, given, config)}
+
+
+def _check_agree(config, newer: Mapping[str, Any], older: Mapping[str, Any]) -> None:
+    """Raises InputError where the two generations say different things."""
+    plain = {"rope_theta": config["rope_theta"]} if "rope_theta" in config else {}
+    kinds = [{"rope_type": x.get("rope_type", x.get("type"))} for x in (newer, older)]
+    pairs = ((newer, older | plain), kinds if newer and older else ({}, {}))
+    for one, other in pairs:
+        for field in one.keys() & other.keys():
+            if one[field] != other[field]:
+                raise InputError(
+                    got=f"rope_parameters with {field} {one[field]!r}, and {field} "
+                    f"{other[field]!r} beside them or in rope_scaling",
+                    want="the same in both",
+                    do="remove the one that is wrong from config.json",
+                )
 
 
 def _scaling(kind, given, config) -> tuple:

@@ -178,9 +178,10 @@ def _special(loaded: load.Loaded, name: str, knobs: Any, vocab_size: int) -> dic
     if tokenizer.ends:
         more = len(tokenizer.ends) > 1
         special["eos_token_id"] = list(tokenizer.ends) if more else tokenizer.ends[0]
-    if name == "llama":
-        context = loaded.config.get("convert", {}).get("context", 0)
-        special["max_position_embeddings"] = context or loaded.config.train.seq_len
+    if registry.module("models", name).KIND == "causal" and not hasattr(
+        loaded.model, "length"
+    ):  # else the length of its positions, which the architecture tells
+        special["max_position_embeddings"] = load.context(loaded)
     return special
 
 

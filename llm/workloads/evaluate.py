@@ -144,8 +144,8 @@ def _figures(
         if answer.cut["requests"]:
             made["truncated"] = dict(answer.cut)
             print(
-                f"{label}: {answer.cut['requests']} prompts are longer than the model's "
-                f"context: {answer.cut['tokens']} tokens at their beginnings are cut",
+                f"{label}: {answer.cut['requests']} prompts exceed the model's "
+                f"context; {answer.cut['tokens']} tokens in front are cut",
                 flush=True,
             )
         if label == "eval_text":

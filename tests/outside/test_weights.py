@@ -1,0 +1,260 @@
+"""Weights and configs as other programs write them: read as they mean, or refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from reference_models import build, export
+
+from llm import quantized, registry, tree
+from llm.errors import InputError
+from llm.interop import hf, peft, safetensors
+from llm.nn import foreign
+
+# A tensor that repeats another one, and whether a different one may stand for itself.
+COPIES = {
+    "llama 3.1": ("lm_head.weight", "model.embed_tokens.weight", True),
+    "qwen3": ("lm_head.weight", "model.embed_tokens.weight", True),
+    "qwen3 moe": ("lm_head.weight", "model.embed_tokens.weight", True),
+    "gemma2": ("lm_head.weight", "model.embed_tokens.weight", False),
+    "gemma3": ("lm_head.weight", "model.embed_tokens.weight", False),
+    "gpt2": ("lm_head.weight", "transformer.wte.weight", False),
+    "bert": ("cls.predictions.decoder.weight",
+             "bert.embeddings.word_embeddings.weight", False),
+    "t5": ("encoder.embed_tokens.weight", "shared.weight", False),
+}  # fmt: skip
+
+
+def tensors_of(folder):
+    return {n: np.array(t.read()) for n, t in safetensors.open_folder(folder).items()}
+
+
+def rewrite(folder, tensors):
+    made = [
+        safetensors.Made(n, x.shape, x.dtype, lambda x=x: x) for n, x in tensors.items()
+    ]
+    safetensors.write_file(folder / "model.safetensors", made)
+
+
+def change(folder, **fields):
+    """Fields of config.json changed; None removes one."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}))
+
+
+def loaded(folder):
+    found = hf.read(folder)
+    of = registry.build(
+        "models", {"name": found.name, **found.knobs}, vocab_size=found.vocab_size
+    )
+    return found, hf.load_params(found, jax.eval_shape(lambda: tiny.params(of)))
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_a_copy_that_differs_is_never_dropped(case, tmp_path, capsys):
+    name, original, own = COPIES[case]
+    model, knobs, _, params, vocab = build(case)
+    export(tmp_path, model, knobs, params, vocab)
+    tensors = tensors_of(tmp_path)
+    rewrite(tmp_path, tensors | {name: tensors[original]})
+    assert loaded(tmp_path)[0].knobs.get("tied", True)  # equal: as if it were not there
+    rewrite(tmp_path, tensors | {name: tensors[original] + 1})
+    if not own:
+        with pytest.raises(InputError, match="differs from"):
+            loaded(tmp_path)
+        return
+    found, made = loaded(tmp_path)
+    assert "a head of its own" in capsys.readouterr().out
+    kernel = tree.named_leaves(made)["head/kernel"]
+    np.testing.assert_array_equal(kernel.T, tensors[original] + 1)
+    assert found.knobs["tied"] is False
+
+
+def test_what_is_not_read_is_named(tmp_path, capsys):
+    model, knobs, _, params, vocab = build("gpt2")
+    export(tmp_path, model, knobs, params, vocab)
+    masks = {"transformer.h.0.attn.bias": np.ones((1, 1, 4, 4), np.float32)}
+    rewrite(tmp_path, tensors_of(tmp_path) | masks)
+    loaded(tmp_path)
+    assert "not read: transformer.h.0.attn.bias" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, wrong):
+    model, knobs, _, params, vocab = build("llama")
+    export(tmp_path, model, knobs, params, vocab)
+    tensors = tensors_of(tmp_path)
+    tensors["model.norm.weight"][1] = wrong
+    rewrite(tmp_path, tensors)
+    with pytest.raises(InputError, match=r"'model.norm.weight' with 1 numbers"):
+        loaded(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["tie_word_embeddings", "attention_bias", "mlp_bias"])
+@pytest.mark.parametrize("value", ["false", "true", 0, []])
+def test_flags_are_true_or_false(tmp_path, field, value):
+    model, knobs, _, params, vocab = build("llama")
+    export(tmp_path, model, knobs, params, vocab)
+    change(tmp_path, **{field: value})
+    with pytest.raises(InputError, match=f"{field} .*; want true or false"):
+        hf.read(tmp_path)
+
+
+# --- positions
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_parameters": {"rope_theta": 1e6}, "rope_theta": 1e4},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0},
+         "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"rope_parameters": {"rope_type": "default"},
+         "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    ],
+)  # fmt: skip
+def test_generations_that_disagree_are_refused(fields):
+    with pytest.raises(InputError, match="remove the one that is wrong"):
+        foreign.rope_knobs({"max_position_embeddings": 64} | fields)
+
+
+SCALINGS = [(), ("linear", 2.0), ("llama3", 8.0, 1.0, 4.0, 64),
+            ("yarn", 4.0, 32.0, 1.0, 64, 1.1386294361119891)]  # fmt: skip
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_each_generation_reads_what_we_export(scaling):
+    """Either half of what we write says all of it."""
+    knobs = build("llama")[1] | {"rope_base": 5e5, "rope_scaling": scaling}
+    config = foreign.decoder_config(knobs, 64) | {"max_position_embeddings": 64}
+    want = {"rope_base": 5e5, "rope_scaling": scaling}
+    for gone in ((), ("rope_parameters",), ("rope_scaling", "rope_theta")):
+        rest = {name: value for name, value in config.items() if name not in gone}
+        assert foreign.rope_knobs(rest) == want
+
+
+# --- fields that are missing
+
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3Text", "Olmo2",
+            "Mixtral", "Qwen3Moe", "GPT2", "Bert")  # fmt: skip
+FIELDS = (
+    "rope_theta", "rope_parameters", "rms_norm_eps", "layer_norm_eps",
+    "layer_norm_epsilon", "sliding_window", "max_window_layers", "use_sliding_window",
+    "num_key_value_heads", "head_dim", "tie_word_embeddings", "hidden_act",
+    "hidden_activation", "activation_function", "norm_topk_prob", "num_experts_per_tok",
+    "n_inner", "query_pre_attn_scalar", "attn_logit_softcapping", "attention_bias",
+    "final_logit_softcapping", "layer_types", "type_vocab_size",
+    "max_position_embeddings", "n_positions",
+)  # fmt: skip
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_missing_field_has_the_default_of_its_model_type(family):
+    """Each alone is left out of a config: we read what transformers fills in."""
+    transformers = pytest.importorskip("transformers")
+    of = getattr(transformers, f"{family}Config")
+    small = {} if family == "GPT2" else {"hidden_size": 512, "num_hidden_layers": 40}
+    whole = json.loads(json.dumps(of(**small).to_dict(), default=str))
+    _, dialect = hf.dialects()[whole["model_type"]]
+    for field in [None, *FIELDS]:
+        rest = {k: v for k, v in whole.items() if k != field}
+        filled = of(**{k: v for k, v in rest.items() if k != "model_type"}).to_dict()
+        want = dialect.knobs({**filled, "tensors": ()})
+        try:
+            made = dialect.knobs(hf.completed(rest, dialect) | {"tensors": ()})
+        except (InputError, LookupError):
+            continue  # refused
+        assert made == want, field
+
+
+# --- files
+
+
+def header(folder, text):
+    data = text.encode()
+    path = folder / "model.safetensors"
+    path.write_bytes(len(data).to_bytes(8, "little") + data + b"\0" * 64)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "U32", "F4"])
+def test_other_types_are_not_damage(tmp_path, dtype):
+    path = header(tmp_path, json.dumps(
+        {"a": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4]}}
+    ))  # fmt: skip
+    with pytest.raises(
+        InputError, match=f"'a' of dtype {dtype}, which is not supported"
+    ):
+        safetensors.open_file(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{" * 9])
+def test_a_nested_header_is_one_line(tmp_path, text):
+    with pytest.raises(InputError, match="a header that is not JSON") as caught:
+        safetensors.open_file(header(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+# --- adapters
+
+
+@pytest.mark.oracle
+def test_patterns_of_ranks_and_alphas(tmp_path):
+    """PEFT gives modules ranks and scales of their own; merged by both, compared."""
+    library = pytest.importorskip("peft")
+    torch = pytest.importorskip("torch")
+    from reference_models import reference, reference_logits
+
+    from llm.nn.contract import plain_inputs
+
+    name, knobs, of, params, vocab = build("llama")
+    export(tmp_path, name, knobs, params, vocab)
+    config = library.LoraConfig(
+        r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"],
+        rank_pattern={"v_proj": 3}, alpha_pattern={"layers.0.self_attn.q_proj": 32},
+        init_lora_weights=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = library.get_peft_model(reference(tmp_path), config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    merged = peft.merged(tmp_path / "adapter", name, knobs, tree.named_leaves(params))
+    inputs = plain_inputs(np.random.default_rng(0).integers(3, vocab, (2, 9)))
+    want = reference_logits(theirs, jax.tree.map(np.asarray, inputs)).detach().numpy()
+    nested = {}
+    for path, leaf in merged.items():
+        *parts, last = path.split("/")
+        place = nested
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = leaf
+    found = np.asarray(tiny.logits(of, nested, inputs))[..., :vocab]
+    np.testing.assert_allclose(found, want, atol=1e-3, rtol=1e-3)
+
+
+# --- few bits
+
+
+@pytest.mark.parametrize("shape", ["normal", "heavy tails", "one sided"])
+def test_four_bits_lose_less_than_ggufs_form(shape):
+    """Squared error of groups of 32 against Q4_0 of the library gguf: same bits."""
+    gguf = pytest.importorskip("gguf")
+    rng = np.random.default_rng(0)
+    draw = {
+        "normal": lambda: rng.normal(size=(256, 128)),
+        "heavy tails": lambda: rng.standard_t(3, size=(256, 128)),
+        "one sided": lambda: np.abs(rng.normal(size=(256, 128))),
+    }[shape]
+    kernel = draw().astype(np.float32)
+    kind = gguf.GGMLQuantizationType.Q4_0
+    rows = np.ascontiguousarray(kernel.T)  # blocks go along the inputs
+    theirs = gguf.dequantize(gguf.quantize(rows, kind), kind).T
+    ours = quantized.quantize_kernel(kernel, 1, bits="int4", group=32)
+    lost = [
+        float(np.square(np.asarray(x) - kernel).sum()) for x in (ours.dense(), theirs)
+    ]
+    assert lost[0] < 0.95 * lost[1]
+    assert set(np.unique(np.asarray(ours.values, np.int8))) <= set(range(-8, 8))
