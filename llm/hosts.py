@@ -14,7 +14,8 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from llm.errors import InputError
@@ -24,6 +25,7 @@ _ADDRESS, _COUNT, _NUMBER = (
 )  # fmt: skip
 SHARED = ("train",)
 _LOST_SECONDS = 60  # without a sign of life
+_SEEN_SECONDS = 10  # until a file of another machine is there
 _END_SECONDS = 30  # to wait for the others at the end
 _GONE = re.compile(
     r"Gloo|Connection (closed|reset|refused)|coordination|heartbeat", re.I
@@ -41,9 +43,12 @@ def join(workload: str) -> None:
     """
     given = {name: os.environ[name] for name in (_ADDRESS, _COUNT, _NUMBER)
              if os.environ.get(name)}  # fmt: skip
-    slurm = "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    slurm = _in_slurm_step(os.environ)
     if given or slurm or _on_tpu_pod():
-        _start(**(_explicit(given) if given else {}))
+        explicit = _explicit(given) if given else {}
+        if slurm and not given:
+            explicit = {"local_device_ids": slurm_devices(os.environ)}
+        _start(**explicit)
         _check(workload)
 
 
@@ -57,6 +62,37 @@ def _check(workload: str) -> None:
             do="prepare the data in one process, then train with "
             "--config.workload=train on the same --workdir",
         )
+
+
+def _in_slurm_step(environment: Mapping[str, str]) -> bool:
+    """Whether srun began this process, one of several.
+
+    A script of sbatch that is run without srun has SLURM_PROCID, too, and is alone.
+    """
+    count = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    return "SLURM_STEP_NODELIST" in environment and count > 1
+
+
+def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of this task among those that it sees; None where it sees none.
+
+    jax would take one for each task, whatever it sees.
+    """
+    shown = environment.get("CUDA_VISIBLE_DEVICES", "")
+    visible = len([name for name in shown.split(",") if name.strip()])
+    if not visible:
+        return None
+    # Such as `4(x2),3`: of the node at hand, which Slurm numbers.
+    counts = []
+    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        tasks, _, times = part.partition("(x")
+        counts += [int(tasks)] * int(times.rstrip(")") or 1)
+    tasks = counts[min(int(environment.get("SLURM_NODEID", 0)), len(counts) - 1)]
+    bound = "SLURM_GPUS_PER_TASK" in environment or visible < tasks
+    if bound or tasks == 1:
+        return list(range(visible))
+    each, place = visible // tasks, int(environment.get("SLURM_LOCALID", 0))
+    return list(range(place * each, (place + 1) * each))
 
 
 def _explicit(given: dict[str, str]) -> dict[str, object]:
@@ -153,6 +189,41 @@ def _meet(what: str) -> None:
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(what)
+
+
+def check_shared(workdir: str) -> None:
+    """Checks that all processes see one run directory; all must call it at once.
+
+    Raises:
+      InputError: some see another folder: the first checkpoint would wait for ever.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(os.urandom(8), np.uint32)
+    token = multihost_utils.broadcast_one_to_all(own)
+    path = pathlib.Path(workdir) / f".shared-{''.join(f'{x:08x}' for x in token)}"
+    if first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    _meet("shared folder")
+    deadline = time.monotonic() + _SEEN_SECONDS
+    while not (seen := path.exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)  # a network disk may show it late
+    blind = np.flatnonzero(multihost_utils.process_allgather(np.int32(not seen)))
+    if first():
+        path.unlink(missing_ok=True)
+    if len(blind):
+        raise InputError(
+            got=f"processes {', '.join(map(str, blind))} of {jax.process_count()} that "
+            f"do not see the {workdir} of process 0",
+            want="one run directory that all of them share",
+            do="put --workdir on a disk that all machines mount",
+        )
 
 
 def gathered(value: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 
 from etils import epath
@@ -11,23 +12,39 @@ from llm.errors import InputError
 
 
 @contextlib.contextmanager
-def held(folder: epath.PathLike, does: str) -> Iterator[None]:
+def held(folder: epath.PathLike, does: str, *, name: str = ".lock") -> Iterator[None]:
     """Makes the folder and holds it; it is free again when this process ends.
 
     Args:
       does: what the other process does there, such as `runs trials`.
+      name: of the lock, where one process holds several in a folder.
 
     Raises:
       InputError: another process holds it.
     """
-    folder = atomic.make_folder(folder)
-    with atomic.writing(folder), (folder / ".lock").open("w") as file:
+    path = atomic.make_folder(folder) / name
+    with atomic.writing(path.parent), _locked(path, does):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                got=f"{folder}, in which another process {does}",
-                want="one at a time",
-                do="wait for it, or use another --workdir",
-            ) from error
-        yield
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: epath.Path, does: str) -> Iterator[None]:
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    got=f"{path.parent}, in which another process {does}",
+                    want="one at a time",
+                    do="wait for it, or use another --workdir",
+                ) from error
+            # Whoever held it may have removed the file after we opened it: then the
+            # next process would lock another one.
+            own = os.fstat(file.fileno()).st_ino
+            if path.exists() and os.stat(path).st_ino == own:
+                yield
+                return

@@ -43,7 +43,8 @@ def schedule(
       steps: length of the run.
       warmup: share of the run over which the factor rises linearly from near 0 to 1.
       decay: share of the run over which `wsd` falls linearly at the end.
-      final: factor at the end of the run (`rsqrt`, `range` and `constant` do without).
+      final: factor that the step after the last one would have, so that the last one
+        still learns where it is 0 (`rsqrt`, `range` and `constant` do without).
       first: factor of the first update of `range`, a test of learning rates
         (arXiv:1506.01186): it then grows by the same share each step, without warm-up.
     """
@@ -58,7 +59,7 @@ def schedule(
         )
     rise = max(1, round(warmup * steps))
     fall = max(1, round(decay * steps))
-    rest = max(1, steps - rise)
+    rest = max(1, steps - rise + 1)
 
     def factor(step):
         if name == "range":
@@ -72,7 +73,7 @@ def schedule(
             "cosine": lambda: final + (1 - final) * (1 + jnp.cos(jnp.pi * done)) / 2,
             "rsqrt": lambda: jnp.sqrt(rise / jnp.maximum(step, rise)),
             "wsd": lambda: (
-                1 + (final - 1) * jnp.clip((step - steps + fall) / fall, 0.0, 1.0)
+                1 + (final - 1) * jnp.clip((step - steps + fall) / (fall + 1), 0.0, 1.0)
             ),
         }[name]()
         return up * shape

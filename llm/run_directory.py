@@ -4,7 +4,7 @@
 device. The same command run again finds its own config and goes on; another config is
 refused with the fields that differ, unless they only say where and how the same thing
 is computed: on which mesh, with how much memory, watched by whom, and what a spike is
-answered by.
+answered by. A run may also be made longer.
 """
 
 import importlib.metadata
@@ -27,6 +27,8 @@ _HOW = (
     "train.wandb", "train.local_dir", "train.local_every", "train.spike",
     "profile_steps", "data.processes", "data.work_dir", "runner", "runner_options",
 )  # fmt: skip
+# Fields that may grow: the run goes on, by the schedule of its new length.
+_LENGTH = ("train.steps", "train.epochs")
 # What says itself which settings it is of, and is refused or made anew by who needs it.
 _PREPARED = {
     "config.json", "work", "corpus", "prepare_data.json", "data_card.html",
@@ -37,7 +39,9 @@ _BEGUN = ("metrics.jsonl", "tensorboard", "processes.json")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) -> None:
+def claim(
+    workdir: str, config: dict[str, Any], *, device: str, devices: int
+) -> list[str]:
     """Makes `workdir` this config's, or checks that it is already.
 
     One that holds no more than prepared data, because a run of it failed before its
@@ -47,20 +51,26 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
     Args:
       config: nested plain values, as `ConfigDict.to_dict()` returns them.
 
+    Returns:
+      The fields that a run which goes on has other values of.
+
     Raises:
       InputError: the directory holds another config, or cannot be written.
     """
-    path = epath.Path(workdir) / "config.json"
+    path, found = epath.Path(workdir) / "config.json", []
     config = json.loads(json.dumps(config))
     if "preview" in config:  # to look at what would be trained on is no other run
         config["preview"] = 0
     if path.exists():
         held = load(workdir)["config"]
         if held == config:
-            return
+            return []
         if _made_anything(path.parent):
             found = differences(held, config)
             other = [line for line in found if line.split(" ")[0] not in _HOW]
+            mixture = config.get("data", {}).get("mixture", {})
+            if not mixture.get("by"):  # whose order knows the length
+                other = [line for line in other if not _longer(line, held, config)]
             if other:
                 raise InputError(
                     got=f"a config that differs from the one in {workdir} in "
@@ -69,6 +79,12 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
                     do="use another --workdir",
                 )
             print(f"{workdir} goes on with other {'; '.join(found)}", flush=True)
+            if any(line.split(" ")[0] in _LENGTH for line in found):
+                print(
+                    "the learning rate follows the schedule of the new length from "
+                    "here on",
+                    flush=True,
+                )
     record = {
         "config": config,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -78,6 +94,20 @@ def claim(workdir: str, config: dict[str, Any], *, device: str, devices: int) ->
         "python": platform.python_version(),
     }
     atomic.write_text(path, json.dumps(record, indent=1) + "\n")
+    return [line.split(" ")[0] for line in found]
+
+
+def made_longer(changed: list[str]) -> bool:
+    """Whether the fields that `claim` returned make a run longer."""
+    return bool({*_LENGTH} & {*changed})
+
+
+def _longer(line: str, held: dict[str, Any], config: dict[str, Any]) -> bool:
+    field = line.split(" ")[0]
+    if field not in _LENGTH:
+        return False
+    before, now = (c["train"].get(field.partition(".")[2]) for c in (held, config))
+    return bool(before) and bool(now) and now > before
 
 
 def _made_anything(workdir: epath.Path) -> bool:

@@ -16,6 +16,7 @@ LAYERS = (
     "main",
     "command_line",
     "workloads",
+    "train_checks",
     "aot",
     "serve",
     "beginning",

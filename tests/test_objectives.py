@@ -22,7 +22,7 @@ from rows import (
     small_model,
 )
 
-from llm import config, objective, registry, run_directory, tree
+from llm import config, objective, registry, run_directory, train_checks, tree
 from llm.checkpoint import Checkpoints, State
 from llm.data import tokenizer as tokenizers
 from llm.data import tokens
@@ -265,7 +265,7 @@ def test_sizes_of_the_configs(name, parameters):
     )
     doc = (CONFIGS / f"{name}.py").read_text()
     assert f"{parameters:,}" in doc
-    train.check_pair(c, of)
+    train_checks.check_pair(c, of)
 
 
 @pytest.mark.parametrize(

@@ -303,12 +303,15 @@ N = 100  # steps; warm-up 10, decay 20, final 0.1
 TABLE = {
     # step: first, end of warm-up, one after, middle of the rest, last
     "constant": {0: 0.1, 9: 1.0, 10: 1.0, 54: 1.0, 99: 1.0},
-    "linear": {0: 0.1, 9: 1.0, 10: 0.99, 54: 0.55, 99: 0.1},
-    "cosine": {0: 0.1, 4: 0.5, 9: 1.0, 54: 0.55, 99: 0.1},
+    # The final factor is that of step 100, which is none of the run.
+    "linear": {0: 0.1, 9: 1.0, 10: 1 - 0.9 / 91, 54: 1 - 0.9 * 45 / 91,
+               99: 1 - 0.9 * 90 / 91, 100: 0.1},
+    "cosine": {0: 0.1, 4: 0.5, 9: 1.0, 54: 0.557766, 99: 0.100268, 100: 0.1},
     "rsqrt": {0: 0.1, 9: 1.0, 39: 0.5, 89: 1 / 3, 99: 10**-0.5},
-    "wsd": {0: 0.1, 9: 1.0, 54: 1.0, 79: 1.0, 89: 0.55, 99: 0.1},
+    "wsd": {0: 0.1, 9: 1.0, 54: 1.0, 79: 1.0, 89: 1 - 0.9 * 10 / 21,
+            99: 1 - 0.9 * 20 / 21, 100: 0.1},
     "range": {0: 1e-4, 33: 10 ** (-8 / 3), 66: 10 ** (-4 / 3), 99: 1.0},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -327,6 +330,13 @@ def test_schedules_rise_then_fall_and_stay_in_range(name, steps):
     assert ((values >= 0) & (values <= 1)).all()
     assert (np.diff(np.sign(np.diff(values))[np.diff(values) != 0]) <= 0).all()
     assert float(factor(np.int32(0))) > 0 or steps < 3
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_the_last_update_learns(name, steps):
+    factor = optim.schedule(name, steps, warmup=0.05, decay=0.2, final=0.0)
+    assert float(factor(np.int32(steps - 1))) > 0
 
 
 def test_no_warmup_starts_at_the_peak():

@@ -148,9 +148,9 @@ def test_lost_tokens_are_made_again(workdir, c, capsys):
 
 def test_another_config_is_refused(workdir, c):
     other = config.ConfigDict(c.to_dict())
-    other.train.steps = 4
+    other.train.steps = 2  # it may be made longer, not shorter
     before = content(workdir)
-    with pytest.raises(InputError, match=r"train.steps \(3 there, 4 here\)"):
+    with pytest.raises(InputError, match=r"train.steps \(3 there, 2 here\)"):
         pipeline.run(other, str(workdir))
     assert content(workdir) == before
 

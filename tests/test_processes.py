@@ -69,8 +69,8 @@ def place(tmp_path_factory):
     return folder
 
 
-def start(place, name, count, *more, lora=False):
-    """`count` processes of a run, and where they write."""
+def start(place, name, count, *more, lora=False, apart=False):
+    """`count` processes of a run, and where they write: `apart`, each for itself."""
     workdir = place / name
     if not workdir.exists():
         subprocess.run(["cp", "-r", place / "data", workdir], check=True)
@@ -94,7 +94,7 @@ def start(place, name, count, *more, lora=False):
         command = [
             sys.executable, "-m", "llm.main",
             f"--config={place / 'config.py'}:text={place / 'text.txt'}{',lora' * lora}",
-            f"--workdir={workdir}", *more,
+            f"--workdir={workdir}{f'-{number}' * (apart and number > 0)}", *more,
         ]  # fmt: skip
         output = (place / f"{name}.{number}.txt").open("w")
         started.append(
@@ -266,3 +266,42 @@ def test_half_of_a_coordinator(place):
     )  # fmt: skip
     assert done.returncode == 2
     assert "got JAX_NUM_PROCESSES=2; want JAX_COORDINATOR_ADDRESS" in done.stderr
+
+
+def test_two_trainings_in_one_directory(place):
+    """The second is refused at once, and the first does not notice."""
+    workdir, first = start(place, "twice", 1)
+    until_step(workdir, 1, first)
+    _, second = start(place, "twice", 1, "--config.train.watchdog=0")
+    assert second[0].wait(timeout=60) == 2
+    assert first[0].wait(timeout=240) == 0
+    said = (place / "twice.0.txt").read_text()  # of the second, which came later
+    assert "in which another process trains" in said
+    assert sorted(losses(workdir)) == list(range(1, STEPS + 1))
+
+
+def test_directories_that_are_not_shared(place):
+    """Found before the first step, where the first checkpoint would wait for ever."""
+    workdir, started = start(place, "apart", 2, apart=True)
+    codes, said = ended(place, workdir, started)
+    assert 2 in codes and 0 not in codes
+    assert any("processes 1 of 2 that do not see" in text for text in said), said
+    assert not list(workdir.glob("checkpoints/*")) and not list(
+        workdir.glob(".shared*")
+    )
+
+
+def test_a_run_is_made_longer(place, alone):
+    workdir, started = start(place, "longer", 1)
+    assert ended(place, workdir, started)[0] == [0]
+    workdir, started = start(place, "longer", 1, f"--config.train.steps={STEPS + 5}")
+    codes, (said,) = ended(place, workdir, started)
+    assert codes == [0], said
+    assert f"train.steps ({STEPS} there, {STEPS + 5} here)" in said
+    assert "follows the schedule of the new length" in said
+    found = losses(workdir)
+    assert sorted(found) == list(range(1, STEPS + 6))
+    assert {step: found[step] for step in alone} == alone
+    workdir, started = start(place, "longer", 1, f"--config.train.steps={STEPS}")
+    codes, (said,) = ended(place, workdir, started)
+    assert codes == [2] and "train.steps" in said

@@ -36,11 +36,11 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
     claim(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    other = {"seed": 0, "mesh": (("data", 8),), "train": {"steps": 4, "rate": 0.1}}
+    other = {"seed": 0, "mesh": (("data", 8),), "train": {"steps": 2, "rate": 0.1}}
     with pytest.raises(InputError) as caught:
         claim(tmp_path, other)
     text = str(caught.value)
-    assert "train.steps (3 there, 4 here)" in text
+    assert "train.steps (3 there, 2 here)" in text
     assert "rate" not in text and "seed" not in text and "mesh" not in text
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import beginning, registry, report, run_directory, units
+from llm import beginning, locks, registry, report, run_directory, units
 
 # {stage: folders that it leaves beside its result}
 STAGES = {
@@ -26,14 +26,22 @@ STAGES = {
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""
+    with locks.held(workdir, "runs a pipeline", name=".pipeline.lock"):
+        _run(c, workdir)
+
+
+def _run(c: ConfigDict, workdir: str) -> None:
     c, _ = beginning.resolved(c, workdir, jax.devices("cpu")[0])
     stages = _wanted(c)
     for stage in stages:
         registry.module("workloads", stage).check(c)
     devices = jax.devices()
-    run_directory.claim(
+    changed = run_directory.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
+    if run_directory.made_longer(changed):
+        for stage in [*STAGES][[*STAGES].index("train") :]:  # made of a shorter run
+            (epath.Path(workdir) / f"{stage}.json").unlink(missing_ok=True)
     for number, stage in enumerate(stages, start=1):
         title = f"[{number}/{len(stages)}] {stage}"
         made = (f"{stage}.json", *STAGES[stage])

@@ -8,8 +8,6 @@ import contextlib
 import functools
 import itertools
 import json
-import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +25,7 @@ from llm import (
     finite,
     flops,
     hosts,
+    locks,
     maintenance,
     network,
     optim,
@@ -35,7 +34,7 @@ from llm import (
     registry,
     run_directory,
     sharding,
-    spikes,
+    train_checks,
     train_step,
     tree,
     units,
@@ -49,16 +48,24 @@ from llm.errors import InputError
 from llm.goodput import Wall
 from llm.local_checkpoint import LocalCheckpoints
 from llm.monitor import Console, MetricWriter
-from llm.nn.attention import kernel
-from llm.nn.contract import has_head, with_head
-from llm.nn.pipeline import check_stages
+from llm.nn.contract import with_head
 from llm.precision import Policy
+from llm.train_checks import attention_of, length
 from llm.watchdog import Watchdog
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
+    with contextlib.ExitStack() as stack:
+        if hosts.first():
+            lock = locks.held(workdir, "trains", name=".train.lock")
+            stack.enter_context(lock)
+        _run(c, workdir)
+
+
+def _run(c: ConfigDict, workdir: str) -> None:
     devices, host = jax.devices(), jax.local_devices(backend="cpu")[0]
+    hosts.check_shared(workdir)
     with hosts.first_goes_first("begin"):
         c, source = beginning.resolved(c, workdir, host)
         check(c)
@@ -209,6 +216,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     if t.find_nan:
         found = finite.build_locate(model, objective, policy, knobs, adapter.join)
         locate = functools.partial(found, frozen=frozen)
+    console_line("compiling the step; the first line of the log comes after it")
     peak = _peak_rate(c)
     shapes = objectives.row_shapes(objective, t.seq_len)
     rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
@@ -251,6 +259,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         _write_result(
             workdir, state, loop, wall, knobs, groups, made, mixed(data, steps)
         )
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for what cannot be trained, before anything is read."""
+    train_checks.check(c, jax.devices())
 
 
 @contextlib.contextmanager
@@ -297,124 +310,6 @@ def _silent(line: str) -> None:
     """What process 0 says for all."""
 
 
-def check(c: ConfigDict) -> None:
-    """Raises InputError for what cannot be trained, before anything is read or written.
-
-    A pipeline asks here first: minutes of cleaning text come before the training.
-    """
-    t = c.train
-    devices = jax.devices()
-    mesh = sharding.make_mesh(c.mesh, devices)
-    sharding.rules_for(c.rules, mesh)
-    mixture.check(mixture.Wanted(**c.data.mixture))
-    _check_numbers(c)
-    _check_batch(t, mesh)
-    if t.spike not in spikes.POLICIES:
-        raise InputError(
-            got=f"train.spike {t.spike!r}", want=f"one of {', '.join(spikes.POLICIES)}"
-        )
-    if t.notices not in ("auto", "none") and not t.notices.startswith("http://"):
-        raise InputError(
-            got=f"train.notices {t.notices!r}", want="auto, none or an http:// address"
-        )
-    if t.local_every and not t.local_dir:
-        raise InputError(
-            got=f"train.local_every {t.local_every} without train.local_dir",
-            want="a folder on the machine's own disk",
-        )
-    steps = length(t, rows_per_epoch=1)
-    # Those of epochs are known once there is a corpus.
-    profiling.check(tuple(c.profile_steps), math.inf if t.epochs else steps)
-    policy = Policy(
-        t.dtype, devices[0].platform, len(devices), devices[0].device_kind,
-        t.products, t.attention,
-    )  # fmt: skip
-    network.check_policy(policy)
-    _attention(c, policy, mesh)
-    model, objective, init = network.build(
-        c.model, c.objective, policy, c.tokenizer.vocab_size
-    )
-    check_pair(c, objective)
-    if objective.predicts_tokens and not has_head(model):
-        raise InputError(
-            got=f"objective {c.objective.name!r} with a {c.model.name} without a head",
-            want="model.mlm_head=True",
-        )
-    shapes = objectives.row_shapes(objective, t.seq_len)
-    _check_length(model, shapes)
-    _check_mesh(model, shapes, mesh)
-    for field in ("decay", "freeze"):
-        try:
-            re.compile(c.optimizer[field])
-        except re.error as error:
-            raise InputError(
-                got=f"optimizer.{field} {c.optimizer[field]!r} ({error})",
-                want="a regular expression",
-            ) from error
-    made = beginning.parts(init, adapters.build(c.adapter), mesh, c.rules)
-    factor = optim.schedule(steps=1, **c.schedule)
-    optim.configured(c.optimizer, factor, made.axes, model=c.model)
-
-
-def length(t: ConfigDict, rows_per_epoch: int) -> int:
-    """Steps of the run, from exactly one of `steps`, `tokens` and `epochs`."""
-    given = {name: t[name] for name in ("steps", "tokens", "epochs") if t[name]}
-    if len(given) != 1 or min(given.values()) < 0:
-        raise InputError(
-            got=", ".join(f"train.{k}={v}" for k, v in given.items()) or "no length",
-            want="exactly one of train.steps, train.tokens and train.epochs above 0",
-        )
-    if t.steps:
-        return t.steps
-    if t.tokens:
-        return math.ceil(t.tokens / (t.batch_size * t.seq_len))
-    return math.ceil(t.epochs * rows_per_epoch / t.batch_size)
-
-
-def check_pair(c: ConfigDict, objective: Any) -> None:
-    """Raises InputError where the objective cannot train this kind of model."""
-    kind = registry.module("models", c.model.name).KIND
-    if kind not in objective.kinds:
-        fitting = [
-            name
-            for name in registry.choices("objectives")
-            if kind in _smallest(name, c.tokenizer.vocab_size).kinds
-        ]
-        raise InputError(
-            got=f"objective {c.objective.name!r}, which needs a model that is "
-            f"{' or '.join(objective.kinds)}; {c.model.name!r} is {kind}",
-            want=f"one of {', '.join(fitting)}",
-        )
-
-
-def _smallest(name: str, vocab_size: int) -> Any:
-    knobs = registry.module("objectives", name).TINY
-    return objectives.build({"name": name, **knobs}, vocab_size)
-
-
-def _check_length(model: Any, shapes: dict[str, Any]) -> None:
-    """Raises InputError for rows with positions that the model has not learned."""
-    known, T = getattr(model, "length", 0), shapes["tokens"].shape[0]
-    if known and known < T:
-        raise InputError(
-            got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
-            want=f"at most {known} tokens",
-        )
-
-
-def _check_mesh(model: Any, shapes: dict[str, Any], mesh: Any) -> None:
-    """Raises InputError for layers or rows that the mesh cannot cut."""
-    check_stages(model.layers, model.how, mesh.shape.get("stage", 1))
-    ways = mesh.shape.get("context", 1)
-    for name in ("tokens", "source_tokens"):
-        T = shapes[name].shape[0] if name in shapes else 0
-        if T % ways:
-            raise InputError(
-                got=f"rows of {T} {name} on {ways} devices of the mesh axis 'context'",
-                want=f"a multiple of {ways}, by train.seq_len",
-            )
-
-
 def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
     """FLOPs of training, for each of the `seq_len` tokens that a row is made of.
 
@@ -434,63 +329,6 @@ def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
     )  # fmt: skip
     passes = flops.TRAINING - 1 + trained / tree.count(params) + objective.reference
     return passes * row / c.train.seq_len
-
-
-def _check_numbers(c: ConfigDict) -> None:
-    """Raises InputError for the first number that makes no sense."""
-    t, o, s = c.train, c.optimizer, c.schedule
-    wanted = {
-        "1 or more": {
-            "train.seq_len": t.seq_len,
-            "train.keep_last": t.keep_last,
-            "tokenizer.vocab_size": c.tokenizer.vocab_size,
-        },
-        "0 or more": {
-            "train.log_every": t.log_every,
-            "train.validate_every": t.validate_every,
-            "train.checkpoint_every": t.checkpoint_every,
-            "train.validation_sequences": t.validation_sequences,
-            "train.keep_best": t.keep_best,
-            "train.patience": t.patience,
-            "train.watchdog": t.watchdog,
-            "train.watchdog_longest": t.watchdog_longest,
-            "optimizer.clip_norm": o.clip_norm,
-            "optimizer.learning_rate": o.learning_rate,
-            "optimizer.muon_learning_rate": o.muon_learning_rate,
-            "optimizer.weight_decay": o.weight_decay,
-        },
-        "at least 0 and below 1": {
-            "train.ema": t.ema,
-            "optimizer.b1": o.b1,
-            "optimizer.b2": o.b2,
-            "optimizer.momentum": o.momentum,
-        },
-        "from 0 to 1": {
-            "schedule.warmup": s.warmup,
-            "schedule.decay": s.decay,
-            "schedule.final": s.final,
-        },
-    }
-    fits = {
-        "1 or more": lambda x: x >= 1,
-        "0 or more": lambda x: x >= 0,
-        "at least 0 and below 1": lambda x: 0 <= x < 1,
-        "from 0 to 1": lambda x: 0 <= x <= 1,
-    }
-    for want, fields in wanted.items():
-        for field, value in fields.items():
-            if not fits[want](value):
-                raise InputError(got=f"{field} {value}", want=want)
-
-
-def _check_batch(t: ConfigDict, mesh) -> None:
-    ways = sharding.batch_ways(mesh) * t.accumulate
-    if t.accumulate < 1 or t.batch_size < 1 or t.batch_size % ways:
-        raise InputError(
-            got=f"train.batch_size {t.batch_size} with {t.accumulate} micro-batches on "
-            f"a mesh of {dict(mesh.shape)}",
-            want=f"a multiple of {ways}",
-        )
 
 
 def _open_data(workdir: str):
@@ -520,14 +358,6 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _attention(c: ConfigDict, policy: Policy, mesh: Any) -> str:
-    """What carries attention out."""
-    m = c.model
-    head_dim = m.get("head_dim") or m.width // m.get("heads", 1)
-    around = mesh.shape.get("context", 1)
-    return kernel(policy, c.train.seq_len, head_dim, m.get("windows", ()), around)
-
-
 def _opening(c, made, abstract, mesh, knobs, groups, policy):
     """What a run says before its first step."""
     trained, whole = tree.count(abstract.params), tree.count(made.whole)
@@ -538,7 +368,7 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
     yield (
         f"{c.model.name}: {units.count(whole)} parameters{which}, "
         f"{products} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
-        f"rules {c.rules}, attention: {_attention(c, policy, mesh)}"
+        f"rules {c.rules}, attention: {attention_of(c, policy, mesh)}"
     )
     for group in groups:
         names = group["names"]
