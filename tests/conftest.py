@@ -3,8 +3,10 @@
 Child processes do not inherit this: they see the devices of the machine.
 """
 
+import collections
 import gc
 import os
+import pathlib
 
 # Before numpy is imported: with a process of tests on each core already, threads that
 # wait for each other made small products ten times as slow.
@@ -17,6 +19,47 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Most of the time goes into compiling for shapes that run in no time.
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What another run of the suite leaves to one with --only-rest, beside what it skipped.
+REST = ("long", "oracle", "commands", "browser")
+
+
+def pytest_addoption(parser):
+    """Two runs that share the work: the second does what the first could not."""
+    parser.addoption("--write-skipped", metavar="FILE", help="names of skipped tests")
+    parser.addoption(
+        "--only-rest", metavar="FILE", help=f"those, and {', '.join(REST)}"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    path = config.getoption("--only-rest")
+    if not path:
+        return
+    names = set(pathlib.Path(path).read_text().splitlines())
+    rest = [
+        item
+        for item in items
+        if any(item.get_closest_marker(mark) for mark in REST)
+        or names & {item.nodeid, item.nodeid.partition("::")[0]}
+    ]
+    items[:] = rest
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """How many tests were skipped, by what is missing."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(
+        str(report.longrepr[-1]).removeprefix("Skipped: ").partition(": No module")[0]
+        for report in skipped
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
+    path = config.getoption("--write-skipped")
+    if path:
+        names = sorted({report.nodeid for report in skipped})
+        pathlib.Path(path).write_text("\n".join(names) + "\n")
 
 
 @pytest.fixture(scope="session")

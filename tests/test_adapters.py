@@ -16,6 +16,8 @@ from llm.nn.contract import plain_inputs, reads_source
 from llm.nn.weights import Lora, einsum
 from llm.precision import FLOAT32, Half
 
+pytestmark = pytest.mark.long
+
 LORA = {"name": "lora", "rank": 3, "alpha": 5.0}
 MODELS = [n for n in registry.choices("models") if n not in ("gru", "lstm")]
 

@@ -14,6 +14,8 @@ from llm.errors import InputError
 from llm.inference.beam import beam_search
 from llm.nn.contract import plain_inputs
 
+pytestmark = pytest.mark.long
+
 V, EOS = 6, 5
 FORBIDDEN = (0,)
 

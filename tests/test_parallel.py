@@ -21,6 +21,8 @@ from llm.nn import pipeline
 from llm.nn.contract import with_head
 from llm.precision import Policy
 
+pytestmark = pytest.mark.long
+
 STEPS, ROWS, T = 20, 16, 16
 KNOBS = {
     "vocab_size": 64, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2,

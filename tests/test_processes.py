@@ -20,6 +20,8 @@ import pytest
 from llm import config, monitor
 from llm.workloads import prepare_data, train_tokenizer
 
+pytestmark = pytest.mark.long
+
 STEPS = 20
 CONFIG = """
 from llm import config, registry, spikes, watchdog

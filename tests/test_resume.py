@@ -26,6 +26,8 @@ from llm.errors import InputError
 from llm.inference import load
 from llm.workloads import prepare_data, train, train_tokenizer
 
+pytestmark = pytest.mark.long
+
 STEPS = 40
 CONFIG = """
 from llm import config, registry

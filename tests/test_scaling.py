@@ -9,6 +9,8 @@ from llm import scaling, scaling_page
 from llm.errors import InputError
 from llm.scaling import CHINCHILLA, Law, Run
 
+pytestmark = pytest.mark.long
+
 # A law in the range of models that a laptop trains.
 SMALL = Law(E=1.4, A=60.0, B=120.0, alpha=0.30, beta=0.33)
 

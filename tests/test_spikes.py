@@ -19,6 +19,8 @@ from llm.errors import Diverged
 from llm.goodput import Wall
 from llm.monitor import Console, MetricWriter
 
+pytestmark = pytest.mark.long
+
 
 def test_bounds_as_written_out():
     loop = {}

@@ -15,6 +15,8 @@ from llm import config, locks, sweep, trials
 from llm.errors import InputError
 from llm.workloads import sweep as workload
 
+pytestmark = pytest.mark.long
+
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 # Stands for a training: its loss falls from 2 to its learning rate over 12 steps. It

@@ -17,6 +17,8 @@ from llm.errors import InputError
 from llm.nn.contract import plain_inputs
 from llm.precision import FLOAT32
 
+pytestmark = pytest.mark.long
+
 V, BASE = 64, 64
 
 
