@@ -92,24 +92,35 @@ class Answer:
         """Takes a piece of tokens; returns why to stop here, or ''."""
         ids = list(piece.tokens)
         self._note_times(len(ids))
-        self.ids += ids
         ended = bool(ids) and ids[-1] in self._ends
-        text = self._writer.write(ids[:-1] if ended else ids, last or ended)
+        text, read = self._written(ids[:-1] if ended else ids, last or ended)
         stopped = bool(self._writer.stopped)
+        if stopped:  # what came with it, behind the stop, is no part of the answer
+            ids, ended = ids[:read], False
+        self.ids += ids
         text = self.guarded.write(text, last or ended or stopped)
         figures = []
         if self.told >= 0:
             held = zip(
                 ids, piece.logprobs, piece.likeliest_TK, piece.likeliest_logprobs_TK,
-                strict=True,
+                strict=False,
             )  # fmt: skip
             figures = [self._figure(*one) for one in held]
-        self.logprobs += float(sum(piece.logprobs))
+        self.logprobs += float(sum(piece.logprobs[: len(ids)]))
         if ended:  # an end is no part of the text
             figures = figures[:-1]
         if self.guarded.blocked:
             return self._said(text, [], "content_filter")
         return self._said(text, figures, "stop" if stopped else "")
+
+    def _written(self, ids: list[int], last: bool) -> tuple[str, int]:
+        """The text of tokens, and how many of them it takes, up to a stop."""
+        text = ""
+        for count, token in enumerate(ids, start=1):
+            text += self._writer.write([token], last and count == len(ids))
+            if self._writer.stopped:
+                return text, count
+        return (text if ids else self._writer.write([], last)), len(ids)
 
     def finish(self, reason: str) -> None:
         """The end of it, with its reason."""

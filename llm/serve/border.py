@@ -17,6 +17,7 @@ from llm.errors import InputError
 
 OPEN = ("/", "/page.css", "/page.js", "/health", "/ready", "/metrics")  # without a key
 _MOST_DROPPED = 256 << 20  # bytes of a body that is refused
+_WHOLE = 60.0  # seconds for a body to come
 _SECONDS, _PAUSE = 20.0, 1.0  # for all of it, and for a part
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _TYPES = {
@@ -91,8 +92,14 @@ class Border:
             await self._answer(send, status, message)
             return
         body, more = b"", True
+        end = time.monotonic() + _WHOLE
         while more:
-            event = await receive()
+            try:
+                left = max(end - time.monotonic(), 0.0)
+                event = await asyncio.wait_for(receive(), left)
+            except TimeoutError:
+                await self._answer(send, 408, f"the body took more than {_WHOLE:g} s")
+                return
             if event["type"] == "http.disconnect":
                 return
             body += event.get("body", b"")

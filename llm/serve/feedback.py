@@ -4,8 +4,8 @@
     ratings.jsonl       {"prompt": ..., "answer": ..., "good": true}
 
 Of a conversation, `prompt` is its messages, and each answer a list of one message. A
-thumb is a rating; where the same prompt has an answer with a thumb up and one with a
-thumb down, these two are a preference as well.
+thumb is a rating, and the last one of an answer counts; where the same prompt has an
+answer with a thumb up and one with a thumb down, these two are a preference as well.
 """
 
 import collections
@@ -14,6 +14,8 @@ import threading
 from typing import Any
 
 from etils import epath
+
+from llm.errors import InputError
 
 PREFERENCES, RATINGS = "preferences.jsonl", "ratings.jsonl"
 _REMEMBERED = 1000  # prompts whose thumbs may still meet
@@ -25,31 +27,51 @@ class Feedback:
     def __init__(self, folder: str):
         self._folder = epath.Path(folder)
         self._lock = threading.Lock()
-        self._rated: collections.OrderedDict[str, dict[bool, str]] = (
+        self._rated: collections.OrderedDict[str, dict[str, bool]] = (
             collections.OrderedDict()
         )
 
     def prefer(self, prompt: Any, chosen: str, rejected: str) -> None:
-        """Writes which of two answers is better; `prompt` is a text or messages."""
+        """Writes which of two answers is better; `prompt` is a text or messages.
+
+        Raises:
+          InputError: answers that do not differ.
+        """
+        if chosen.strip() == rejected.strip():
+            raise InputError(
+                got="a preference between two answers that are the same",
+                want="answers that differ",
+            )
         with self._lock:
             self._prefer(prompt, chosen, rejected)
 
-    def rate(self, prompt: Any, answer: str, good: bool) -> bool:
-        """Writes a thumb; whether it made a preference with an earlier one."""
+    def rate(self, prompt: Any, answer: str, good: bool | None) -> bool:
+        """Writes a thumb, or that it is taken back (None); whether it made a preference
+        with an earlier one."""
         with self._lock:
             record = {"prompt": prompt, "answer": _said(prompt, answer), "good": good}
             self._append(RATINGS, record)
             name = json.dumps(prompt, sort_keys=True)
             rated = self._rated.setdefault(name, {})
             self._rated.move_to_end(name)
-            rated[good] = answer
+            rated.pop(answer, None)
             while len(self._rated) > _REMEMBERED:
                 self._rated.popitem(last=False)
-            met = len(rated) == 2 and rated[True] != rated[False]
-            if met:
-                self._prefer(prompt, rated[True], rated[False])
-                rated.clear()
-            return met
+            if good is None:
+                return False
+            same = answer.strip()
+            others = [
+                other
+                for other, liked in rated.items()
+                if liked != good and other.strip() != same
+            ]
+            if not others:
+                rated[answer] = good
+                return False
+            other = others[-1]
+            del rated[other]
+            self._prefer(prompt, *((answer, other) if good else (other, answer)))
+            return True
 
     def _prefer(self, prompt, chosen, rejected):
         record = {

@@ -55,6 +55,10 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     @app.exception_handler(RequestValidationError)
     async def bad_request(request, error):
+        kind = request.headers.get("content-type", "")
+        if request.method == "POST" and "json" not in kind:
+            shown = f"content-type {kind[:100]!r}" if kind else "no content-type"
+            return refuse(400, f"got {shown}; want content-type: application/json")
         return refuse(400, protocol.complaint(error.errors()))
 
     @app.exception_handler(Refused)
@@ -63,7 +67,9 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     @app.exception_handler(Missing)
     async def missing(request, error):
-        return refuse(error.status_code, str(error.detail))
+        answer = refuse(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})  # such as Allow, of a 405
+        return answer
 
     def check(model: str = "", *, generates: bool = False) -> None:
         if generates and service.scheduler is None:

@@ -1,13 +1,16 @@
 """What a request may ask, with its limits: the fields of OpenAI's API, and vLLM's more.
 
-A field that we do not carry out is refused, unless leaving it out changes no answer.
-Numbers that are not finite are refused everywhere.
+A field that we do not carry out is refused, unless leaving it out changes no answer:
+clients send back what they were given, with nulls and empty lists, and spell out
+defaults. Such fields are named on the console, once each. Numbers that are not finite
+are refused everywhere.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llm.inference.sampling import BIASED, Sampling
 
@@ -35,10 +38,66 @@ _Prompt = Text | Ids | _several(Text, MOST_CHOICES) | _several(Ids, MOST_CHOICES
 _Input = Filled | Ids | _several(Filled, MOST_TEXTS) | _several(Ids, MOST_TEXTS)
 
 
+# Values of fields that we lack which ask for what is done anyway.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "audio": (),
+    "detokenize": (True,),
+    "function_call": ("none", "auto"),
+    "include_reasoning": (True, False),
+    "length_penalty": (1.0,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "tool_choice": ("none", "auto"),
+    "verbosity": ("medium",),
+}
+_TOOLS = ("tools", "functions", "tool_calls", "function_call", "tool_choice")
+_named: set[str] = set()
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    """Whether a field that we lack may be left out."""
+    empty = value is None or value in (False, "") or value == [] or value == {}
+    return (empty and value is not True) or value in _NEUTRAL.get(name, ())
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_neutral(cls, given: Any) -> Any:
+        """A body without nulls, which stand for a default, and neutral extras."""
+        if not isinstance(given, dict):
+            return given
+        known = {
+            name
+            for field, about in cls.model_fields.items()
+            for name in (field, about.alias)
+            if name
+        }
+        required = {n for n, about in cls.model_fields.items() if about.is_required()}
+        kept = {
+            name: value
+            for name, value in given.items()
+            if value is not None or name not in known or name in required
+        }
+        for name in [n for n in kept if n not in known]:
+            if _asks_nothing(name, kept[name]):
+                del kept[name]
+                if name not in _named and len(_named) < 100:
+                    _named.add(name)
+                    print(f"ignored: the field {name[:40]!r}, which asks for nothing",
+                          file=sys.stderr)  # fmt: skip
+            elif name in _TOOLS:
+                raise ValueError(
+                    f"{name}: this server does not call tools; leave them out"
+                )
+        return kept
 
 
 class StreamOptions(_Strict):
@@ -77,6 +136,17 @@ class StructuredOutputs(_Strict):
         | None
     ) = None
 
+    @model_validator(mode="after")
+    def _one(self) -> "StructuredOutputs":
+        given = [
+            n for n in ("json_", "regex", "choice") if getattr(self, n) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)}: want one of them".replace("_", "")
+            )
+        return self
+
 
 class _Sampled(_Strict):
     """What completions and chat have in common."""
@@ -114,6 +184,13 @@ class _Sampled(_Strict):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "_Sampled":
+        form = self.response_format
+        if self.structured_outputs and form and form.type != "text":
+            raise ValueError("response_format and structured_outputs: want one of them")
+        return self
 
     def sampling(self) -> Sampling:
         """How to choose tokens."""
@@ -179,6 +256,14 @@ class Message(_Strict):
     """One of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _no_tools(cls, role: Any) -> Any:
+        if role in ("tool", "function"):
+            raise ValueError(f"role {role!r}: this server does not call tools")
+        return role
+
     content: Text | Annotated[list[TextPart], Field(max_length=1000)] = Field(
         description='a text, or a list of {"type": "text", "text": ...}'
     )
@@ -202,8 +287,6 @@ class ChatRequest(_Sampled):
     max_completion_tokens: Annotated[Int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
 
 
 class EmbeddingRequest(_Strict):
@@ -243,12 +326,12 @@ class Preference(_Strict):
 
 
 class Rating(_Strict):
-    """POST /feedback/rating: a thumb up or down."""
+    """POST /feedback/rating: a thumb up or down; null takes it back."""
 
     prompt: Text | None = None
     messages: Messages | None = None
     answer: Text
-    good: Flag
+    good: Flag | None
 
 
 # {field: what it wants} of fields that take one of several things.

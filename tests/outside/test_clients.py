@@ -1,0 +1,146 @@
+"""Bodies as clients of other servers send them: answered, or refused in words."""
+
+import json
+import socket
+
+import pytest
+from served import given_model, given_up, post  # noqa: F401
+
+from llm.errors import InputError
+from llm.serve.feedback import PREFERENCES, Feedback
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+ASKED = [{"role": "user", "content": "hi"}]
+# What the official client gives back of an answer, which people append and send again.
+RETURNED = {"role": "assistant", "content": "yo", "refusal": None, "annotations": [],
+            "audio": None, "function_call": None, "tool_calls": None}  # fmt: skip
+ANSWERED = {
+    "openai, the returned message": {
+        "messages": [*ASKED, RETURNED, {"role": "user", "content": "and?"}]},
+    "openai, everything spelled out": {
+        "messages": ASKED, "model": "tiny", "temperature": None, "top_p": None,
+        "n": None, "stream": False, "stop": None, "max_tokens": 4,
+        "max_completion_tokens": None,
+        "presence_penalty": None, "logit_bias": None, "logprobs": None,
+        "top_logprobs": None, "response_format": None, "seed": None, "tools": None,
+        "tool_choice": None, "parallel_tool_calls": None, "user": None,
+        "reasoning_effort": None, "modalities": ["text"], "prediction": None},
+    "LangChain": {
+        "messages": [{"role": "user", "content": "hi", "name": None}],
+        "model": "tiny", "n": 1, "stream": False, "temperature": 0.7, "max_tokens": 4},
+    "LiteLLM": {
+        "messages": ASKED, "model": "tiny", "extra_body": {}, "max_tokens": 4,
+        "tools": [], "functions": []},
+    "Open WebUI": {
+        "messages": ASKED, "model": "tiny", "stream": False, "max_tokens": 4,
+        "stream_options": None, "files": [], "features": {}, "variables": {},
+        "chat_template_kwargs": {}, "session_id": ""},
+    "Continue": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        "model": "tiny", "max_tokens": 4, "parallel_tool_calls": False},
+    "Agents SDK without tools": {
+        "messages": ASKED, "model": "tiny", "max_tokens": 4, "tool_choice": "auto",
+        "parallel_tool_calls": True, "store": None, "metadata": None, "tools": []},
+    "vLLM's extras at their defaults": {
+        "messages": ASKED, "max_tokens": 4, "top_k": None, "min_p": None,
+        "repetition_penalty": None, "length_penalty": 1.0, "ignore_eos": None,
+        "skip_special_tokens": True, "add_generation_prompt": True,
+        "spaces_between_special_tokens": True, "min_tokens": 0, "stop_token_ids": []},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_answered(up, name):
+    got = post(up[0], "/v1/chat/completions", {"max_tokens": 4} | ANSWERED[name])
+    assert got.status_code == 200, got.text
+    assert got.json()["choices"][0]["message"]["role"] == "assistant"
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+FORM = {"type": "json_object"}
+REFUSED = {
+    "tools": ({"tools": [TOOL]}, "tools: this server does not call tools"),
+    "a forced tool": ({"tool_choice": "required"}, "does not call tools"),
+    "a result of a tool": (
+        {"messages": [*ASKED, {"role": "tool", "content": "1", "tool_call_id": "x"}]},
+        "does not call tools"),
+    "a call": (
+        {"messages": [*ASKED, RETURNED | {"tool_calls": [{"id": "x"}]}]},
+        "tool_calls: this server does not call tools"),
+    "an extra that asks for something": ({"min_tokens": 5}, "min_tokens"),
+    "two forms": ({"structured_outputs": {"choice": ["a"], "regex": "b"}},
+                  "regex and choice: want one of them"),
+    "two forms in two places": (
+        {"structured_outputs": {"choice": ["a"]}, "response_format": FORM},
+        "response_format and structured_outputs: want one of them"),
+    "no content": ({"messages": [{"role": "user", "content": None}]}, "content"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_words(up, name):
+    body, words = REFUSED[name]
+    got = post(up[0], "/v1/chat/completions", {"messages": ASKED} | body)
+    assert got.status_code == 400 and words in got.json()["error"]["message"], got.text
+
+
+def test_a_method_that_is_not_there_says_which_are(up):
+    got = post(up[0], "/health", {})
+    assert got.status_code == 405 and "GET" in got.headers["allow"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+def test_another_content_type_is_named(up, kind):
+    got = post(up[0], "/v1/completions", {"prompt": "a"}, **{"content-type": kind})
+    assert got.status_code == 400
+    assert f"got content-type '{kind}'" in got.json()["error"]["message"]
+
+
+def test_a_body_that_does_not_come_is_given_up(up, monkeypatch):
+    monkeypatch.setattr("llm.serve.border._WHOLE", 0.5)
+    host, port = up[0].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: 50\r\n\r\n{"
+        )
+        assert b" 408 " in connection.recv(100)
+
+
+def test_a_stop_is_counted_alike_whenever_it_is_seen(up):
+    """Tokens behind a stop are none of the answer's, however they came."""
+    body = {"prompt": "ab", "max_tokens": 60, "temperature": 0, "logprobs": 0}
+    body["logit_bias"] = {str(byte): -100 for byte in range(128, 256)}  # plain letters
+    whole = post(up[0], "/v1/completions", body).json()["choices"][0]
+    tokens, text = whole["logprobs"]["tokens"], whole["text"]
+    size = next(n for n in range(3, 40) if text[n : n + 2] not in text[: n + 1]) + 2
+    for n in (1, 3):  # more answers come in other pieces
+        more = {"stop": text[size - 2 : size], "n": n, "seed": 1}
+        got = post(up[0], "/v1/completions", body | more).json()
+        for choice in got["choices"]:
+            assert choice["text"] == text[: size - 2]
+            assert choice["finish_reason"] == "stop"
+            assert choice["logprobs"]["tokens"] == tokens[:size]
+        assert got["usage"]["completion_tokens"] == n * size
+
+
+def test_thumbs(tmp_path):
+    feedback = Feedback(str(tmp_path))
+    path = tmp_path / PREFERENCES
+
+    def records():
+        return list(map(json.loads, path.read_text().splitlines()))
+
+    path.touch()
+    feedback.rate("q", "a", True)
+    feedback.rate("q", "a", None)  # taken back
+    assert not feedback.rate("q", "b", False) and not records()
+    assert not feedback.rate("q", "b ", True) and not records()  # the same answer
+    feedback.rate("p", "a", True)
+    feedback.rate("p", "a", False)  # changed
+    assert feedback.rate("p", "c", True)
+    assert records() == [{"prompt": "p", "chosen": "c", "rejected": "a"}]
+    with pytest.raises(InputError, match="the same"):
+        feedback.prefer("q", "a", "a ")
