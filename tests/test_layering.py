@@ -44,7 +44,7 @@ LAYERS = (
     "config",
     "digests",
     "fields document",
-    "word_lists",
+    "word_lists stop_words",
     "word_runs words pii",
     "pii_forms",
     "checksums languages",
