@@ -53,7 +53,7 @@ LAYERS = (
     "atomic",
     "hlo quantized stopping",
     "hosts",
-    "errors tree units precision host",
+    "errors tree units precision host child_process",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.

@@ -1,15 +1,10 @@
 """Personal data and secrets in forms of others' documents: the share that is found."""
 
-import pathlib
-import sys
 import time
 from collections import Counter
 
-import pytest
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent))
-
 import pii_outside
+import pytest
 
 from llm import checksums, pii
 
