@@ -7,16 +7,19 @@
     byte        the 256 bytes of UTF-8, whatever the corpus; text comes back as it was
 
 The library `tokenizers` trains and applies them, and a folder is what an imported
-model's is (`llm/data/foreign_tokenizer.py`), with the same facade.
+model's is (`llm/data/foreign_tokenizer.py`), with the same facade. What stands in a
+text is text: a `</s>` or `[SEP]` that somebody typed never becomes the id of that name.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
 from llm.data import foreign_tokenizer
+from llm.data.encodable import check_encodable
 from llm.data.foreign_tokenizer import ForeignTokenizer
 from llm.errors import InputError
 
@@ -27,6 +30,32 @@ _ROLES = ("pad", "unk", "bos", "eos", "mask")
 _CHUNK = 1 << 16  # characters handed to the trainer at once
 
 
+@dataclasses.dataclass(frozen=True)
+class Vocabulary(ForeignTokenizer):
+    """A tokenizer of these kinds.
+
+    Attributes:
+      typed: the library, set up to take names of special tokens for text.
+    """
+
+    typed: Any = None
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, none of them special but that of unknown words."""
+        for text in texts:
+            check_encodable(text)
+        made = self.typed.encode_batch(list(texts), add_special_tokens=False)
+        return [one.ids for one in made]
+
+
+def of(made: ForeignTokenizer) -> Vocabulary:
+    """A tokenizer of these kinds, from what its folder holds."""
+    typed = foreign_tokenizer.package().Tokenizer.from_str(made.library.to_str())
+    typed.encode_special_tokens = True
+    fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+    return Vocabulary(**fields, typed=typed)
+
+
 def train(
     texts: Iterable[str],
     directory: epath.PathLike,
@@ -34,7 +63,7 @@ def train(
     vocab_size: int,
     kind: str,
     lowercase: bool = False,
-) -> ForeignTokenizer:
+) -> Vocabulary:
     """Trains a vocabulary and writes it to the folder `directory`.
 
     Args:
@@ -56,8 +85,15 @@ def train(
             raise InputError(got="a corpus without text", want="text to train on")
     library.post_processor = _between(tokenizers, library, names)
     tokens = {f"{role}_token": name for role, name in zip(_ROLES, names, strict=False)}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **tokens}
-    return foreign_tokenizer.save(
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **tokens,
+        # As here, also in transformers: names of special tokens are text,
+        "split_special_tokens": True,
+        # and spaces before punctuation stay.
+        "clean_up_tokenization_spaces": False,
+    }
+    made = foreign_tokenizer.save(
         directory,
         {
             "tokenizer.json": library.to_str(),
@@ -67,6 +103,7 @@ def train(
         fields={},
         kind=kind,
     )
+    return of(made)
 
 
 def _bytes(tokenizers, names, vocab_size, lowercase):
