@@ -31,12 +31,20 @@ class Fields(NamedTuple):
 
 
 def document(
-    record: Any, place: str, fields: Fields, source: str, kind: str, skip: Skip
+    record: Any,
+    place: str,
+    fields: Fields,
+    source: str,
+    kind: str,
+    skip: Skip,
+    file: str = "",
 ) -> Document | None:
     """The document of one record; None, and skipped, if it has no text.
 
     Args:
       place: where it stands, as `a.jsonl:3`: its id if it has none of its own.
+      file: its file, if there are several: ids count rows within one file, so the name
+        of the file becomes a part of them.
     """
     if not isinstance(record, dict):
         skip("not a record", place)
@@ -49,7 +57,8 @@ def document(
         skip("empty", place)
         return None
     text = encodable(text)
-    id = _name(record, fields.id) or place
+    own = _name(record, fields.id)
+    id = (f"{file}#{own}" if file else own) if own else place
     meta = {}
     for name in ("url", "licence", "language", "timestamp"):
         found = _name(record, getattr(fields, name))

@@ -6,12 +6,16 @@ all the state there is: what they name is not fetched again, and what they link 
 do not name is what is left to do. (scrapy's own state is pickled, and lost by a kill.)
 
 robots.txt comes before everything else of a host (RFC 9309): without one (4xx) all is
-allowed; without an answer (5xx, 429, no connection) nothing is.
+allowed; without an answer (5xx, 429, no connection) nothing is. A host that says
+`Retry-After` (RFC 9110, 10.2.3) with 429 or 503 gets no request before that; one that
+asks for longer than `LONGEST_WAIT` gets none in this run.
 
     python -P llm/crawl_child.py SETTINGS.json
 """
 
 import asyncio
+import datetime
+import email.utils
 import io
 import ipaddress
 import json
@@ -26,7 +30,12 @@ import scrapy
 from protego import Protego
 from scrapy import signals
 from scrapy.crawler import Crawler, CrawlerProcess
-from scrapy.exceptions import CannotResolveHostError, CloseSpider, IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    CloseSpider,
+    DownloadCancelledError,
+    IgnoreRequest,
+)
 from scrapy.http.request import NO_CALLBACK
 from scrapy.linkextractors import LinkExtractor
 from scrapy.resolver import CachingThreadedResolver
@@ -37,12 +46,22 @@ from twisted.python.failure import Failure
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+LONGEST_WAIT = 300.0  # seconds of a Retry-After that are waited for
+# Without a delay, scrapy begins with all that waits for a host at once, and does not
+# look at the time.
+_LEAST_DELAY = 1e-3
+BUSY = (429, 503)  # statuses of a host that may say so
 SLOWEST = 60.0  # seconds of a robots.txt's Crawl-delay that are kept to
 RULES = 2**20  # bytes of a robots.txt, if pages may not be larger
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _OPEN: set[str] = set()  # hosts whose addresses may be private
 _PRIVATE: set[str] = set()  # other hosts, whose addresses are
 # In X-Robots-Tag and `meta`: names and wishes, and wishes that have a value.
+# What scrapy itself ignores, by a part of its message.
+_OF_SCRAPY = {
+    "max redirections reached": "redirects without an end",
+    "exceeded DOWNLOAD_MAXSIZE": "unpacks to more than max_page_bytes",
+}
 _WISH = re.compile(r"([a-z][\w.-]*)\s*(:?)")
 _VALUED = re.compile(r"(?:max-[a-z-]+|unavailable_after)\s*:\s*[^\s,;]+")
 
@@ -60,6 +79,10 @@ class Resolver(CachingThreadedResolver):
             return address
 
         return super().getHostByName(name, timeout).addCallback(check)
+
+
+class Refused(IgnoreRequest):
+    """What we do not want, or have counted; scrapy has reasons of its own."""
 
 
 class Border:
@@ -100,7 +123,7 @@ class Border:
     def _refuse(self, request, reason):
         if "rules" not in request.meta:  # which the pages that wait for it are for
             self.crawler.stats.inc_value(f"refused/{reason}")
-        raise IgnoreRequest(reason)
+        raise Refused(reason)
 
 
 class Robots:
@@ -114,35 +137,56 @@ class Robots:
         self.crawler, self.rules = crawler, {}
         self.agent = product(crawler.settings["USER_AGENT"])
         crawler.signals.connect(self.answered, signals.response_downloaded)
+        crawler.signals.connect(self.dropped, signals.request_dropped)
+        crawler.signals.connect(self.queued, signals.request_reached_downloader)
 
     @classmethod
     def from_crawler(cls, crawler):
         """As scrapy makes it."""
         return cls(crawler)
 
-    def answered(self, request):
+    def answered(self, response, request):
         """Lets a delay begin with an answer: no two requests come closer than it."""
-        slot = self.crawler.engine.downloader.slots.get(request.meta["download_slot"])
-        if slot:
-            slot.lastseen = time.monotonic()
+        host = request.meta["download_slot"]
+        slot = self.crawler.engine.downloader.slots.get(host)
+        if not slot:
+            return
+        slot.lastseen = time.monotonic()
+        wait = retry_after(response) if response.status in BUSY else 0
+        if wait > LONGEST_WAIT:
+            self.crawler.spider.leave(host, wait)
+        elif wait:
+            told = f"{host} asks to wait {wait:g} s ({response.status}): waiting"
+            print(told, file=sys.stderr, flush=True)
+            slot.lastseen += wait
+
+    def queued(self, request):
+        """Drops what comes to wait at a host just after the last page was taken."""
+        if self.crawler.spider.over(request.url):
+            asyncio.get_running_loop().call_soon(self.crawler.spider.drop)
+
+    def dropped(self, request):
+        """Counts redirects that lead back, which scrapy drops as seen before."""
+        if request.url in request.meta.get("redirect_urls", ()):
+            self.crawler.spider.lost(request.url, "redirects without an end")
 
     async def process_request(self, request):
         """Raises IgnoreRequest, and counts why."""
         if "rules" in request.meta:
             if self.crawler.spider.ended:  # it would be tried again
-                raise IgnoreRequest("enough pages")
+                raise Refused("enough pages")
             return
         origin = urllib.parse.urljoin(request.url, "/")
         if origin not in self.rules:
             self.rules[origin] = asyncio.ensure_future(self._fetch(origin))
         rules, reason = await self.rules[origin]
         if self.crawler.spider.over(request.url):
-            raise IgnoreRequest("enough pages")
+            raise Refused("enough pages")
         if rules and not rules.can_fetch(request.url, self.agent):
             reason = "robots.txt"
         if reason:
             self.crawler.stats.inc_value(f"refused/{reason}")
-            raise IgnoreRequest(reason)
+            raise Refused(reason)
 
     async def _fetch(self, origin):
         """The rules, or None and why nothing may be fetched."""
@@ -205,6 +249,7 @@ class Pages(scrapy.Spider):
         super().__init__()
         self.asked, self.done, self.counts = asked, {}, {}
         self.parent, self.ended = os.getppid(), False
+        self.later: set[str] = set()  # hosts that ask for more patience than we have
         folder = pathlib.Path(asked["folder"])
         self.log = folder / "fetched.jsonl"
         self.left = [(url, 0) for url in asked["start"]]
@@ -244,19 +289,31 @@ class Pages(scrapy.Spider):
 
     def over(self, url):
         """Whether no more is to be fetched from this URL's host."""
-        return self.ended or self._enough(url)
+        host = urllib.parse.urlsplit(url).hostname
+        return self.ended or host in self.later or self._enough(url)
+
+    def leave(self, host, seconds):
+        """Asks nothing more of a host in this run."""
+        if host in self.later:
+            return
+        self.later.add(host)
+        self.crawler.stats.inc_value(f"failed/asks to wait over {LONGEST_WAIT:g} s")
+        told = f"nothing more is fetched from {host} in this run: it asks to wait "
+        told += f"{seconds:g} s, and {LONGEST_WAIT:g} s are waited at the most"
+        print(told, file=sys.stderr, flush=True)
+        self.drop()
 
     def end(self):
         """Lets nothing begin any more."""
         self.ended = True
-        self._drop()
+        self.drop()
 
-    def _drop(self):
+    def drop(self):
         """Drops what waits for its turn at a host, if no more is wanted there."""
         for slot in list(self.crawler.engine.downloader.slots.values()):
             while slot.queue and self.over(slot.queue[0][0].url):
                 _, waiting = slot.queue.popleft()
-                waiting.errback(Failure(IgnoreRequest("enough pages")))
+                waiting.errback(Failure(Refused("enough pages")))
 
     async def start(self):
         """What is left to do."""
@@ -280,11 +337,13 @@ class Pages(scrapy.Spider):
 
     def failed(self, failure):
         """Counts what could not be fetched; another run of the crawl tries it again."""
-        if not failure.check(IgnoreRequest):  # which is counted where it is refused
-            reason = reason_of(failure.value)
-            self.crawler.stats.inc_value(f"failed/{reason}")
-            url = failure.request.url
-            print(f"not fetched: {url} ({reason})", file=sys.stderr, flush=True)
+        if not failure.check(Refused):  # which is counted where it is refused
+            self.lost(failure.request.url, reason_of(failure.value))
+
+    def lost(self, url, reason):
+        """Counts and says why a page is not fetched."""
+        self.crawler.stats.inc_value(f"failed/{reason}")
+        print(f"not fetched: {url} ({reason})", file=sys.stderr, flush=True)
 
     def sitemap(self, response, depth):
         """Pages and sitemaps that a sitemap names."""
@@ -310,6 +369,9 @@ class Pages(scrapy.Spider):
             raise CloseSpider("left alone")
         if self._enough(response.url) or response.url in self.done:
             return  # it was on its way when the last page came
+        if response.status in BUSY:  # it was tried again; another run asks for it
+            self.lost(response.url, f"status {response.status}")
+            return
         wishes = unwanted(response, product(self.asked["agent"]))
         links = [] if "nofollow" in wishes else self._links(response)
         urls = [*response.meta.get("redirect_urls", ()), response.url]
@@ -323,7 +385,7 @@ class Pages(scrapy.Spider):
         for url in urls:
             self.done[url] = True
         self._count(seen)
-        self._drop()
+        self.drop()
         if sum(self.counts.values()) >= self.asked["pages"]:
             raise CloseSpider("pages")
         for url in links:
@@ -370,9 +432,30 @@ class Pages(scrapy.Spider):
 
 def reason_of(error: BaseException) -> str:
     """What a count calls an error, or why we refused."""
-    if isinstance(error, IgnoreRequest):
+    if isinstance(error, Refused):
         return str(error)
+    if isinstance(error, IgnoreRequest):
+        for part, reason in _OF_SCRAPY.items():
+            if part in str(error):
+                return reason
+        return "ignored"  # what scrapy says may hold a part of a page
+    if isinstance(error, DownloadCancelledError):
+        return "larger than max_page_bytes"
     return type(error).__name__.removeprefix("Download")
+
+
+def retry_after(response) -> float:
+    """Seconds that a response asks to wait, as such or as a date; 0 if it does not."""
+    told = (response.headers.get("Retry-After") or b"").decode("latin-1").strip()
+    if told.isascii() and told.isdigit():
+        return float(told[:12])
+    try:
+        date = email.utils.parsedate_to_datetime(told)
+    except ValueError:
+        return 0.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.UTC)
+    return max((date - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
 
 
 def product(agent: str) -> str:
@@ -435,7 +518,7 @@ def main(path: str) -> None:
             "ASKED": asked,
             "USER_AGENT": asked["agent"],
             "ROBOTSTXT_OBEY": False,  # by `Robots` instead
-            "DOWNLOAD_DELAY": asked["delay"],
+            "DOWNLOAD_DELAY": max(asked["delay"], _LEAST_DELAY),
             "DOWNLOAD_DELAY_JITTER": 0,
             "CONCURRENT_REQUESTS_PER_DOMAIN": 1,
             "DOWNLOAD_MAXSIZE": asked["max_page_bytes"],

@@ -18,11 +18,10 @@ import os
 import pathlib
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
-from llm import languages
+from llm import child_process, languages
 from llm.errors import InputError
 
 EXTRACTORS = ("resiliparse", "trafilatura")
@@ -74,9 +73,8 @@ def pages(extractor: str, seconds: float) -> Iterator[Page]:
 
 
 def _start() -> subprocess.Popen:
-    # -P: the folder of that file is no place to import from.
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(_CHILD)],
+    child = child_process.start(
+        _CHILD,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

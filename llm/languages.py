@@ -36,6 +36,7 @@ _TABLE = """
 """
 _NAMES = _TABLE.split()
 _SHORT = dict(zip(_NAMES[::2], _NAMES[1::2], strict=True))
+CODES = frozenset(_SHORT.values())  # of two letters
 _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9_-]*)?")
 
 

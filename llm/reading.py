@@ -3,12 +3,16 @@
 A source of big files holds one line or record, never a file. Nothing here trusts its
 input: links that lead in circles, a line without an end, a compressed file that is cut
 off or that unpacks to far more than its size are passed over by `skip(reason, id)`.
-Compression (gzip, bzip2, zstd) is told by the first bytes, whatever the name says.
+The first bytes say how a file is compressed (gzip, bzip2, zstd, xz), whatever its name
+is; another compression is skipped by its name. A compressed file that ends before its
+end mark is cut off, and counted, even where its library returns what it has and no
+error.
 """
 
 import bz2
 import contextlib
 import io
+import lzma
 import os
 import pathlib
 import zlib
@@ -19,11 +23,24 @@ from llm.errors import InputError, MachineError
 
 Skip = Callable[[str, str], None]
 
-COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd")
-_GZIP, _ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
+COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd", ".xz")
+_GZIP, _XZ = b"\x1f\x8b\x08", b"\xfd7zXZ\0"
+# A frame of zstd, or one to skip, as pzstd writes them in front.
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))
+# What cannot be read, by the first bytes of a file and by the end of its name.
+_UNREAD = {
+    b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z", b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x9d": "compress", b"LZIP": "lzip", b"Rar!": "rar", b"\xff\x06\0\0": "snappy",
+}  # fmt: skip
+_UNREAD_NAMES = (
+    ".zip", ".7z", ".lz4", ".z", ".lz", ".lzma", ".br", ".rar", ".sz", ".snappy",
+    ".lzo",
+)  # fmt: skip
 # Text shrinks to a tenth, logs to a hundredth: what unpacks to more is no text.
 _RATIO, _FREE = 200, 64 * 2**20
 _WINDOW = 2**27  # of zstd, as its command line allows
+# Compressed bytes of zstd at a time: four of them may unpack to 128 KiB.
+_ZSTD_STEP = 2**10
 
 
 class File(NamedTuple):
@@ -110,7 +127,12 @@ def files(
         for name in sorted(names):
             file = pathlib.Path(folder, name)
             place = file.relative_to(root).as_posix()
-            if name.startswith(".") or not wanted(place):
+            if name.startswith("."):
+                continue
+            if not wanted(place):
+                stem, end = os.path.splitext(place)
+                if end.lower() in _UNREAD_NAMES and wanted(stem):
+                    skip(f"compression that is not read: {end.lower()}", place)
                 continue
             if not os.path.isfile(file):  # unlike pathlib's, False without permission
                 skip("no file, or a link to none", place)
@@ -119,6 +141,11 @@ def files(
             yield File(file, place)
     if not found:
         raise InputError(got=f"no {what} in {path}", want="one file or more")
+
+
+def part(path: str, name: str) -> str:
+    """The name of a file as a part of ids: '' if `path` is that one file."""
+    return name if pathlib.Path(path).is_dir() else ""
 
 
 def ending(*suffixes: str) -> Callable[[str], bool]:
@@ -141,15 +168,19 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
             got=f"no permission for {file}", want="to read it"
         ) from error
     with raw:
-        first = raw.peek(4)[:4]
+        first = raw.peek(8)[:8]
         if first.startswith(_GZIP):
             unpacked = _Members(raw)
         elif first.startswith(b"BZh"):
             unpacked = bz2.BZ2File(raw)
-        elif first == _ZSTD:
-            zstandard = package("zstandard", "zstandard", _zstandard)
-            unpacked = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-            unpacked = unpacked.stream_reader(raw, read_across_frames=True)
+        elif first.startswith(_XZ):
+            unpacked = lzma.LZMAFile(raw)  # noqa: SIM115
+        elif first.startswith(_ZSTD):
+            unpacked = _Frames(raw)
+        elif unread := [
+            name for mark, name in _UNREAD.items() if first.startswith(mark)
+        ]:
+            unpacked = _Unread(unread[0])
         else:
             yield raw
             return
@@ -266,6 +297,48 @@ class _Members:
         return True
 
 
+class _Frames:
+    """The frames of a zstd file, one after the other.
+
+    The library's own reader returns nothing at the end of a file that is cut off, as it
+    does at the end of a whole one; a frame of it knows whether it is at its end.
+    """
+
+    def __init__(self, raw: BinaryIO):
+        self._raw, self._left = raw, memoryview(b"")
+        zstandard = package("zstandard", "zstandard", _zstandard)
+        self._zstd = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+        self._frame, self._packed = self._zstd.decompressobj(), b""
+
+    def read1(self, size: int) -> bytes:
+        """The next bytes, at most so many; b"" at the end."""
+        while not self._left:
+            packed = self._packed or self._raw.read(_ZSTD_STEP)
+            self._packed = b""
+            if not packed:
+                if self._frame is not None and not self._frame.eof:
+                    raise EOFError
+                return b""
+            if self._frame is None:
+                self._frame = self._zstd.decompressobj()
+            self._left = memoryview(self._frame.decompress(packed))
+            if self._frame.eof:
+                self._packed, self._frame = self._frame.unused_data, None
+        got, self._left = bytes(self._left[:size]), self._left[size:]
+        return got
+
+
+class _Unread:
+    """A file of a compression that is not read."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def read1(self, size: int) -> bytes:
+        """Raises Damaged, with the name of the compression."""
+        raise Damaged(f"compressed by {self._name}, which is not read")
+
+
 def _is_member(first: bytes) -> bool:
     try:
         return bool(zlib.decompressobj(31).decompress(first, 1))
@@ -279,9 +352,9 @@ class _Guarded(io.RawIOBase):
     def __init__(self, unpacked, raw):
         self._unpacked, self._raw, self._given = unpacked, raw, 0
         self._broken = (zlib.error,)
-        if isinstance(unpacked, bz2.BZ2File):
-            self._broken = (OSError, ValueError)
-        elif not isinstance(unpacked, _Members):
+        if isinstance(unpacked, bz2.BZ2File | lzma.LZMAFile):
+            self._broken = (OSError, ValueError, lzma.LZMAError)
+        elif isinstance(unpacked, _Frames):
             self._broken = (_zstandard().ZstdError,)
 
     def readable(self) -> bool:

@@ -20,9 +20,12 @@ import re
 import string
 import unicodedata
 
-# Thai, Lao, Burmese and Khmer; kana; Han.
+# Thai, Lao, Burmese and Khmer; Tai scripts, Balinese, Yi, Javanese; signs of
+# repetition and bopomofo; kana; Han.
 UNSPACED = (
     "\u0e01-\u0e4e\u0e81-\u0ecd\u1000-\u109f\u1780-\u17d3"
+    "\u1950-\u19df\u1a20-\u1a9f\u1b05-\u1b4c\ua000-\ua48c\ua980-\ua9c0\uaa80-\uaadf"
+    "\u3005-\u3007\u3105-\u312f\u31a0-\u31bf"
     "\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U000323af"
 )

@@ -47,7 +47,7 @@ LAYERS = (
     "config",
     "digests",
     "fields document",
-    "word_lists",
+    "word_lists stop_words",
     "word_runs words pii",
     "pii_forms",
     "checksums languages",
@@ -56,7 +56,7 @@ LAYERS = (
     "atomic",
     "hlo quantized stopping",
     "hosts",
-    "errors tree units precision host numerals",
+    "errors tree units precision host numerals child_process",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.

@@ -26,7 +26,8 @@ TEXTS = quality_texts.texts()
 
 
 def document(text):
-    return Document("x", text, "s", "g", "prose", len(text))
+    """In English, for which the rules were published: they are then as they were."""
+    return Document("x", text, "s", "g", "prose", len(text), {"language": "en"})
 
 
 @pytest.fixture(scope="module")

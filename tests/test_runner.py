@@ -184,7 +184,7 @@ def files(tmp_path_factory):
     texts += [t.replace("the", "THE") + " End." for t in rng.choices(texts, k=20)]
     for n in range(5):
         rows = [{"id": f"{n}-{i}", "text": t} for i, t in enumerate(texts[n::5])]
-        rows.append({"id": "0-0", "text": "seen before"})
+        rows.append({"id": f"{n}-0", "text": "seen before"})
         lines = [json.dumps(row) for row in rows]
         (folder / f"{n}.jsonl").write_text("\n".join([*lines, "{broken"]) + "\n")
     return folder

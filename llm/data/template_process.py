@@ -14,11 +14,11 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm import child_process
 from llm.errors import InputError
 
 _CHILD = pathlib.Path(__file__).with_name("template_child.py")
@@ -28,9 +28,8 @@ class _Child:
     """A process that renders, one request after the other."""
 
     def __init__(self):
-        # -P: the folder of that file is no place to import from.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_CHILD)],
+        self._process = child_process.start(
+            _CHILD,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, encoding="utf-8", errors="surrogatepass",
         )  # fmt: skip

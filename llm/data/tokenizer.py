@@ -17,12 +17,14 @@ that span words reach 4.00, but then the end of a prompt seldom ends a token.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
 import json
 import random
 import re
+import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,7 +35,7 @@ from llm import atomic
 from llm.data import chat_settings, foreign_tokenizer, vocabularies
 from llm.data.chat_template import mark
 from llm.data.encodable import check_encodable
-from llm.data.tokenizer_json import NORMAL
+from llm.data.tokenizer_json import NORMAL, USER_DEFINED
 from llm.errors import InputError
 
 SENTENCEPIECE = ("bpe", "unigram", "char")
@@ -50,6 +52,8 @@ _META = 256 + 4  # byte pieces and special ones
 _ROOM = 40  # the fewest pieces beside those
 _TRAIN_BYTES = 100_000_000  # more text changes the vocabulary little
 _CHUNK = 1 << 20  # characters handed to the trainer at once
+_STEPS = 256  # of a score of a unigram model, to 1
+_EXACT = 2000  # characters, whose scores add up to less than 65,536
 _COVERAGE = 0.9999  # of the characters of the corpus that are pieces, if they fit
 _THREADS = 2  # unigram models depend on it, so it is fixed
 
@@ -65,6 +69,8 @@ class Tokenizer:
       piece_bytes: the bytes that each id stands for; b"" for the special ones.
       chat_template: of a model that was taught to chat (`llm/data/chat.py`), else ''.
       chat: how conversations become tokens.
+      symbols: finds the pieces that are never part of another, in a unigram model with
+        rounded scores; else None.
       words: ids of words with the white space before them, as they are met; None for
         unigram, and where pieces go on from words into any white space: what the ids of
         a word are then depends on what is around it.
@@ -79,6 +85,7 @@ class Tokenizer:
     bos_id: int = BOS
     eos_id: int = EOS
     chat_template: str = ""
+    symbols: re.Pattern | None = None
     words: "_Words | None" = None
     chat: chat_settings.Chat = chat_settings.DEFAULT
 
@@ -130,6 +137,8 @@ class Tokenizer:
         return ids
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
+        if self.symbols:
+            return self._around_symbols(texts)
         if self.words is None:
             return self.processor.encode(texts)
         of_word, apart = self.words.__getitem__, self.words.apart
@@ -137,6 +146,48 @@ class Tokenizer:
             list(itertools.chain.from_iterable(map(of_word, apart(text))))
             for text in texts
         ]
+
+    def _around_symbols(self, texts: list[str]) -> list[list[int]]:
+        """Ids of texts of a unigram model, with its symbols taken out first.
+
+        Between them, sums of rounded scores are exact, so that other libraries cut a
+        text as we do, wherever it stands.
+        """
+        cut = [self.symbols.split(text) for text in texts]
+        parts = [[self._parts(p) for p in some[::2]] for some in cut]
+        encoded = iter(
+            self.processor.encode([p for some in parts for one in some for p in one])
+        )
+        ids = []
+        for some, one_text in zip(cut, parts, strict=True):
+            joined = []
+            for symbol, between in zip(["", *some[1::2]], one_text, strict=True):
+                if symbol:
+                    piece = symbol.replace(" ", _SPACE)
+                    joined.append(self.processor.piece_to_id(piece))
+                for _ in between:
+                    joined += next(encoded)
+            ids.append(joined)
+        return ids
+
+    def _parts(self, text: str) -> list[str]:
+        """A text, cut where no piece can go on if it is long."""
+        parts, start = [], 0
+        while len(text) - start > _EXACT:
+            at = start + _EXACT
+            while at < len(text) and text[at - 1 : at + 1] in self.pairs:
+                at += 1
+            parts.append(text[start:at])
+            start = at
+        return [*parts, text[start:]]
+
+    @functools.cached_property
+    def pairs(self) -> frozenset[str]:
+        """All that stands side by side in some piece."""
+        texts = (piece.replace(_SPACE, " ") for piece, _, _ in self.table())
+        return frozenset(
+            text[i : i + 2] for text in texts for i in range(len(text) - 1)
+        )
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids, which may end inside a character."""
@@ -276,7 +327,10 @@ def train(
         )
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
-    tokenizer = _from_model(model.getvalue(), kind)
+    content = model.getvalue()
+    if kind == "unigram":
+        content = _with_rounded_scores(content)
+    tokenizer = _from_model(content, kind)
     about = {
         "kind": kind,
         "vocab_size": tokenizer.vocab_size,
@@ -284,7 +338,7 @@ def train(
         "sentencepiece": sentencepiece.__version__,
     }
     with atomic.folder(directory) as partial:
-        (partial / "tokenizer.model").write_bytes(model.getvalue())
+        (partial / "tokenizer.model").write_bytes(content)
         (partial / "tokenizer.json").write_text(json.dumps(about, indent=1))
     return tokenizer
 
@@ -385,7 +439,74 @@ def _from_model(model: bytes, kind: str) -> Tokenizer:
     # Sums of scores round otherwise in a longer text, and so are equal elsewhere.
     exact = kind != "unigram" and len(joins) < 3
     words = _Words(processor, joins) if exact else None
-    return Tokenizer(processor, fingerprint, kind, tuple(contents), words=words)
+    symbols = _symbols(processor) if kind == "unigram" else None
+    return Tokenizer(
+        processor, fingerprint, kind, tuple(contents), symbols=symbols, words=words
+    )
+
+
+def _symbols(processor) -> re.Pattern | None:
+    """What finds the user-defined pieces of a unigram model, the longest first.
+
+    None where scores are not rounded, as before version 0.1 was finished: these models
+    cut texts as they always did.
+    """
+    model, symbols = processor.serialized_model_proto(), []
+    for field, message in _fields(model):
+        if field != 1:
+            continue
+        piece = dict(_fields(message))
+        (score,) = struct.unpack("<f", piece.get(2, bytes(4)))
+        if score * _STEPS % 1:
+            return None
+        if piece.get(3) == USER_DEFINED:
+            symbols.append(piece[1].decode().replace(_SPACE, " "))
+    longest = sorted(symbols, key=lambda symbol: (-len(symbol), symbol))
+    # Without any, something that no text holds.
+    return re.compile("(" + ("|".join(map(re.escape, longest)) or r"(?!)") + ")")
+
+
+def _with_rounded_scores(model: bytes) -> bytes:
+    """A model whose scores are multiples of 1/256.
+
+    SentencePiece adds 32-bit numbers, and what is as likely is told apart by how they
+    round, which depends on the text before. Sums of these are exact up to 65,536.
+    """
+    made = bytearray(model)
+    at = 0
+    while at < len(made):
+        tag, at = _varint(made, at)
+        if tag & 7 != 2:
+            at = _varint(made, at)[1] if tag & 7 == 0 else at + {1: 8, 5: 4}[tag & 7]
+            continue
+        size, at = _varint(made, at)
+        end = at + size
+        while tag >> 3 == 1 and at < end:
+            inner, at = _varint(made, at)
+            if inner & 7 == 5:
+                if inner >> 3 == 2:
+                    (score,) = struct.unpack_from("<f", made, at)
+                    struct.pack_into("<f", made, at, round(score * _STEPS) / _STEPS)
+                at += 4
+            elif inner & 7 == 2:
+                length, at = _varint(made, at)
+                at += length
+            else:
+                _, at = _varint(made, at)
+        at = end
+    return bytes(made)
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
 
 
 class _Words(dict):
@@ -415,24 +536,16 @@ class _Words(dict):
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of the fields of a protocol buffer message."""
     at = 0
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
     while at < len(message):
-        tag = varint()
+        tag, at = _varint(message, at)
         if tag & 7 == 0:
-            yield tag >> 3, varint()
+            value, at = _varint(message, at)
+            yield tag >> 3, value
             continue
-        size = varint() if tag & 7 == 2 else {1: 8, 5: 4}[tag & 7]
+        if tag & 7 == 2:
+            size, at = _varint(message, at)
+        else:
+            size = {1: 8, 5: 4}[tag & 7]
         yield tag >> 3, message[at : at + size]
         at += size
 

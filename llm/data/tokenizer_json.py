@@ -1,8 +1,9 @@
 """Contents of a `tokenizer.json`, the file of the `tokenizers` library.
 
-Two families of vocabularies come without such a file: SentencePiece's BPE, which merges
-the neighbours whose union is the piece of the highest score, and byte-level BPE as GGUF
-keeps it, with its merges but only a name for how text is cut before.
+Three families of vocabularies come without such a file: SentencePiece's BPE, which
+merges the neighbours whose union is the piece of the highest score, its unigram models,
+which take the pieces of the highest sum of scores, and byte-level BPE as GGUF keeps it,
+with its merges but only a name for how text is cut before.
 
 A piece of SentencePiece becomes one merge for every way to cut it in two pieces, ranked
 by its score. Its mark for a space, U+2581, becomes a space: nothing is replaced in the
@@ -20,7 +21,10 @@ from llm.errors import InputError
 
 # Kinds of pieces, as SentencePiece and GGUF number them.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+_TEXT = (NORMAL, USER_DEFINED)
 SPACE = "\u2581"  # SentencePiece's mark for a space
+
+_NEVER = -1e9  # a score that no sum of those of a text falls below
 
 _LEAVES = {"add_prefix_space": False, "trim_offsets": True}
 _WORDS = {"type": "ByteLevel", **_LEAVES, "use_regex": True}
@@ -67,11 +71,7 @@ def from_scores(
     Raises:
       InputError: two pieces with the same text.
     """
-    plain = (NORMAL, USER_DEFINED)
-    texts = [
-        piece.replace(SPACE, " ") if kind in plain else piece
-        for piece, kind in zip(pieces, kinds, strict=True)
-    ]
+    texts = _spaced(pieces, kinds)
     vocab = _vocab(texts, kinds)
     normal = {t for t, kind in zip(texts, kinds, strict=True) if kind == NORMAL}
     ranked = []
@@ -97,6 +97,56 @@ def from_scores(
             unknown=unknown[0] if unknown else None,
             byte_fallback=BYTE in kinds,
         ),
+    }
+
+
+def unigram(
+    pieces: Sequence[str],
+    scores: Sequence[float],
+    kinds: Sequence[int],
+    *,
+    start: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The file of a unigram vocabulary.
+
+    The library knows no kinds of pieces here: it takes the name of a special one, or of
+    a byte (`<0x41>`), for that piece, wherever it stands in a text. So these get a
+    score that loses against all others, and characters of them that are no pieces
+    themselves, which are worse still, are cut out first: no piece goes across one of
+    them. User-defined pieces are added tokens, which are taken out before all else.
+
+    Args:
+      start: special pieces that a text begins with.
+
+    Raises:
+      InputError: two pieces with the same text.
+    """
+    texts = _spaced(pieces, kinds)
+    vocab = _vocab(texts, kinds)
+    normal = {t for t, kind in zip(texts, kinds, strict=True) if kind == NORMAL}
+    named = {t for t, kind in zip(texts, kinds, strict=True) if kind not in _TEXT}
+    unknown = sorted(set("".join(named)) - normal)
+    split = None
+    if unknown:
+        pattern = "[" + "".join(f"\\x{{{ord(char):x}}}" for char in unknown) + "]"
+        how = {"behavior": "Isolated", "invert": False}
+        split = {"type": "Split", "pattern": {"Regex": pattern}, **how}
+    frame = _frame(texts, kinds, vocab, start)
+    decoders = [{"type": "ByteFallback"}, {"type": "Fuse"}]
+    return {
+        **frame,
+        "normalizer": None,
+        "pre_tokenizer": split,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {
+            "type": "Unigram",
+            "unk_id": kinds.index(UNKNOWN),
+            "vocab": [
+                [text, float(score) if kind == NORMAL else _NEVER]
+                for text, score, kind in zip(texts, scores, kinds, strict=True)
+            ],
+            "byte_fallback": BYTE in kinds,
+        },
     }
 
 
@@ -171,6 +221,14 @@ def _signature(step):
         "Split": ("pattern", "behavior", "invert"),
     }.get(step["type"], ())
     return step["type"], [fields.get(name) for name in kept]
+
+
+def _spaced(pieces, kinds):
+    """Pieces with spaces, as a text has them."""
+    return [
+        piece.replace(SPACE, " ") if kind in _TEXT else piece
+        for piece, kind in zip(pieces, kinds, strict=True)
+    ]
 
 
 def _vocab(texts, kinds):

@@ -7,7 +7,8 @@
     byte        the 256 bytes of UTF-8, whatever the corpus; text comes back as it was
 
 The library `tokenizers` trains and applies them, and a folder is what an imported
-model's is (`llm/data/foreign_tokenizer.py`), with the same facade.
+model's is (`llm/data/foreign_tokenizer.py`), with the same facade. What stands in a
+text is text: a `</s>` or `[SEP]` that somebody typed never becomes the id of that name.
 """
 
 import json
@@ -56,7 +57,14 @@ def train(
             raise InputError(got="a corpus without text", want="text to train on")
     library.post_processor = _between(tokenizers, library, names)
     tokens = {f"{role}_token": name for role, name in zip(_ROLES, names, strict=False)}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **tokens}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **tokens,
+        # As here, also in transformers: names of special tokens are text,
+        "split_special_tokens": True,
+        # and spaces before punctuation stay.
+        "clean_up_tokenization_spaces": False,
+    }
     return foreign_tokenizer.save(
         directory,
         {

@@ -8,7 +8,10 @@ breaks in quotes are as RFC 4180 has them; bytes that are not UTF-8 end as U+FFF
 are counted, since a table rarely says its encoding. A quote that is not closed makes
 one cell of all up to the next, or to the end of the file: how many lines were lost so
 is said, and reading goes on behind them. Tables whose quotes are just characters, as
-many TSVs have it, are read with `quote=""`.
+many TSVs have it, are read with `quote=""`. A row with more cells than the first row
+has names is left out and counted: a text with a comma and no quotes would lose what
+comes behind it. One with fewer is kept and counted. Ids of a folder begin with the
+name of the file, since they repeat from file to file.
 
     --config=configs/quickstart.py:text=csv:table.csv
 """
@@ -74,6 +77,7 @@ def make(
     ) -> Iterator[Document | None]:
         csv.field_size_limit(max_line_bytes)
         for file, name, *_ in files:
+            part = reading.part(path, name)
             between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
             lines = _decoded(file, name, max_line_bytes, skip)
             table = csv.DictReader(
@@ -83,12 +87,33 @@ def make(
                 quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
                 strict=True,
             )
+            if _twice(table, name, fields, skip):
+                continue
             for number, record in _rows(table, name, skip):
                 yield columns.document(
-                    record, f"{name}:{number}", fields, "csv", kind, skip
+                    record,
+                    f"{name}:{number}",
+                    fields,
+                    "csv",
+                    kind,
+                    skip,
+                    part,
                 )
 
     return Files(files, read, max_documents)
+
+
+def _twice(table, name: str, fields: columns.Fields, skip: reading.Skip) -> bool:
+    """Whether a column that is read stands twice in the first row: which one is it?"""
+    try:
+        names = list(table.fieldnames or ())
+    except csv.Error as error:
+        skip(f"damaged: {error}", f"{name}:1")
+        return True
+    twice = sorted({field for field in fields if field and names.count(field) > 1})
+    if twice:
+        skip(f"two columns {twice[0]!r} in the first row", name)
+    return bool(twice)
 
 
 def _rows(table, name: str, skip: reading.Skip):
@@ -96,12 +121,22 @@ def _rows(table, name: str, skip: reading.Skip):
     for number in itertools.count(2):
         first = table.reader.line_num + 1
         try:
-            yield number, next(table)
+            row = next(table)
         except StopIteration:
             return
         except csv.Error as error:
             lost = f"{table.reader.line_num - first + 1} lines from {first} on"
             skip(f"damaged: {error}", f"{name}:{number}, {lost}")
+            continue
+        if any(row.pop(None, ())):
+            skip("row with more cells than the first row has names", f"{name}:{number}")
+            continue
+        if None in row.values():
+            skip(
+                "row with fewer cells than the first row has names, kept",
+                f"{name}:{number}",
+            )
+        yield number, row
 
 
 def _decoded(file, name: str, longest: int, skip: reading.Skip) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Texts in JSON lines, plain or compressed (.gz, .zst): the form of most corpora.
+"""Texts in JSON lines, plain or compressed: the form of most corpora.
 
     {"text": "Hello.", "id": "a", "url": "http://a.org/", "language": "en"}
 
@@ -6,8 +6,8 @@ A line is a document; it is read alone, so a file may be of any size. The knobs 
 which field holds what, and `meta.url` leads into a record of the line. Lines that are
 too long, not UTF-8, not JSON or without a text are left out and counted, and a file
 that is cut off is read to there. A document without an id is named by file and line,
-and one without a group is its own. (Conversations and pairs are of the source
-`records`.)
+one of a folder by file and id, since ids repeat from file to file; one without a group
+is its own. (Conversations and pairs are of the source `records`.)
 
     --config=configs/quickstart.py:text=jsonl:corpus/
 """
@@ -61,6 +61,7 @@ def make(
         files: Iterable[reading.File], skip: reading.Skip
     ) -> Iterator[Document | None]:
         for file, name, *_ in files:
+            part = reading.part(path, name)
             for number, line in reading.lines(file, name, max_line_bytes, skip):
                 place = f"{name}:{number}"
                 if not line.strip():
@@ -73,6 +74,6 @@ def make(
                 except (ValueError, RecursionError):
                     skip("not JSON", place)
                     continue
-                yield columns.document(record, place, fields, "jsonl", kind, skip)
+                yield columns.document(record, place, fields, "jsonl", kind, skip, part)
 
     return Files(files, read, max_documents)

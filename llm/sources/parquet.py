@@ -3,7 +3,8 @@
 A row is a document. Only the columns that are named are read, some hundred rows at a
 time, so a file may be of any size as long as one of its row groups fits in memory. The
 knobs say which column holds what, and `meta.url` leads into a structure. A file that is
-damaged is left out, or read as far as it goes, and counted.
+damaged is left out, or read as far as it goes, and counted. Ids of a folder begin with
+the name of the file, since they repeat from file to file.
 
     --config=configs/quickstart.py:text=parquet:corpus/
 """
@@ -57,6 +58,7 @@ def make(
         pyarrow = reading.package("pyarrow", "pyarrow", _pyarrow)
         wanted = {name.partition(".")[0] for name in fields if name} | {*fields}
         for file, name, *_ in files:
+            part = reading.part(path, name)
             number = 0
             try:
                 with pyarrow.parquet.ParquetFile(file) as table:
@@ -71,6 +73,7 @@ def make(
                                 "parquet",
                                 kind,
                                 skip,
+                                part,
                             )
             except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
                 skip(f"damaged: {type(error).__name__}", f"{name}:{number + 1}")

@@ -5,11 +5,16 @@ out in a process of its own (`llm/extract.py`); plain text, and the texts of a W
 taken as they are. A document is named by its record, its group is the host, and meta
 has url, timestamp and, where the page says so, language and licence. What is damaged is
 left out and counted: behind a broken member, reading goes on at the next whole one.
+Records that are no page are counted by what they are: redirects, revisits, segments,
+and what a crawler writes about itself (`metadata:` and `urn:` addresses of wget, wpull
+and browsertrix). Pages that were cut short when they were archived are kept and
+counted.
 
     --config=configs/quickstart.py:text=warc:crawl/
 """
 
 import bz2
+import contextlib
 import functools
 import io
 import pathlib
@@ -27,13 +32,19 @@ TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
 _WANTED = reading.ending(".warc", ".wet")
+_UNSEEKABLE = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0")  # zstd and xz
 _GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
-_BZIP2 = b"BZh"
+_PACKED = b"BZh"  # in one piece, of which no member is found
 _BEGINNING = re.compile(rb"WARC/[01]\.\d")  # 0.18 is that of ClueWeb09
 _CHUNK = re.compile(rb"[0-9A-Fa-f]+[ \t]*(;[^\r\n]*)?\r?\n")
+_HEADERS_END, _LINE_END = re.compile(rb"\r?\n\r?\n"), re.compile(rb"\r?\n")
 _HEADERS = 2**16  # bytes of a response's, at most
 _GROUPS = ("host", "page")
 _HTML = ("text/html", "application/xhtml+xml")
+# Of pages; crawlers name records of their own by others, such as `metadata:`.
+_SCHEMES = ("http", "https", "ftp", "ftps", "file")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_TAG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!doctype html|<html)", re.I)
 
 
 def make(
@@ -93,18 +104,16 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
     begins behind it, so that stretches are the whole file, however long a member is.
     """
     name, stop, told = file.name, 0, False
-    with file.path.open("rb") as raw:
-        first = raw.peek(3)[:3]
-        if not first:
+    with _stream(file) as (stream, mark):
+        if not mark:
             skip("empty file", name)
-        stream = bz2.BZ2File(raw) if first == _BZIP2 else raw
-        mark = _GZIP if first[:2] == _GZIP[:2] else _PLAIN
         find = functools.partial(reading.find, stream, mark, _begins(mark))
         start = find(file.start, file.stop) if file.start else 0
         if file.stop and start >= 0:
             stop = max(find(file.stop), 0)
         while start >= 0:
-            stream.seek(start)
+            if stream.seekable():
+                stream.seek(start)
             at, same = start, -1
             try:
                 for record in warc.ArchiveIterator(
@@ -116,21 +125,56 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
                     at, told = now, False
                     place = f"{name}@{at}" + (f"+{same}" if same else "")
                     id = (record.record_id or "").strip("<>") or place
-                    block = record.reader.read(2 * most + _HEADERS + 1)
-                    refused, made = _content(warc, record, block, most)
+                    headers = dict(record.headers)
+                    refused = _no_page(warc, record, headers)
+                    if not refused:
+                        block = record.reader.read(2 * most + _HEADERS + 1)
+                        refused, made = _content(warc, record, block, most)
                     if refused:
                         skip(refused, id)
                         continue
-                    yield id, dict(record.headers), *made
+                    if headers.get("WARC-Truncated"):
+                        skip("page cut short when it was archived, kept", id)
+                    yield id, headers, *made
                 return
             except (OSError, ValueError, EOFError):
                 # What the error says may hold a part of a page.
                 if not told:
                     skip("damaged: no whole record", f"{name}, after byte {at}")
                 told = True
-            if first == _BZIP2:  # in which nothing is found behind what is damaged
-                return
+            if mark not in (_GZIP, _PLAIN) or not stream.seekable():
+                return  # in which nothing is found behind what is damaged
             start = find(at + 1, stop)
+
+
+@contextlib.contextmanager
+def _stream(file: reading.File):
+    """(bytes to read, what a record or member of them begins with, b"" for none)."""
+    with file.path.open("rb") as raw:
+        first = raw.peek(6)[:6]
+        if first.startswith(_UNSEEKABLE):
+            with reading.opened(file.path) as unpacked:
+                yield unpacked, _PACKED
+        elif first.startswith(_PACKED):
+            yield bz2.BZ2File(raw), _PACKED
+        elif first:
+            yield raw, _GZIP if first[:2] == _GZIP[:2] else _PLAIN
+        else:
+            yield raw, b""
+
+
+def _no_page(warc, record, headers) -> str:
+    """Why a record is none that holds a page or a text, or ''."""
+    if record.record_type == warc.WarcRecordType.revisit:
+        return "not a page: a revisit, whose text is in another record"
+    if record.record_type == warc.WarcRecordType.continuation or headers.get(
+        "WARC-Segment-Number"
+    ):
+        return "not a page: a segment of one"
+    scheme = _SCHEME.match(headers.get("WARC-Target-URI", "").strip("<>"))
+    if scheme and scheme[1].lower() not in _SCHEMES:
+        return f"not a page: {scheme[1].lower():.20}: and no address of the web"
+    return ""
 
 
 def _content(warc, record, block: bytes, most: int):
@@ -147,9 +191,16 @@ def _content(warc, record, block: bytes, most: int):
         kind, charset = http.http_content_type or "", http.http_charset or ""
     if len(content) > most:
         return f"larger than {most} bytes", ()
-    if record.is_http and http.http_headers.status_code != 200:
-        return "not a page: another status than 200", ()
-    return "", (kind.partition(";")[0].strip().lower(), charset, content)
+    if record.is_http:
+        status = http.http_headers.status_code or 0
+        if 300 <= status < 400:
+            return "not a page: a redirect", ()
+        if status != 200:
+            return "not a page: another status than 200", ()
+    kind = kind.partition(";")[0].strip().lower()
+    if record.is_http and not kind:
+        kind = _HTML[0] if _TAG.match(content) else ""
+    return "", (kind, charset, content)
 
 
 def _decoded(warc, block: bytes, most: int):
@@ -157,6 +208,7 @@ def _decoded(warc, block: bytes, most: int):
 
     Archives may hold a content that is unpacked already under the headers of before.
     """
+    block = _with_crlf(block)
     for encodings in ("all", "content", "transfer", "none"):
         http = warc.WarcRecord()
         http.is_http = True
@@ -171,9 +223,22 @@ def _decoded(warc, block: bytes, most: int):
     return None, b""
 
 
+def _with_crlf(block: bytes) -> bytes:
+    """A response whose headers end in CRLF, as fastwarc reads them.
+
+    Servers end lines in LF alone, and RFC 9112 (2.2) tells readers to take that.
+    """
+    end = _HEADERS_END.search(block)
+    head = block[: end.end()] if end else b""
+    if head.count(b"\n") == head.count(b"\r\n"):
+        return block
+    return _LINE_END.sub(b"\r\n", head) + block[len(head) :]
+
+
 def _types(warc):
     types = warc.WarcRecordType
-    return types.response | types.conversion | types.resource
+    read = types.response | types.conversion | types.resource
+    return read | types.revisit | types.continuation
 
 
 class _Until(io.RawIOBase):
@@ -181,6 +246,7 @@ class _Until(io.RawIOBase):
 
     def __init__(self, stream, stop: int):
         self._stream, self._stop = stream, stop
+        self._at = stream.tell() if stream.seekable() else 0
 
     def readable(self) -> bool:
         """Always."""
@@ -188,14 +254,19 @@ class _Until(io.RawIOBase):
 
     def tell(self) -> int:
         """Where the next byte is in the whole stream."""
-        return self._stream.tell()
+        return self._at
 
     def readinto(self, buffer) -> int:
         """Fills a part of the buffer."""
         size = len(buffer)
         if self._stop:
-            size = max(min(size, self._stop - self._stream.tell()), 0)
-        return self._stream.readinto1(memoryview(buffer)[:size])
+            size = max(min(size, self._stop - self._at), 0)
+        try:
+            count = self._stream.readinto1(memoryview(buffer)[:size])
+        except reading.Damaged as error:  # fastwarc knows no errors but of reading
+            raise OSError(str(error)) from error
+        self._at += count
+        return count
 
 
 def _begins(mark: bytes):

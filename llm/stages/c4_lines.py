@@ -6,7 +6,10 @@ text, so it is a `Map`; what it removed, and by which rule, stands in `meta`. Th
 that drop a whole document are the stage `c4`, a `Tag`, which follows it and sees what
 it left. A line that such a rule looks for (lorem ipsum, a curly bracket) stays for it
 where C4's order of rules has it so; the two then decide as datatrove's C4QualityFilter
-does and leave the same text, which a test shows. A rule is switched off by 0 or False.
+does and leave the same text, which a test shows. In other languages than English
+(`llm/stop_words.py`), a line may end in the punctuation of any script, in Thai and Lao
+in none, and where words are not told by spaces their letters are counted. A rule is
+switched off by 0 or False.
 """
 
 import dataclasses
@@ -14,11 +17,14 @@ import re
 from collections import Counter
 
 from llm.document import Document, Map
+from llm.stop_words import marks_ends, rules, unspaced
+from llm.words import TERMINAL, words
 
 TINY = {}
 
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _ENDS = (".", "?", "!", '"', "'")
+_ALL_ENDS = (*_ENDS, *sorted(TERMINAL), *"»”’」』）)】", "፡፡")
 _POLICY = re.compile(
     "terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies"
 )
@@ -43,15 +49,15 @@ def make(
       javascript, policy: no lines about JavaScript, cookies and terms of use.
     """
 
-    def rule(line: str) -> tuple[str, str]:
+    def rule(line: str, ends: tuple[str, ...], letters: bool) -> tuple[str, str]:
         """(the line, the rule that removes it or '')."""
         line = line.strip()
-        found = line.split()
+        found = words(line) if letters else line.split()
         if len(line) > longest_word > 0 and max(map(len, found)) > longest_word:
             return line, "longest_word"
         if citations and "[" in line:
             line = _CITATION.sub("", line)
-        if ended and (not line.endswith(_ENDS) or line.endswith("...")):
+        if ended and (not line.endswith(ends) or line.endswith("...")):
             return line, "ended"
         if len(found) < least_words:
             return line, "least_words"
@@ -67,9 +73,15 @@ def make(
         return line, ""
 
     def apply(document: Document) -> list[Document]:
-        kept, removed = [], Counter()
-        for line in document.text.splitlines():
-            line, broken = rule(line)
+        kept, removed, text = [], Counter(), document.text
+        said = str(document.meta.get("language", ""))
+        english = rules(said, set(words(text)), text).english
+        ends = _ENDS if english else _ALL_ENDS
+        if not marks_ends(said, text):
+            ends = ("",)  # which every line ends in
+        letters = not english and unspaced(said, text)
+        for line in text.splitlines():
+            line, broken = rule(line, ends, letters)
             if broken:
                 removed[broken] += 1
             else:

@@ -2,8 +2,10 @@
 
 Rae et al. 2021, Scaling Language Models (arXiv:2112.11446), A.1.1; the thresholds are
 theirs. Scores equal those of datatrove's GopherQualityFilter on the same words, which a
-test shows; words are those of `llm/words.py`. The rules were made for English: other
-languages need stop words of their own and other lengths of words. A threshold of 0
+test shows; words are those of `llm/words.py`. The rules were made for English. A text
+of another language needs the stop words of that language, where `llm/stop_words.py` has
+a list; the rule is skipped where it has none. So are those about the lengths of words
+and about letters where words are not told by spaces, or not known. A threshold of 0
 switches its rule off.
 """
 
@@ -11,11 +13,13 @@ from collections import Counter
 from collections.abc import Collection
 
 from llm.document import Document, Tag
+from llm.stop_words import rules
 from llm.words import PUNCTUATION, words
 
 TINY = {"least_alphabetic": 0.3, "least_mean_length": 1.0, "least_stop_words": 0}
 
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+# Scores of rules that are for texts with spaced words alone.
+_SPACED = ("mean_length", "alphabetic")
 
 
 def make(
@@ -30,7 +34,7 @@ def make(
     most_ellipsis_lines: float = 0.3,
     least_alphabetic: float = 0.8,
     least_stop_words: int = 2,
-    stop_words: tuple[str, ...] = STOP_WORDS,
+    stop_words: tuple[str, ...] = (),
 ) -> Tag:
     """Makes the stage.
 
@@ -41,7 +45,8 @@ def make(
       most_bullet_lines: share of the lines that begin with a bullet or a hyphen.
       most_ellipsis_lines: share of the lines that end with an ellipsis.
       least_alphabetic: share of the words that have a letter.
-      least_stop_words: how many different words of `stop_words` a text must have.
+      least_stop_words: how many different stop words a text must have.
+      stop_words: what counts as one, in any text; () takes those of its language.
     """
     least = (
         ("words", least_words, "fewer than {} words"),
@@ -60,11 +65,14 @@ def make(
     wanted = frozenset(stop_words)
 
     def decide(scores: dict[str, float]) -> str:
+        skipped = () if scores["spaced"] else _SPACED
+        if not scores["listed"]:
+            skipped = (*skipped, "stop_words")
         for name, threshold, reason in least:
-            if threshold and scores[name] < threshold:
+            if threshold and scores[name] < threshold and name not in skipped:
                 return reason.format(threshold)
         for name, threshold, reason in most:
-            if threshold and scores[name] > threshold:
+            if threshold and scores[name] > threshold and name not in skipped:
                 return reason.format(threshold)
         return ""
 
@@ -72,7 +80,11 @@ def make(
 
 
 def score(document: Document, stop_words: Collection[str]) -> dict[str, float]:
-    """The measures that the thresholds of `make` are compared with."""
+    """The measures that the thresholds of `make` are compared with.
+
+    `listed` and `spaced` are 1 where the rules about stop words, and about the lengths
+    of words and about letters, are for this text.
+    """
     text = document.text
     found = Counter(words(text))
     count = found.total() or 1
@@ -84,6 +96,8 @@ def score(document: Document, stop_words: Collection[str]) -> dict[str, float]:
     lines = text.splitlines()
     bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
     cut = sum(line.rstrip().endswith(("...", "…")) for line in lines)
+    under = rules(str(document.meta.get("language", "")), found, text)
+    known = len(found.keys() & stop_words) if stop_words else under.stop_words
     return {
         "words": float(plain),
         "mean_length": length / (plain or 1),
@@ -92,7 +106,9 @@ def score(document: Document, stop_words: Collection[str]) -> dict[str, float]:
         "bullet_lines": bullets / (len(lines) or 1),
         "ellipsis_lines": cut / (len(lines) or 1),
         "alphabetic": alphabetic / count,
-        "stop_words": float(len(found.keys() & stop_words)),
+        "stop_words": float(known or 0),
+        "listed": float(known is not None),
+        "spaced": float(under.spaced),
     }
 
 

@@ -5,14 +5,16 @@ are theirs, each the greatest share of a text's characters (of its lines and par
 where so said). Scores equal those of datatrove's GopherRepetitionFilter on the same
 words, which a test shows, so they share what it has made of the paper: characters count
 against the text with its spaces; a repeated run of five words or more counts from its
-second occurrence on, and the next one is looked for behind its end. A threshold of 0
-switches its rule off.
+second occurrence on, and the next one is looked for behind its end. In scripts without
+spaces, where words are letters, runs of three times as many are compared: five letters
+repeat in any text. A threshold of 0 switches its rule off.
 """
 
 import re
 from collections.abc import Sequence
 
 from llm.document import Document, Tag
+from llm.stop_words import unspaced
 from llm.word_runs import Runs, most_frequent, repeated
 from llm.words import words
 
@@ -22,6 +24,7 @@ _PARAGRAPHS = re.compile(r"\n{2,}")
 _LINES = re.compile(r"\n+")
 _TOP = range(2, 5)
 _DUPLICATE = range(5, 11)
+_LETTERS = 3  # that are as long as a word, where there are no spaces
 
 
 def make(
@@ -78,12 +81,14 @@ def score(document: Document) -> dict[str, float]:
     scores["lines"] = again / len(lines)
     scores["line_characters"] = characters / size
     found = words(text)
-    runs = Runs(found, " ")
+    said = str(document.meta.get("language", ""))
+    times = _LETTERS if unspaced(said, text) else 1
+    runs = Runs(found, " " if times == 1 else "")
     for n in _TOP:
-        scores[f"top_{n}_gram"] = _top(runs, n) / size
+        scores[f"top_{n}_gram"] = _top(runs, times * n) / size
     runs = Runs(found, "")
     for n in _DUPLICATE:
-        scores[f"duplicate_{n}_grams"] = _duplicate(runs, n) / size
+        scores[f"duplicate_{n}_grams"] = _duplicate(runs, times * n) / size
     return scores
 
 

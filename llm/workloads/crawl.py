@@ -11,13 +11,11 @@ import importlib.util
 import json
 import pathlib
 import signal
-import subprocess
-import sys
 import urllib.parse
 
 from ml_collections import ConfigDict
 
-from llm import atomic, run_directory
+from llm import atomic, child_process, locks, run_directory
 from llm.errors import InputError, Stopped
 
 _CHILD = pathlib.Path(__file__).parent.parent / "crawl_child.py"
@@ -27,9 +25,15 @@ def run(c: ConfigDict, workdir: str) -> dict:
     """Crawls; returns what is in crawl.json.
 
     Raises:
-      InputError: nothing to begin with, no contact, or no package scrapy.
+      InputError: nothing to begin with, no contact, no package scrapy, or another crawl
+        in this directory.
     """
     asked = _asked(c)
+    with locks.held(workdir, "crawls"):
+        return _run(c, workdir, asked)
+
+
+def _run(c: ConfigDict, workdir: str, asked: dict) -> dict:
     run_directory.claim(workdir, c.to_dict(), device="", devices=0)
     folder = pathlib.Path(atomic.make_folder(pathlib.Path(workdir) / "pages"))
     asked["folder"] = str(folder)
@@ -37,9 +41,7 @@ def run(c: ConfigDict, workdir: str) -> dict:
     atomic.write_text(settings, json.dumps(asked, indent=1))
     # A signal of the terminal is for this process, which passes it on: a second one
     # would end the child before it has written what it holds.
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(_CHILD), str(settings)], start_new_session=True
-    )
+    child = child_process.start(_CHILD, str(settings), start_new_session=True)
     try:
         code = child.wait()
     except BaseException:

@@ -205,6 +205,9 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
                 f"the source dropped {lost} of {read} documents ({lost / read:.0%})",
                 flush=True,
             )
+    for count in done.counts:
+        if line := _dropped(count):
+            print(line, flush=True)
     _check_groups(done, settings["source"])
     if next(done.abouts(), None) is None:
         reasons = [
@@ -218,6 +221,22 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
             want="some text left",
             do="loosen the stages, see data.stage",
         )
+
+
+def _dropped(count: dict[str, Any]) -> str:
+    """What a stage dropped, as `fineweb drops 3 of 10 documents (30.0 %): …`; or ''."""
+    reasons = {why: entry["documents"] for why, entry in count["dropped"].items()}
+    total = sum(reasons.values())
+    if not total:
+        return ""
+    most = sorted(reasons.items(), key=lambda item: -item[1])
+    told = "; ".join(f"{why}: {number}" for why, number in most[:_REASONS])
+    more = f"; {len(most) - _REASONS} reasons more" if len(most) > _REASONS else ""
+    share = total / count["documents_in"]
+    return (
+        f"{count['name']} drops {total} of {count['documents_in']} documents "
+        f"({share:.1%}): {told}{more}"
+    )
 
 
 def _check_groups(done: runner.Result, source: dict[str, Any]) -> None:
