@@ -4,9 +4,18 @@
 
 `model` is what to begin with: a run directory, a Hugging Face folder, a GGUF file, or
 the name of a size (`model=quickstart`, the default), which begins with random weights.
-`data=PATH` is a JSON or JSON-lines file of your own, or a folder of them, in the forms
-of OpenAI, Alpaca, ShareGPT or plain prompts and completions (`llm/sources/records.py`);
-without it, the functions of the standard library of this Python: asked for one by its
+`data=PATH` is a JSON or JSON-lines file of your own, or a folder of them, in one of
+these forms (`llm/record_forms.py`):
+
+    {"messages": [{"role": ..., "content": ...}, ...], "tools": [...]}       OpenAI
+    {"conversations": [{"from": "human", "value": ...}, ...]}                ShareGPT
+    {"instruction": ..., "input": ..., "output": ..., "history": [...]}      Alpaca
+    {"instruction": ..., "context": ..., "response": ...}                    Dolly
+    {"question" | "query" | "problem" | "prompt": ..., "answer" | "response": ...}
+    {"prompt": ..., "completion": ...}
+
+Tools, thoughts and message weights go to the chat template (`docs/chat_templates.md`);
+what cannot be read is dropped, counted and named. Without `data`, the functions of the standard library of this Python: asked for one by its
 signature and docstring, the assistant writes it. `adapter=lora` trains low-rank updates
 only. `--config.preview=8` prints what would be learned, and stops:
 
