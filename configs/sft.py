@@ -15,9 +15,10 @@ these forms (`llm/record_forms.py`):
     {"prompt": ..., "completion": ...}
 
 Tools, thoughts and message weights go to the chat template (`docs/chat_templates.md`);
-what cannot be read is dropped, counted and named. Without `data`, the functions of the standard library of this Python: asked for one by its
-signature and docstring, the assistant writes it. `adapter=lora` trains low-rank updates
-only. `--config.preview=8` prints what would be learned, and stops:
+what cannot be read is dropped, counted and named. Without `data`, the functions of the
+standard library of this Python: asked for one by its signature and docstring, the
+assistant writes it. `adapter=lora` trains low-rank updates only. `--config.preview=8`
+prints what would be learned, and stops:
 
     python -m llm.main --config=configs/sft.py --workdir=runs/preview --config.preview=8
 
