@@ -114,7 +114,7 @@ def test_what_a_mac_puts_into_archives(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(b'{"question": "q"}\n')),
+        ("a.jsonl.gz", gzip.compress(b'{"question": "q"}\n', mtime=0)),
         ("a.json", b'{"version": 1, "data": [{"question": "q"}]}'),
         ("a.json", b'{\n "data": [\n  {"question": "q"}\n ]\n}\n'),
         ("a.tsv", b"question\tanswer\nq\ta\n"),
