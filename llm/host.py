@@ -40,6 +40,15 @@ def keep_memory() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def print_any_text() -> None:
+    """Makes stdout and stderr escape what their encoding lacks, instead of failing.
+
+    Texts and paths hold any character; a terminal without UTF-8 shows `\\u2192`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process in the middle of its work, but for what atexit has to do.
 

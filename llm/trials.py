@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, locks, monitor, run_directory, sweep, units
+from llm import atomic, locations, locks, monitor, run_directory, sweep, units
 from llm.errors import InputError
 
-_AGAIN = pathlib.Path(__file__).parent.parent / "configs" / "again.py"
+_AGAIN = locations.CONFIGS / "again.py"
 _POLL_SECONDS = 0.2
 _END_SECONDS = 120  # to save, when asked to stop
 _ATTEMPTS = 3  # of a trial that asks to be run again (75, 76)
@@ -400,7 +400,7 @@ def _started(config, workdir, log, environment, cores) -> subprocess.Popen:
             os.sched_setaffinity(0, cores)
 
     atomic.make_folder(log.parent)
-    package = str(_AGAIN.parent.parent)
+    package = str(pathlib.Path(__file__).parent.parent)
     with log.open("a") as out:
         return subprocess.Popen(
             command(config, workdir),
