@@ -221,5 +221,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.keep_memory()
+    host.prepare()
     main()

@@ -77,6 +77,13 @@ def _is_flag(word: str) -> bool:
 
 def _check(argv: list[str], left: list[str]) -> None:
     """Raises InputError for what is wrong whatever the config says."""
+    for word in argv:
+        if re.search("[\ud800-\udfff]", word):
+            raise InputError(
+                got=f"{locations.shown(word)}, which is not UTF-8",
+                want="names in UTF-8, which reports and manifests can hold",
+                do="rename it",
+            )
     if len(left) > 1:
         raise InputError(got=f"argument {left[1]!r}", want="only --flags")
     given = _given_config(argv)

@@ -39,6 +39,14 @@ def config_names() -> list[str]:
     return sorted(f"configs/{path.name}" for path in CONFIGS.glob("*.py"))
 
 
+def shown(name: str) -> str:
+    """The name of a file as text: bytes in it that are not UTF-8 become `\\xe9`.
+
+    Python holds such bytes as surrogates, which no output can hold.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def relative_to(path: str | os.PathLike) -> str:
     """For an error about a missing path: the directory that a relative one starts at.
 

@@ -57,7 +57,7 @@ def _stop(number, frame):
 
 def run() -> None:
     """The command `llm`, and `python -m llm.main`."""
-    host.keep_memory()
+    host.prepare()
     host.print_any_text()
     try:
         app.run(main, flags_parser=command_line.parse)
