@@ -2,13 +2,32 @@
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
-    r'__version__ = "(.+)"', (HERE / "llm/__init__.py").read_text()
+    r'__version__ = "(.+)"', (HERE / "llm/__init__.py").read_text(encoding="utf-8")
 ).group(1)
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into a wheel as llm/_configs/, where `llm/locations.py` looks.
+
+    An editable installation finds them in the checkout.
+    """
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = pathlib.Path(self.build_lib, "llm", "_configs")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for path in sorted((HERE / "configs").glob("*.py")):
+                shutil.copyfile(path, folder / path.name)
+
 
 setup(
     name="llm-lifecycle",
@@ -21,6 +40,8 @@ setup(
         "llm.sources": ["*.example.*", "*.example/*"],
         "llm.stages": ["*.example.*", "*.example/*"],
     },
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["llm = llm.main:run"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

@@ -76,7 +76,7 @@ def main():
                     print(line(name, found, pod), flush=True)
                     if args.json:  # what is known if this is stopped
                         text = json.dumps(made, indent=1) + "\n"
-                        pathlib.Path(args.json).write_text(text)
+                        pathlib.Path(args.json).write_text(text, encoding="utf-8")
     except InputError as error:
         parser.error(str(error))
 

@@ -91,7 +91,7 @@ def once(workload, c, folder):
     path = pathlib.Path(folder) / f"{workload}.json"
     if not path.exists():
         registry.build("workloads", workload)(c, os.fspath(folder))
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
 def main():
@@ -130,5 +130,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.keep_memory()
+    host.prepare()
     main()

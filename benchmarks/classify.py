@@ -51,7 +51,9 @@ def ours(options, seed, folder):
     )  # fmt: skip
     test = corpus.read(folder / "corpus", "test")
     asked = folder / "asked.txt"  # a text a line
-    asked.write_text("".join(d.text.replace("\n", " ") + "\n" for d in test))
+    asked.write_text(
+        "".join(d.text.replace("\n", " ") + "\n" for d in test), encoding="utf-8"
+    )
     subprocess.run(
         [
             sys.executable, "-m", "llm.main", "--config=configs/predict.py",
@@ -60,9 +62,11 @@ def ours(options, seed, folder):
         ],
         check=True,
     )  # fmt: skip
-    predicted = json.loads((folder / "predict/predict.json").read_text())["predictions"]
+    predicted = json.loads((folder / "predict/predict.json").read_text("utf-8"))[
+        "predictions"
+    ]
     right = [p["best"] == d.meta["label"] for p, d in zip(predicted, test, strict=True)]
-    trained = json.loads((folder / "train.json").read_text())
+    trained = json.loads((folder / "train.json").read_text("utf-8"))
     return right, trained["steps"], monitor.read(folder)[-1]["seconds"]
 
 

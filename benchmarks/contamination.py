@@ -50,7 +50,9 @@ def main():
         print(f"{item}: {', '.join(found[:_SHOWN])}{more}")
     if args.json:
         made = {item: held[item] for item in ranked}
-        pathlib.Path(args.json).write_text(json.dumps(made, indent=1) + "\n")
+        pathlib.Path(args.json).write_text(
+            json.dumps(made, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -81,7 +81,7 @@ def timed(script, *arguments):
     """(seconds, what it printed last) of a process in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "run.py")
-        file.write_text(script)
+        file.write_text(script, encoding="utf-8")
         out = pathlib.Path(folder, "out")
         out.mkdir()
         pages, *rest = arguments
@@ -90,7 +90,7 @@ def timed(script, *arguments):
         done = subprocess.run(
             words, cwd=ROOT, capture_output=True, text=True,
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": folder},
-        )  # fmt: skip
+         encoding="utf-8")  # fmt: skip
         seconds = time.perf_counter() - start
         if done.returncode:
             sys.exit(f"{done.stderr[-2000:]}\nthe run ended with {done.returncode}")

@@ -184,7 +184,7 @@ def prepared(model, scratch):
         return folder
 
     is_run = os.path.isdir(model) and "config" in json.loads(
-        pathlib.Path(model, "config.json").read_text()
+        pathlib.Path(model, "config.json").read_text("utf-8")
     )
     run = model if is_run else convert(model, f"{scratch}/run")
     file = None if os.path.isdir(model) else model
@@ -223,7 +223,9 @@ def main():
         run, folder, file = prepared(model, scratch)
         results = compare(run, folder, file, batches, amounts, args)
     if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(results, indent=1))
+        pathlib.Path(args.json).write_text(
+            json.dumps(results, indent=1), encoding="utf-8"
+        )
 
 
 def compare(run, folder, file, batches, amounts, args):
@@ -264,5 +266,5 @@ def compare(run, folder, file, batches, amounts, args):
 
 
 if __name__ == "__main__":
-    host.keep_memory()  # for all sides
+    host.prepare()  # for all sides
     main()

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--output", type=pathlib.Path)
     args = parser.parse_args()
-    gold = json.loads((args.folder / "ground-truth.json").read_text())
+    gold = json.loads((args.folder / "ground-truth.json").read_text("utf-8"))
     html = {
         id: gzip.decompress((args.folder / f"html/{id}.html.gz").read_bytes())
         for id in gold
@@ -72,7 +72,7 @@ def main() -> None:
         if args.output:
             told = {id: {"articleBody": text} for id, text in texts.items()}
             path = args.output.with_stem(f"{args.output.stem}-{extractor}")
-            path.write_text(json.dumps(told))
+            path.write_text(json.dumps(told), encoding="utf-8")
 
 
 if __name__ == "__main__":

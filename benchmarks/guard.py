@@ -22,7 +22,7 @@ def texts_of(where):
     """The texts of `path:field[:column=value]`."""
     path, field, *only = where.split(":")
     column, _, value = only[0].partition("=") if only else ("", "", "")
-    with pathlib.Path(path).open(newline="") as file:
+    with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
         csv_like = path.endswith((".csv", ".tsv"))
         rows = csv.DictReader(file) if csv_like else map(json.loads, file)
         return [row[field] for row in rows if not column or row[column] == value]

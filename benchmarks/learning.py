@@ -3,6 +3,8 @@
     python benchmarks/learning.py --text=tinyshakespeare.txt
     python benchmarks/learning.py --text=book.txt --tokens=3072000 --seeds=3
 
+The first text is input.txt of karpathy/char-rnn (GitHub); any long text will do.
+
 The peer is the recipe that nanoGPT publishes for a CPU, as in its README: 4 layers of
 width 128, 4 heads, context 64, batch 12, no dropout; LayerNorm, GELU, learned
 positions, tied head; AdamW from 1e-3 to 1e-4 by cosine with 100 steps of warm-up, betas
@@ -221,5 +223,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.keep_memory()
+    host.prepare()
     main()

@@ -47,11 +47,14 @@ def main() -> None:
     parser.add_argument("pairs", type=pathlib.Path)
     parser.add_argument("folders", type=pathlib.Path, nargs=2)
     args = parser.parse_args()
-    with args.pairs.open() as file:
+    with args.pairs.open(encoding="utf-8") as file:
         pairs = list(csv.reader(file, delimiter="\t"))[1:]
     named = list(zip(*pairs, strict=True))[:2]
     texts = [
-        [(folder / f"{name}.txt").read_text(errors="replace") for name in names]
+        [
+            (folder / f"{name}.txt").read_text(errors="replace", encoding="utf-8")
+            for name in names
+        ]
         for folder, names in zip(args.folders, named, strict=True)
     ]
     copies = np.array([pair[3] == "1" for pair in pairs])

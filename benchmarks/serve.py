@@ -54,7 +54,7 @@ def server(run, slots, folder):
         [sys.executable, "-m", "llm.main", *words],
         cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     try:
         found = (re.search(r"at (http://\S+)", line) for line in process.stdout)
         address = next(filter(None, found), None)
@@ -181,5 +181,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.keep_memory()
+    host.prepare()
     main()

@@ -59,7 +59,7 @@ def fasttext_of(learned, settings):
 
     pairs = [(label, text) for label, some in learned.items() for text in some]
     random.Random(0).shuffle(pairs)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.writelines(f"__label__{label} {plain(text)}\n" for label, text in pairs)
         file.flush()
         made = fasttext.train_supervised(

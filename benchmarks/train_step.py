@@ -187,10 +187,10 @@ def main():
         micro = map(int, args.micro.split(","))
         results[name] = compare(name, args.rounds, not args.no_peer, micro)
     if args.json:
-        with open(args.json, "w") as file:
+        with open(args.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
 
 
 if __name__ == "__main__":
-    host.keep_memory()  # for both sides
+    host.prepare()  # for both sides
     main()

@@ -10,10 +10,11 @@ r"""Scores a model on public benchmarks, from files of your own: nothing is down
 
 `mmlu` is the folder or zip of hendrycks/test (`*_dev.csv`, `*_test.csv`), asked with
 `shots` solved questions of the subject; `gsm8k` a folder with train.jsonl and
-test.jsonl, of which the number after `####` must match; `crows_pairs` the CSV file of
-nyu-mll/crows-pairs. Several at once are separated by commas. `limit=N` asks N items
-of each, evenly spread (0 is all), `chat=True` asks GSM8K by the model's chat template.
-The model is a run, a Hugging Face folder or a GGUF file.
+test.jsonl of openai/grade-school-math, of which the number after `####` must match;
+`crows_pairs` the CSV file of nyu-mll/crows-pairs (GitHub repositories). Several at once
+are separated by commas. `limit=N` asks N items of each, evenly spread (0 is all),
+`chat=True` asks GSM8K by the model's chat template. The model is a run, a Hugging Face
+folder or a GGUF file.
 
 Writes evaluate.json, figures with their 95 % intervals, and evaluate_items.jsonl.
 SmolLM2-135M-Instruct on two CPU cores: LOG.md. A model of code, such as the

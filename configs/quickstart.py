@@ -3,8 +3,9 @@
     python -m llm.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 Expected on Python 3.12: 1.9M parameters see 4.1M tokens (1.5 epochs of the standard
-library) and reach about 1.54 bits per byte on packages that they never saw. The fields
-below were tuned for the lowest validation loss in this time; LOG.md says how.
+library) and reach about 1.54 bits per byte on packages that they never saw; 13 to 24 %
+of the functions that it writes count as valid Python, depending on the machine. The
+fields below were tuned for the lowest validation loss in this time; LOG.md says how.
 `configs/quickstart.py:text=PATH` takes your own text, `:debug` is the smallest form.
 """
 

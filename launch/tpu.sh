@@ -16,6 +16,9 @@
 #     status    what is running in the zone, and what it costs an hour
 #     delete    the VM and its queued resource
 #
+# A run goes on from its checkpoint on another VM only if --workdir lies on a disk that
+# outlives the first one: DISK and MOUNT of the settings. Elsewhere a warning says so.
+#
 # --settings=FILE instead of launch/tpu.settings; --dry-run prints every command that
 # would be run, and runs none. Needs gcloud, logged in.
 set -euo pipefail
@@ -151,6 +154,24 @@ queue_state() {
     printf 'tpu: %s\n' "${said##*$'\n'}" >&2
     echo UNKNOWN
   fi
+}
+
+# Where the run directory lies on the disk of the VM, which goes with the VM: says so.
+# It is kept below a path that MOUNT names (not a device), and in a bucket.
+warn_of_loss() {
+  local workdir="" word
+  # shellcheck disable=SC2153 # set by its name
+  [[ "$COMMAND" =~ --?workdir[=\ ][\'\"]?([^\'\"\ ]+) ]] && workdir="${BASH_REMATCH[1]}"
+  case "$workdir" in '' | *://*) return 0 ;; esac
+  for word in ${MOUNT:-}; do
+    word="${word//[\'\";]/}"
+    case "$word" in
+    /dev/* | /) ;;
+    /*) case "$workdir/" in "${word%/}"/*) return 0 ;; esac ;;
+    esac
+  done
+  printf 'tpu: WARNING: %s lies on the own disk of the VM, and is lost with its checkpoints when the VM is preempted or deleted; to keep it, set MOUNT (and DISK) in %s and put --workdir below the mounted path\n' \
+    "--workdir=$workdir" "$settings" >&2
 }
 
 # --- the steps
@@ -445,6 +466,7 @@ for word in "$@"; do
 done
 [ -n "$verb" ] || fail "got nothing to do; want create, setup, run, watch, logs, status or delete"
 read_settings "$settings"
+case "$verb" in create | run | watch) warn_of_loss ;; esac
 [ -n "$DRY" ] || command -v gcloud >/dev/null || fail "got no gcloud on PATH; want the Google Cloud SDK"
 case "$verb" in
 create)

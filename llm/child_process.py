@@ -31,7 +31,8 @@ def start(script: pathlib.Path | str, *args: str, **knobs) -> subprocess.Popen:
     """
     read, write = os.pipe()
     # -P: the folder of these files is no place to import from.
-    command = [sys.executable, "-P", __file__, str(read), str(script), *args]
+    python = [sys.executable, "-X", "utf8", "-P"]
+    command = [*python, __file__, str(read), str(script), *args]
     try:
         process = subprocess.Popen(command, pass_fds=(read,), **knobs)
     except BaseException:

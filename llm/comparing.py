@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llm import metrics, page
+from llm import locations, metrics, page
 from llm.errors import InputError
 
 FILE = "evaluate_items.jsonl"
@@ -31,7 +31,7 @@ def read(workdir: str) -> dict[tuple[str, str], dict[str, Any]]:
     path = pathlib.Path(workdir) / FILE
     if not path.is_file():
         raise InputError(
-            got=f"no {FILE} in {workdir}",
+            got=f"no {FILE} in {workdir}{locations.relative_to(workdir)}",
             want="the workdir of an evaluation",
             do="evaluate first: configs/evaluate.py",
         )
@@ -141,7 +141,7 @@ def _of_items(pairs) -> dict[str, Any]:
 def _metrics(workdir: str, task: str) -> list[str]:
     """The figures of all items together that a run has of a task."""
     try:
-        made = json.loads((pathlib.Path(workdir) / "evaluate.json").read_text())
+        made = json.loads((pathlib.Path(workdir) / "evaluate.json").read_text("utf-8"))
     except (OSError, ValueError):
         return []
     of_task = made.get(task, {})

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from llm import registry, run_directory
+from llm import locations, registry, run_directory
 from llm.errors import InputError
 from llm.fields import base, debug
 
@@ -83,8 +83,7 @@ def begin_with(c: ConfigDict, sibling: str, model: str) -> None:
     Raises:
       InputError: a name that is both.
     """
-    size = pathlib.Path(sibling).parent / f"{model}.py"
-    if "/" in model or not size.exists():
+    if "/" in model or not _beside(sibling, model):
         c.init_from = model
         return
     if pathlib.Path(model).exists():
@@ -162,15 +161,25 @@ def _typed(name: str, text: str, default: Any) -> Any:
     )
 
 
+def _beside(sibling: str, name: str) -> pathlib.Path | None:
+    """The file of the config `name`, in the folder of `sibling` or a shipped one."""
+    for folder in (pathlib.Path(sibling).parent, locations.CONFIGS):
+        path = folder / f"{name}.py"
+        if path.exists():
+            return path
+    return None
+
+
 def load(sibling: str, name: str, arg: str | None = None) -> ConfigDict:
     """The config `name` in the folder of the file `sibling` (pass `__file__`).
 
+    A config of your own finds the shipped ones, too, after those of its folder.
     Configs such as `1b.py` cannot be imported: their names start with a digit.
     """
-    folder = pathlib.Path(sibling).parent
-    path = folder / f"{name}.py"
-    if not path.exists():
-        known = sorted(p.stem for p in folder.glob("*.py"))
+    path = _beside(sibling, name)
+    if not path:
+        folders = pathlib.Path(sibling).parent, locations.CONFIGS
+        known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
         raise InputError(
             got=f"config {name!r}",
             want=f"one of {', '.join(known)}{registry.hint(name, known)}",

@@ -510,7 +510,7 @@ def private(address: str) -> bool:
 
 def main(path: str) -> None:
     """Crawls as the settings say."""
-    asked = json.loads(pathlib.Path(path).read_text())
+    asked = json.loads(pathlib.Path(path).read_text("utf-8"))
     _OPEN.update(asked["private_hosts"])
     handlers = dict.fromkeys(("data", "file", "ftp", "s3"))
     process = CrawlerProcess(
@@ -544,7 +544,9 @@ def main(path: str) -> None:
     process.start()
     told = crawler.stats.get_stats() if crawler.stats else {}
     told = {k: v for k, v in told.items() if isinstance(v, int | float | str)}
-    pathlib.Path(asked["folder"], "stats.json").write_text(json.dumps(told, indent=1))
+    pathlib.Path(asked["folder"], "stats.json").write_text(
+        json.dumps(told, indent=1), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -292,4 +292,4 @@ def _settings(p: Mapping[str, Any], t: Mapping[str, Any]) -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -86,7 +86,7 @@ class Wall:
 
 def _read(path: pathlib.Path) -> list[tuple[float, float]]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
         return [(float(began), float(seen)) for began, seen in found]
     except (OSError, ValueError, TypeError):
         return []

@@ -1,4 +1,4 @@
-"""What a process wants of the machine it runs on.
+"""What a process needs of the machine it runs on: memory that stays, and UTF-8.
 
 A step on a CPU takes hundreds of megabytes of temporaries from the C library and gives
 them back at its end, every time; the kernel then maps each 4 KiB page anew, which was
@@ -22,22 +22,47 @@ _TUNABLES = {
 }
 
 
-def keep_memory() -> None:
-    """Restarts this Python program with a C library that keeps its memory.
+def prepare() -> None:
+    """Restarts this Python program where its environment is not the one we need.
 
-    Call it first of all, under `if __name__ == "__main__"`. A `GLIBC_TUNABLES` that
-    already speaks of these settings is left alone (`glibc.malloc.hugetlb=0` turns all
-    of this off), and so are systems without glibc.
+    Call it first of all, under `if __name__ == "__main__"`. The C library is to keep
+    its memory, and names of files and output are to be UTF-8 whatever the locale, as
+    the content of files is.
+    """
+    needed = _memory_settings() | _utf8_settings()
+    if needed:
+        os.environ.update(needed)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _memory_settings() -> dict[str, str]:
+    """A `GLIBC_TUNABLES` that already speaks of these settings is left alone.
+
+    `glibc.malloc.hugetlb=0` turns all of this off. Systems without glibc need nothing.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or any(name in tunables for name in _TUNABLES):
-        return
+        return {}
     if platform.libc_ver()[0] != "glibc":
-        return
+        return {}
     ours = [f"{name}={value}" for name, value in _TUNABLES.items()]
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *ours]))
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return {"GLIBC_TUNABLES": ":".join(filter(None, [tunables, *ours]))}
+
+
+def _utf8_settings() -> dict[str, str]:
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return {}
+    return {"PYTHONUTF8": "1"}
+
+
+def print_any_text() -> None:
+    """Makes stdout and stderr escape what their encoding lacks, instead of failing.
+
+    Texts and paths hold any character; a terminal without UTF-8 shows `\\u2192`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def leave(code: int) -> NoReturn:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from llm import atomic, config, registry, run_directory, tree
+from llm import atomic, config, locations, registry, run_directory, tree
 from llm.adapter import nested
 from llm.checkpoint import Checkpoints, State
 from llm.data import foreign_tokenizer
@@ -100,7 +100,10 @@ def kind_of(source: str) -> str:
         )
     path = epath.Path(source)
     if not path.exists():
-        raise InputError(got=f"{source}, which there is not", want="a file or folder")
+        raise InputError(
+            got=f"{source}, which does not exist{locations.relative_to(source)}",
+            want="a file or folder",
+        )
     if not path.is_dir():
         return "gguf"
     if peft.is_adapter(source):
@@ -114,7 +117,7 @@ def kind_of(source: str) -> str:
             do="name the .gguf file itself, if you mean one",
         )
     try:
-        held = json.loads((path / "config.json").read_text())
+        held = json.loads((path / "config.json").read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(
             got=f"{path / 'config.json'}, which is not JSON ({error})",
@@ -169,7 +172,9 @@ def _finish(partial, params, config, result, tokenizer, host) -> dict[str, Any]:
         "parameters": tree.count(params),
         "vocab_size": tokenizer.vocab_size,
     }
-    (partial / "convert.json").write_text(json.dumps(result, indent=1) + "\n")
+    (partial / "convert.json").write_text(
+        json.dumps(result, indent=1) + "\n", encoding="utf-8"
+    )
     return result
 
 
@@ -230,7 +235,7 @@ def _context(found: hf.Found) -> int:
 def _generation(source: str) -> dict[str, Any]:
     path = epath.Path(source) / "generation_config.json"
     try:
-        found = json.loads(path.read_text()) if path.exists() else {}
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
         ids = {name: found[name] for name in found if name.endswith("_token_id")}
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(

@@ -109,4 +109,4 @@ def _compressed(held: dict[str, Any]) -> str:
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}

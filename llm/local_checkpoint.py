@@ -56,7 +56,7 @@ class LocalCheckpoints:
             if not path.exists():
                 atomic.write_text(path, f"{uuid.uuid4().hex}\n")
         own = f"process-{jax.process_index()}-of-{jax.process_count()}"
-        self._run = pathlib.Path(folder).expanduser() / path.read_text().strip()
+        self._run = pathlib.Path(folder).expanduser() / path.read_text("utf-8").strip()
         self._root, self._say = self._run / own, say
         self._thread = threading.Thread(target=lambda: None)
         self._full = False
@@ -85,7 +85,7 @@ class LocalCheckpoints:
             with atomic.folder(self._root / str(step)) as partial:
                 safetensors.write_file(pathlib.Path(partial) / _ARRAYS, made)
                 text = json.dumps({"sums": sums, **json.loads(record)})
-                (partial / _LOOP).write_text(text)
+                (partial / _LOOP).write_text(text, encoding="utf-8")
         except InputError as error:
             self._full = True
             self._say(f"no more checkpoints on this machine: {error}")
@@ -125,7 +125,7 @@ class LocalCheckpoints:
         """(record, {name: part}) of a step, whole and of this layout, or None."""
         folder = self._root / str(step)
         try:
-            record = json.loads((folder / _LOOP).read_text())
+            record = json.loads((folder / _LOOP).read_text("utf-8"))
             stored = safetensors.open_file(folder / _ARRAYS)
             read = {name: np.array(held.read()) for name, held in stored.items()}
             wanted = {name: place for name, _, place in _parts(abstract)}

@@ -33,7 +33,7 @@ def held(folder: epath.PathLike, does: str, *, name: str = ".lock") -> Iterator[
 @contextlib.contextmanager
 def _locked(path: epath.Path, does: str) -> Iterator[None]:
     while True:
-        with path.open("w") as file:
+        with path.open("w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -4,6 +4,9 @@
     python -m llm.main --config=configs/1b.py:debug --workdir=runs/debug \\
         --config.optimizer.learning_rate=0.01
 
+An installed package has the configs and the command `llm --config=1b.py --workdir=DIR`.
+A file of the current directory comes before a shipped config of its name.
+
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input
 (one line says what we got, what we wanted and what to do); 75 preempted and saved, run
@@ -52,9 +55,15 @@ def _stop(number, frame):
     raise Stopped("asked to stop; run the same command again to go on", 75)
 
 
-if __name__ == "__main__":
-    host.keep_memory()
+def run() -> None:
+    """The command `llm`, and `python -m llm.main`."""
+    host.prepare()
+    host.print_any_text()
     try:
         app.run(main, flags_parser=command_line.parse)
     except Stopped as stopped:
         host.leave(stopped.code)
+
+
+if __name__ == "__main__":
+    run()

@@ -185,7 +185,7 @@ def _start_wandb(workdir: pathlib.Path, run_config: Mapping[str, Any] | None):
         atomic.write_text(path, uuid.uuid4().hex[:8])
     config = dict(run_config) if run_config else None
     return wandb.init(
-        id=path.read_text(), dir=str(workdir), name=workdir.name,
+        id=path.read_text("utf-8"), dir=str(workdir), name=workdir.name,
         resume="allow", config=config,
     )  # fmt: skip
 

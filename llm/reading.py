@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from llm import locations
 from llm.errors import InputError, MachineError
 
 Skip = Callable[[str, str], None]
@@ -96,7 +97,7 @@ def files(
     """
     root = pathlib.Path(path)
     if path and root.is_file():
-        yield File(root, root.name)
+        yield File(root, locations.shown(root.name))
         return
     if "://" in path:
         raise InputError(
@@ -105,7 +106,9 @@ def files(
         )
     if not path or not root.is_dir():
         raise InputError(
-            got=f"path {path!r}, which does not exist" if path else "no path",
+            got=f"path {path!r}, which does not exist{locations.relative_to(path)}"
+            if path
+            else "no path",
             want=f"{what}, or a folder of such files",
             do="name one: --config=configs/quickstart.py:text=jsonl:PATH",
         )
@@ -114,12 +117,12 @@ def files(
     def closed(error: OSError) -> None:
         if pathlib.Path(error.filename) == root:
             raise MachineError(got=f"{error.strerror}: {root}", want="to read it")
-        skip("folder that cannot be read", os.path.relpath(error.filename, root))
+        skip("folder that cannot be read", _place(error.filename, root))
 
     for folder, folders, names in os.walk(root, onerror=closed, followlinks=True):
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in seen:
-            skip("link to a folder that was read", os.path.relpath(folder, root))
+            skip("link to a folder that was read", _place(folder, root))
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
@@ -132,15 +135,22 @@ def files(
             if not wanted(place):
                 stem, end = os.path.splitext(place)
                 if end.lower() in _UNREAD_NAMES and wanted(stem):
-                    skip(f"compression that is not read: {end.lower()}", place)
+                    skip(
+                        f"compression that is not read: {end.lower()}",
+                        locations.shown(place),
+                    )
                 continue
             if not os.path.isfile(file):  # unlike pathlib's, False without permission
-                skip("no file, or a link to none", place)
+                skip("no file, or a link to none", locations.shown(place))
                 continue
             found = True
-            yield File(file, place)
+            yield File(file, locations.shown(place))
     if not found:
         raise InputError(got=f"no {what} in {path}", want="one file or more")
+
+
+def _place(folder: str, root: pathlib.Path) -> str:
+    return locations.shown(os.path.relpath(folder, root))
 
 
 def part(path: str, name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from llm import atomic
+from llm import atomic, locations
 from llm.errors import InputError
 
 # Fields that a run may go on with other values of.
@@ -142,10 +142,11 @@ def load(workdir: str, name: str = "config.json") -> dict[str, Any]:
     """
     path = epath.Path(workdir) / name
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            got=f"{workdir or 'no directory'}, which has no {name}",
+            got=f"{workdir or 'no directory'}, which has no {name}"
+            + locations.relative_to(workdir),
             want="the directory of a run",
             do="train one first, or correct the path",
         ) from error
@@ -175,6 +176,7 @@ def _git_commit() -> str:
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

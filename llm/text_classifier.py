@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from llm import atomic, digests, logistic
+from llm import atomic, digests, locations, logistic
 from llm.errors import InputError
 from llm.words import words
 
@@ -242,7 +242,9 @@ def save(classifier: Classifier, path: epath.PathLike) -> None:
     described["fingerprint"] = _fingerprint(described, content)
     with atomic.folder(path) as partial:
         (partial / WEIGHTS).write_bytes(content)
-        (partial / JSON).write_text(json.dumps(described, indent=1) + "\n")
+        (partial / JSON).write_text(
+            json.dumps(described, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def load(path: epath.PathLike) -> Classifier:
@@ -253,7 +255,7 @@ def load(path: epath.PathLike) -> Classifier:
     """
     folder = epath.Path(path)
     try:
-        described = json.loads((folder / JSON).read_text())
+        described = json.loads((folder / JSON).read_text("utf-8"))
         content = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise _bad(folder, error.strerror or str(error)) from error
@@ -315,7 +317,7 @@ def _fingerprint(described: Mapping[str, Any], content: bytes) -> str:
 
 def _bad(folder: epath.Path, why: str) -> InputError:
     return InputError(
-        got=f"{folder}: {why}",
+        got=f"{folder}: {why}{locations.relative_to(folder)}",
         want="the folder of a classifier of texts",
         do="train one with configs/train_filter.py, or correct the path",
     )

@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from llm import locations
 from llm.errors import InputError
 
 _NUMBERS = (
@@ -121,7 +122,8 @@ def read(path: str) -> list[Record]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(
-            got=f"{path} ({reason})", want="a log of requests, a record a line"
+            got=f"{path} ({reason}){locations.relative_to(path)}",
+            want="a log of requests, a record a line",
         ) from error
     found = [_record(path, n, x) for n, x in enumerate(lines, 1) if x.strip()]
     if not found:

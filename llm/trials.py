@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, locks, monitor, run_directory, sweep, units
+from llm import atomic, locations, locks, monitor, run_directory, sweep, units
 from llm.errors import InputError
 
-_AGAIN = pathlib.Path(__file__).parent.parent / "configs" / "again.py"
+_AGAIN = locations.CONFIGS / "again.py"
 _POLL_SECONDS = 0.2
 _END_SECONDS = 120  # to save, when asked to stop
 _ATTEMPTS = 3  # of a trial that asks to be run again (75, 76)
@@ -81,7 +81,7 @@ def read(root: pathlib.Path) -> list[Trial]:
     if not path.exists():
         return []
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text("utf-8"))
         if not isinstance(held, list):
             raise TypeError(f"a {type(held).__name__}, not a list")
         found = [Trial(**t) for t in held]
@@ -328,7 +328,11 @@ class _Worker:
             self._before = spent
             self._start()
         else:
-            said = self._log.read_text(errors="replace").strip().splitlines()
+            said = (
+                self._log.read_text(errors="replace", encoding="utf-8")
+                .strip()
+                .splitlines()
+            )
             reason = said[-1].removeprefix("llm: ") if said else f"exit code {code}"
             if code < 0:
                 reason = f"ended by {signal.Signals(-code).name}"
@@ -364,7 +368,7 @@ class _Worker:
         found: dict[str, Any] = {}
         for name in ("evaluate.json", "train.json"):
             path = self._folder / name
-            found |= json.loads(path.read_text()) if path.exists() else {}
+            found |= json.loads(path.read_text("utf-8")) if path.exists() else {}
         return found
 
     def ask(self) -> None:
@@ -400,8 +404,8 @@ def _started(config, workdir, log, environment, cores) -> subprocess.Popen:
             os.sched_setaffinity(0, cores)
 
     atomic.make_folder(log.parent)
-    package = str(_AGAIN.parent.parent)
-    with log.open("a") as out:
+    package = str(pathlib.Path(__file__).parent.parent)
+    with log.open("a", encoding="utf-8") as out:
         return subprocess.Popen(
             command(config, workdir),
             env={**os.environ, **environment, "PYTHONUNBUFFERED": "1",
@@ -440,7 +444,9 @@ def _prepared(root, config: ConfigDict, environment, cores) -> pathlib.Path | No
         finally:
             process.terminate()
             process.wait()
-        said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+        said = log.read_text(
+            errors="replace", encoding="utf-8"
+        ).strip().splitlines() or ["nothing"]
         if code:
             raise InputError(
                 got=f"{workload} for the trials, which ended with {code}: "

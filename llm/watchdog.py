@@ -112,7 +112,7 @@ class Watchdog:
                 return False
             step = self._step + 1
         path = pathlib.Path(self._workdir) / f"hang-{step}{self._who}.txt"
-        with contextlib.suppress(OSError), path.open("w") as file:
+        with contextlib.suppress(OSError), path.open("w", encoding="utf-8") as file:
             faulthandler.dump_traceback(file)
         print(
             f"llm: {said}: it hangs; the stacks are in {path}; "

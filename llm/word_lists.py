@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
 
+from llm import locations
 from llm.errors import InputError
 from llm.words import words
 
@@ -18,10 +19,11 @@ def read(path: epath.PathLike) -> list[str]:
       InputError: a file that cannot be read.
     """
     try:
-        lines = epath.Path(path).read_text().splitlines()
+        lines = epath.Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            got=f"{path} ({error})", want="a file of UTF-8 with a word a line"
+            got=f"{path} ({error}){locations.relative_to(path)}",
+            want="a file of UTF-8 with a word a line",
         ) from error
     found = (line.partition("#")[0].strip() for line in lines)
     return [line for line in found if line]

@@ -203,7 +203,7 @@ def test_what_is_refused_leaves_nothing(trained, tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(10))
     for source, knobs, message in [
         ("", {}, "nothing to convert"),
-        (tmp_path / "none", {}, "which there is not"),
+        (tmp_path / "none", {}, "which does not exist"),
         (tmp_path / "bare", {}, "no config.json"),
         (tmp_path / "junk", {}, "not JSON"),
         (tmp_path / "x.gguf", {}, "fewer bytes"),

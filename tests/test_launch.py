@@ -111,6 +111,44 @@ def test_no_chips_no_connection_preempted_saved_and_done(cloud):
     assert not json.loads((folder / "ends.json").read_text())
 
 
+LOST = "lies on the own disk of the VM"
+
+
+@pytest.mark.parametrize(
+    ("workdir", "mount", "lost"),
+    [
+        ("runs/a", "", True),  # in the home of the worker
+        ("/mnt/disks/runs/a", "", True),  # what tpu.example has: nothing is mounted
+        (
+            "/mnt/disks/a",
+            "mountpoint -q /mnt/disks || mount /dev/sdb /mnt/disks",
+            False,
+        ),
+        ("'/mnt/disks/a b'", "sudo mount /dev/sdb /mnt/disks/;", False),
+        ("/mnt/disks", "mount /dev/sdb /mnt/disks", False),
+        ("runs/a", "mount /dev/sdb /mnt/disks", True),
+        ("/mnt/disks2/a", "mount /dev/sdb /mnt/disks", True),
+        ("/dev/sdb/a", "mount /dev/sdb /mnt/disks", True),
+        ("gs://bucket/a", "", False),
+    ],
+)
+def test_a_run_directory_that_goes_with_its_vm(cloud, workdir, mount, lost):
+    """One line says so, before anything is asked for."""
+    more = f"COMMAND=--config=a.py --workdir={workdir} --config.seed=1\nMOUNT={mount}\n"
+    code, said, _, _ = cloud("watch", "--dry-run", more=more)
+    assert code == 0
+    warned = [line for line in said.splitlines() if LOST in line]
+    assert len(warned) == lost
+    assert all("MOUNT" in line and "DISK" in line for line in warned)
+    assert LOST not in cloud("delete", "--dry-run")[1]
+
+
+def test_the_example_settings_warn(cloud, tmp_path):
+    shutil.copy(ROOT / "launch/tpu.example", tmp_path / "example")
+    _, said, _, _ = cloud("create", "--dry-run", f"--settings={tmp_path / 'example'}")
+    assert LOST in said
+
+
 def test_a_quota_does_not_mend_itself(cloud):
     code, said, calls, _ = cloud("watch", create=["quota"])
     assert code == 2 and count(calls, "create") == 1

@@ -56,7 +56,7 @@ LAYERS = (
     "atomic",
     "hlo quantized stopping",
     "hosts",
-    "errors tree units precision host numerals child_process",
+    "errors tree units precision host numerals child_process locations",
 )
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 # One file per thing; these never import each other.

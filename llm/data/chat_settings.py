@@ -52,4 +52,4 @@ def check(settings: Mapping[str, Any]) -> Chat:
 def load(folder: epath.Path) -> Chat:
     """The settings in the folder of a tokenizer; the defaults where there are none."""
     path = folder / FILE
-    return Chat(**json.loads(path.read_text())) if path.exists() else Chat()
+    return Chat(**json.loads(path.read_text("utf-8"))) if path.exists() else Chat()

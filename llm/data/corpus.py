@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from llm import atomic
+from llm import atomic, locations
 from llm.data.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
@@ -78,7 +78,9 @@ def write(
             whole.update(f"{name} {about[name]['sha256']}\n".encode())
         manifest = {"settings": settings, "splits": about}
         manifest["hash"] = whole.hexdigest()[:32]
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (partial / "manifest.json").write_text(
+            json.dumps(manifest, indent=1), encoding="utf-8"
+        )
     return manifest
 
 
@@ -87,12 +89,12 @@ def manifest(directory: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(directory) / "manifest.json"
     if not path.exists():
         raise InputError(
-            got=f"no corpus in {directory}",
+            got=f"no corpus in {directory}{locations.relative_to(directory)}",
             want="a folder that prepare_data wrote",
             do="run the prepare_data workload, or set data.corpus_dir",
         )
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
         found["hash"], [found["splits"][name] for name in SPLITS]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

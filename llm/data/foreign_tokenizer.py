@@ -220,7 +220,9 @@ def read_files(folder: epath.PathLike) -> dict[str, str]:
             do="save it again with a current transformers, which writes one",
         )
     try:
-        return {n: (folder / n).read_text() for n in FILES if (folder / n).exists()}
+        return {
+            n: (folder / n).read_text("utf-8") for n in FILES if (folder / n).exists()
+        }
     except UnicodeDecodeError as error:
         raise _broken(folder, error) from error
 
@@ -254,8 +256,8 @@ def save(
     with atomic.folder(directory) as partial:
         (partial / FOLDER).mkdir()
         for name, text in files.items():
-            (partial / FOLDER / name).write_text(text)
-        (partial / _MAIN).write_text(json.dumps(about, indent=1))
+            (partial / FOLDER / name).write_text(text, encoding="utf-8")
+        (partial / _MAIN).write_text(json.dumps(about, indent=1), encoding="utf-8")
     return made
 
 

@@ -34,6 +34,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from llm import locations
 from llm.errors import InputError
 
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -191,7 +192,7 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
     found = [file for file in found if not _hidden(file.relative_to(root).as_posix())]
     if not found:
         raise InputError(
-            got=f"nothing at {path}",
+            got=f"nothing at {path}{locations.relative_to(path)}",
             want="a file, a folder, or a pattern of " + " ".join(_SUFFIXES),
         )
     for file in found:

@@ -90,7 +90,7 @@ def finish(folder: pathlib.Path, name: str, counted: dict[str, Any]) -> None:
 def counted(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
     """What was counted of a shard that is whole, else None."""
     file = folder / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
 
 
 def save(path: pathlib.Path, array: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from llm import locations
 from llm.errors import InputError
 
 
@@ -35,10 +36,11 @@ def texts_given(path: str, texts: Sequence[str], where: str) -> list[str]:
 
 def _lines(path: str) -> list[str]:
     try:
-        text = epath.Path(path).read_text()
+        text = epath.Path(path).read_text("utf-8")
     except OSError as error:
         raise InputError(
-            got=f"{path} ({error.strerror or error})", want="a file with a text a line"
+            got=f"{path} ({error.strerror or error}){locations.relative_to(path)}",
+            want="a file with a text a line",
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(

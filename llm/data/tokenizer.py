@@ -339,7 +339,9 @@ def train(
     }
     with atomic.folder(directory) as partial:
         (partial / "tokenizer.model").write_bytes(content)
-        (partial / "tokenizer.json").write_text(json.dumps(about, indent=1))
+        (partial / "tokenizer.json").write_text(
+            json.dumps(about, indent=1), encoding="utf-8"
+        )
     return tokenizer
 
 
@@ -367,17 +369,17 @@ def load(directory: epath.PathLike) -> Tokenizer | foreign_tokenizer.ForeignToke
     """
     folder = epath.Path(directory)
     try:
-        about = json.loads((folder / "tokenizer.json").read_text())
+        about = json.loads((folder / "tokenizer.json").read_text("utf-8"))
         foreign = about["kind"] in (foreign_tokenizer.KIND, *vocabularies.KINDS)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         foreign = False  # what is wrong is said below
     beside = folder / TEMPLATE
-    template = beside.read_text() if beside.exists() else ""
+    template = beside.read_text("utf-8") if beside.exists() else ""
     if foreign:
         made = foreign_tokenizer.load(folder, about, template)
         return dataclasses.replace(made, chat=chat_settings.load(folder))
     try:
-        about = json.loads((folder / "tokenizer.json").read_text())
+        about = json.loads((folder / "tokenizer.json").read_text("utf-8"))
         tokenizer = _from_model(
             (folder / "tokenizer.model").read_bytes(), about["kind"]
         )

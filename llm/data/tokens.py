@@ -76,7 +76,7 @@ class TokenSplit:
         Raises:
           InputError: no document has the field.
         """
-        lines = self.documents.read_text().split("\n")[:-1]
+        lines = self.documents.read_text("utf-8").split("\n")[:-1]
         held = [json.loads(line).get("of", {}) for line in lines]
         if not any(field in fields for fields in held):
             known = sorted({name for fields in held for name in fields})
@@ -139,7 +139,9 @@ def write(
             manifest["splits"][name] = _write_split(
                 partial, name, documents, tokenizer, encode, dtype, shard_tokens, names
             )
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (partial / "manifest.json").write_text(
+            json.dumps(manifest, indent=1), encoding="utf-8"
+        )
     return manifest
 
 
@@ -274,7 +276,7 @@ def manifest(directory: epath.PathLike) -> dict[str, Any]:
             do="run the train_tokenizer workload",
         )
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise _altered(path) from error
 
@@ -306,7 +308,7 @@ def open_split(
             _check(folder, file, hashed=file["bytes"] <= _HASH_ON_OPEN)
         index = (folder / entry["offsets"]["file"]).read_bytes()
         offsets = np.load(io.BytesIO(index), allow_pickle=False)
-        lines = (folder / entry["ids"]["file"]).read_text().split("\n")[:-1]
+        lines = (folder / entry["ids"]["file"]).read_text("utf-8").split("\n")[:-1]
         rows = [json.loads(line) for line in lines]
         sizes = [shard["tokens"] for shard in entry["shards"]]
         shards = tuple(_mapped(folder / s["file"], dtype) for s in entry["shards"])

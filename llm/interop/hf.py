@@ -378,4 +378,6 @@ def write(
 
         made.append(safetensors.Made(piece.theirs, shape, np.dtype(dtype), make))
     safetensors.write_folder(folder, made, shard_bytes=shard_bytes)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps(config, indent=1) + "\n", encoding="utf-8"
+    )

@@ -88,7 +88,7 @@ def write(
         **_PLAIN,
     }
     safetensors.write_file(folder / _WEIGHTS, made)
-    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def merged(
@@ -104,7 +104,7 @@ def merged(
     """
     folder = pathlib.Path(source)
     try:
-        config = json.loads((folder / _CONFIG).read_text())
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
         others = {k: v for k, v in config.items() if k in _PLAIN and v != _PLAIN[k]}
         ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from llm import locations
 from llm.errors import InputError
 
 OPEN = ("/", "/page.css", "/page.js", "/health", "/ready", "/metrics")  # without a key
@@ -42,10 +43,11 @@ def read_keys(path: str) -> tuple[str, ...]:
     if not path:
         return ()
     try:
-        lines = epath.Path(path).read_text().splitlines()
+        lines = epath.Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            got=f"{path} ({error})", want="a file with a key a line"
+            got=f"{path} ({error}){locations.relative_to(path)}",
+            want="a file with a key a line",
         ) from error
     keys = tuple(line.strip() for line in lines)
     keys = tuple(key for key in keys if key and not key.startswith("#"))

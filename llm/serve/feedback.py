@@ -82,7 +82,7 @@ class Feedback:
         self._append(PREFERENCES, record)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self._folder / name).open("a") as file:
+        with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 

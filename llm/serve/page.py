@@ -20,7 +20,7 @@ HEADERS = {
 
 def files(service: Any) -> dict[str, tuple[bytes, str]]:
     """{path: (content, type)}."""
-    text = (_HERE / "page.html").read_text()
+    text = (_HERE / "page.html").read_text("utf-8")
     settings = {
         "MODEL": html.escape(service.name),
         "CONTEXT": str(service.context),

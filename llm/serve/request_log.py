@@ -61,5 +61,5 @@ class RequestLog:
         if self._prompts:
             line |= {"prompt": scrub(prompt), "completion": scrub(answer)}
         text = json.dumps(line, ensure_ascii=False) + "\n"
-        with self._lock, self._path.open("a") as file:
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(text)

@@ -15,7 +15,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from llm import reading
+from llm import locations, reading
 from llm.document import Document, Source
 from llm.source_files import Files
 
@@ -162,4 +162,4 @@ def _named(file: pathlib.Path) -> str:
     for name, words in _TEXTS:
         if re.search(words.replace(r"\s+", " "), text):
             return name
-    return f"see {file.name}"
+    return f"see {locations.shown(file.name)}"

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm import record_forms
+from llm import locations, record_forms
 from llm.document import NOTE, Document, Source
 from llm.errors import InputError
 from llm.record_messages import readable as readable_message
@@ -170,7 +170,7 @@ def _files(path: str) -> list[pathlib.Path]:
     found = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
     if not found:
         raise InputError(
-            got=f"no {' '.join(_SUFFIXES)} at {path!r}",
+            got=f"no {' '.join(_SUFFIXES)} at {path!r}{locations.relative_to(path)}",
             want="a JSON or JSON-lines file, or a folder of them",
         )
     return found
@@ -199,7 +199,7 @@ def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
             got=f"{file}, which is not JSON ({error})",
             want="a list of records, or one record a line",
         ) from error
-    return [(f"{file.name}:{number}", item) for number, item in items]
+    return [(f"{locations.shown(file.name)}:{number}", item) for number, item in items]
 
 
 def _line(file: pathlib.Path, number: int, line: str, last: bool) -> Any:

@@ -56,7 +56,9 @@ def make(
             if not text.strip():
                 skip("empty", name)
                 continue
-            group = name.partition("/")[0] if "/" in name else file.stem
+            group = (
+                name.partition("/")[0] if "/" in name else pathlib.PurePath(name).stem
+            )
             if not piece_bytes:
                 yield _document(name, text, group)
                 continue

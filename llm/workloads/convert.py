@@ -134,7 +134,9 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
                 folder, name, knobs, params, vocab_size, dtype=numbers, special=special
             )
             ids = {k: i for k, i in special.items() if k.endswith("_token_id")}
-            (folder / "generation_config.json").write_text(json.dumps(ids, indent=1))
+            (folder / "generation_config.json").write_text(
+                json.dumps(ids, indent=1), encoding="utf-8"
+            )
             for file, content in hf_tokenizer.files(loaded.tokenizer).items():
                 (folder / file).write_bytes(content)
         else:
@@ -149,7 +151,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
             "vocab_size": vocab_size,
         }
         text = json.dumps(result, indent=1) + "\n"
-        (partial / "convert.json").write_text(text)
+        (partial / "convert.json").write_text(text, encoding="utf-8")
     return result
 
 
@@ -163,7 +165,7 @@ def _write_gguf(folder, name, knobs, params, tokenizer, special, kind):
     weights = folder / "weights"
     weights.mkdir()
     hf.write(weights, name, knobs, params, tokenizer.vocab_size, special=special)
-    config = json.loads((weights / "config.json").read_text())
+    config = json.loads((weights / "config.json").read_text("utf-8"))
     tensors = safetensors.open_folder(weights)
     gguf_llama.write(folder / "model.gguf", config, tensors, keys, kind)
     del tensors

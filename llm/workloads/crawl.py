@@ -113,14 +113,14 @@ def _asked(c: ConfigDict) -> dict:
 def _counted(folder: pathlib.Path) -> dict:
     pages, statuses, unwanted = (collections.Counter() for _ in range(3))
     log = folder / "fetched.jsonl"
-    for line in log.read_text().splitlines() if log.exists() else ():
+    for line in log.read_text("utf-8").splitlines() if log.exists() else ():
         seen = json.loads(line)
         statuses[str(seen["status"])] += 1
         if seen.get("refused"):  # which no later run asks for again
             unwanted[seen["refused"]] += 1
         elif seen["status"] == 200:
             pages[urllib.parse.urlsplit(seen["url"]).hostname] += 1
-    stats = json.loads((folder / "stats.json").read_text())
+    stats = json.loads((folder / "stats.json").read_text("utf-8"))
     refused, failed = (
         {
             name.removeprefix(kind): count

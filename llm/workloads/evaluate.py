@@ -20,6 +20,7 @@ from llm import (
     atomic,
     finished,
     importing,
+    locations,
     registry,
     run_directory,
     train_step,
@@ -55,7 +56,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     of_corpus = [label for label in e.tasks if _of_corpus(c, label)]
     if of_corpus and not (epath.Path(corpus_dir) / "corpus").exists():
         raise InputError(
-            got=f"no corpus in {corpus_dir}, for {', '.join(of_corpus)}",
+            got=f"no corpus in {corpus_dir}{locations.relative_to(corpus_dir)}, "
+            f"for {', '.join(of_corpus)}",
             want="the run that prepared one, as data.corpus_dir",
             do="to score eval_text alone, add --config.evaluate.tasks='()'",
         )

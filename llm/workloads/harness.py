@@ -6,7 +6,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, harness, importing, run_directory
+from llm import atomic, harness, importing, locations, run_directory
 from llm.errors import InputError
 from llm.inference import load
 
@@ -16,7 +16,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     h = c.harness
     if not epath.Path(h.folder).is_dir():
         raise InputError(
-            got=f"harness.folder {h.folder!r}",
+            got=f"harness.folder {h.folder!r}{locations.relative_to(h.folder)}",
             want="a folder with tasks of the harness, as YAML files",
         )
     device, host = jax.devices()[0], jax.devices("cpu")[0]

@@ -31,7 +31,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     root = pathlib.Path(workdir)
     record = root / "lifecycle.json"
-    known = json.loads(record.read_text()) if record.exists() else {}
+    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
     seconds, unfinished = known.get("seconds", {}), known.get("unfinished", {})
     for number, name in enumerate(c.order, start=1):
         own = ConfigDict(_placed(c.runs[name].to_dict(), workdir))

@@ -97,7 +97,7 @@ def _tries(c: ConfigDict, pod: topology.Pod, workdir) -> list[dict[str, Any]]:
     """All plans of a search, each printed and kept as soon as it is known."""
     path = workdir / "plan_tries.json"
     asked = json.loads(json.dumps({"config": c.to_dict(), "jax": jax.__version__}))
-    held = json.loads(path.read_text()) if path.exists() else {}
+    held = json.loads(path.read_text("utf-8")) if path.exists() else {}
     known = held["tries"] if held.get("asked") == asked else []
     found = []
     for x in aot.search(
@@ -257,7 +257,7 @@ def _tokens(c: ConfigDict, corpus_dir: str) -> float | None:
         path = epath.Path(corpus_dir) / "train_tokenizer.json"
         if not path.exists():
             return None
-        return t.epochs * json.loads(path.read_text())["tokens"]["train"]
+        return t.epochs * json.loads(path.read_text("utf-8"))["tokens"]["train"]
     return t.tokens or t.steps * t.batch_size * t.seq_len or None
 
 

@@ -59,7 +59,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         _check_same(corpus.manifest(workdir / "corpus")["settings"], settings, workdir)
         if report.exists():
             print(f"corpus: {workdir / 'corpus'} is finished, kept", flush=True)
-            held = json.loads(report.read_text())
+            held = json.loads(report.read_text("utf-8"))
             _say_if_changed(held.get("files", ""), settings)
             return held
     start = time.time()

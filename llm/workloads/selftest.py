@@ -40,7 +40,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     atomic.write_text(root / "serve_config.json", json.dumps(c.to_dict()))
     command = [sys.executable, "-c", _SERVER, os.fspath(root / "serve_config.json")]
     log = root / "selftest.log"
-    with open(log, "w+") as output:
+    with open(log, "w+", encoding="utf-8") as output:
         process = subprocess.Popen(
             [*command, os.fspath(root / "server")],
             stdout=output,
@@ -71,13 +71,13 @@ def check(c: ConfigDict) -> None:
 def _address(process: subprocess.Popen, log: epath.Path) -> str:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end:
-        found = _READY.search(log.read_text())
+        found = _READY.search(log.read_text("utf-8"))
         if found:
             return found[1]
         if process.poll() is not None:
             break
         time.sleep(0.2)
-    last = (log.read_text().strip().splitlines() or ["nothing"])[-1]
+    last = (log.read_text("utf-8").strip().splitlines() or ["nothing"])[-1]
     raise InputError(
         got=f"a server that did not start: {last}", want="its address", do=f"see {log}"
     )

@@ -393,7 +393,7 @@ def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> Non
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
-    records = map(json.loads, logged.read_text().splitlines())
+    records = map(json.loads, logged.read_text("utf-8").splitlines())
     rates = [r["tokens_per_s"] for r in records if r["tokens_per_s"]]
     rate = float(np.median(rates)) if rates else None
     flops_per_s = rate * knobs.flops_per_token if rate else None

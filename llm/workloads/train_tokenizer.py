@@ -17,7 +17,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, data_card, importing
+from llm import atomic, data_card, importing, locations
 from llm.data import (
     chat_settings,
     chat_template,
@@ -61,7 +61,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     }
     report = workdir / "train_tokenizer.json"
     if report.exists():
-        result = json.loads(report.read_text())
+        result = json.loads(report.read_text("utf-8"))
         _check_same(result["settings"], settings, workdir)
         if _whole(workdir, result):
             print(f"tokenizer: {workdir / 'tokenizer'} is finished, kept", flush=True)
@@ -162,10 +162,11 @@ def _template(c: ConfigDict) -> str:
     path = epath.Path(name)
     if not path.exists():
         raise InputError(
-            got=f"tokenizer.chat_template {name!r}, which is no file",
+            got=f"tokenizer.chat_template {name!r}, which is no file"
+            + locations.relative_to(name),
             want=f"a Jinja file, or {', '.join(chat_template.TEMPLATES)}",
         )
-    return path.read_text()
+    return path.read_text("utf-8")
 
 
 def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
