@@ -16,6 +16,8 @@ from llm.objectives import classify
 from llm.precision import FLOAT32
 from llm.workloads import train
 
+pytestmark = pytest.mark.long
+
 CLASSES = ("x", "y", "z")
 SPEC = {"name": "classify", "classes": CLASSES, "least": 1}
 RECORD = {

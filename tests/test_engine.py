@@ -17,6 +17,8 @@ from llm.inference.sampling import Sampling, rows
 from llm.nn.contract import plain_inputs
 from llm.serve.slots import Slots
 
+pytestmark = pytest.mark.long
+
 NEVER_ENDS = ((EOS, -100.0),)
 SAMPLED = Sampling(1.2, top_p=0.9, repetition_penalty=1.3, bias=NEVER_ENDS)
 

@@ -13,6 +13,8 @@ from llm.inference import load
 from llm.inference.classify import classifier
 from llm.nn.contract import plain_inputs
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["first", "last"])
 def run(request, tmp_path_factory):
