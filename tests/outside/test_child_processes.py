@@ -71,6 +71,9 @@ def alive(number):
 def started(code, *args):
     """A parent, and the number of its child."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heard + code
     parent = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, env=env
     )
