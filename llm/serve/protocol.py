@@ -59,8 +59,11 @@ _named: set[str] = set()
 
 def _asks_nothing(name: str, value: Any) -> bool:
     """Whether a field that we lack may be left out."""
-    empty = value is None or value in (False, "") or value == [] or value == {}
-    return (empty and value is not True) or value in _NEUTRAL.get(name, ())
+    if value is None:
+        return True
+    if name in _NEUTRAL:  # where False may ask for something
+        return value in _NEUTRAL[name]
+    return value in (False, "", [], {})
 
 
 class _Strict(BaseModel):

@@ -70,6 +70,9 @@ REFUSED = {
         {"messages": [*ASKED, RETURNED | {"tool_calls": [{"id": "x"}]}]},
         "tool_calls: this server does not call tools"),
     "an extra that asks for something": ({"min_tokens": 5}, "min_tokens"),
+    "special tokens shown": ({"skip_special_tokens": False}, "skip_special_tokens"),
+    "no prompt for an answer": ({"add_generation_prompt": False},
+                                "add_generation_prompt"),
     "two forms": ({"structured_outputs": {"choice": ["a"], "regex": "b"}},
                   "regex and choice: want one of them"),
     "two forms in two places": (
