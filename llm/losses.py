@@ -231,7 +231,8 @@ def batch_loss(
     Args:
       own: sums of the model's own losses and figures. Those whose name ends in `_loss`
         are means over a weight of their own; they are added, brought to the weight of
-        the targets, which divides all.
+        the targets, which divides all: by `own_share`, where the batch is a part of one
+        and that is known of the whole.
     """
     weights_BT = batch["weights"].astype(jnp.float32)
     total, sums = cross_entropy(
@@ -248,7 +249,8 @@ def batch_loss(
         metrics["z_loss"] = (sums.z, weight)
     for name, (value, its_weight) in own.items():
         if name.endswith("_loss"):
-            total = total + value * (weight / jnp.maximum(its_weight, 1.0))
+            share = batch.get("own_share", weight / jnp.maximum(its_weight, 1.0))
+            total = total + value * share
     return total, weight, metrics | own
 
 

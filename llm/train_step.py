@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from llm import sharding, spikes, tree
 from llm.checkpoint import State
+from llm.nn import pipeline
 from llm.objective import Objective
 from llm.precision import Policy
 
@@ -163,21 +164,13 @@ def build_step(
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
 
     def summed(params, batch, key, frozen):
-        if knobs.accumulate == 1:
-            (total, aux), gradient = gradient_of(params, batch, key, frozen)
-            return total, aux, gradient
-
-        def micro(carry, part):
-            (total, aux), gradient = gradient_of(params, part, key, frozen)
-            return jax.tree.map(jnp.add, carry, (total, aux, gradient)), None
-
+        if knobs.accumulate == 1 and pipeline.stages() == 1:
+            return gradient_of(params, batch, key, frozen)
         parts = in_turn(batch, knobs.accumulate)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient_of, params, first, key, frozen)
-        (total, aux), gradient = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), shapes
+        whole = whole_batch(lambda part: loss_of(params, part, key, frozen)[1], parts)
+        return sum_over(
+            lambda part: gradient_of(params, part | whole, key, frozen), parts
         )
-        return jax.lax.scan(micro, (total, aux, gradient), parts)[0]
 
     def step(
         state: State,
@@ -186,7 +179,7 @@ def build_step(
         bounds: spikes.Bounds | None = None,
     ):
         batch, key = numbered(batch), key_of(knobs.seed, state.step)
-        total, (weight, sums), gradient = summed(state.params, batch, key, frozen)
+        (total, (weight, sums)), gradient = summed(state.params, batch, key, frozen)
         weight = jnp.maximum(weight, 1.0)
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         norm = tree.global_norm(gradient)
@@ -202,6 +195,7 @@ def build_step(
             held = jnp.minimum(knobs.ema, (1.0 + state.step) / (10.0 + state.step))
             ema = jax.tree.map(lambda e, p: e + (1 - held) * (p - e), ema, params)
         metrics = {name: value / jnp.maximum(w, 1) for name, (value, w) in sums.items()}
+        metrics.pop("expert_load", None)  # of which `expert_load_max` is logged
         metrics |= {"objective": total / weight, "grad_norm": norm}
         made = State(state.step + 1, params, ema, opt_state)
         if bounds is not None:
@@ -212,6 +206,43 @@ def build_step(
         return made, metrics
 
     return step
+
+
+def sum_over(function: Callable[[dict], Any], parts: dict) -> Any:
+    """The sum of what a function makes of each part of a batch, one after another."""
+    first = jax.tree.map(lambda x: x[0], parts)
+    if len(jax.tree.leaves(parts)[0]) == 1:
+        return function(first)
+    shapes = jax.eval_shape(function, first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def whole_batch(aux: Callable[[dict], tuple], parts: dict) -> dict[str, jax.Array]:
+    """What the losses of a mixture of experts must know of a batch to be cut in parts.
+
+    The balance loss is of the loads of the whole batch, and its gradient needs them
+    before the first part goes backward: all parts go forward once more than for another
+    model. Nothing for another model.
+
+    Args:
+      aux: (weight, metrics) of a part.
+    """
+    first = jax.tree.map(lambda x: x[0], parts)
+    if "expert_load" not in jax.eval_shape(aux, first)[1]:
+        return {}
+
+    def of_part(part):
+        weight, metrics = aux(part)
+        return weight, metrics["expert_load"]
+
+    weight, (load_LE, tokens) = sum_over(of_part, parts)
+    tokens = jnp.maximum(tokens, 1.0)
+    return {"expert_load": load_LE / tokens, "own_share": weight / tokens}
 
 
 def _within(metrics, bounds: spikes.Bounds) -> jax.Array:
@@ -280,6 +311,7 @@ def build_validate(
         _, _, sums = objective.loss(
             apply, params, numbered(batch), rngs=None, policy=policy, **others
         )
+        sums.pop("expert_load", None)
         return sums
 
     return validate

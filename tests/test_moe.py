@@ -1,20 +1,22 @@
 """Experts against loops over tokens, their losses against the formulas."""
 
+import functools
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
-from llm import sharding
+from llm import sharding, train_step, tree
 from llm.errors import InputError
 from llm.losses import Head
 from llm.models import moe as models
 from llm.nn import moe
-from llm.nn.contract import Output
+from llm.nn.contract import Output, with_head
 from llm.objectives import causal_lm
 from llm.precision import FLOAT32, Policy
 
@@ -185,9 +187,9 @@ def test_padding_changes_nothing(train):
     changed = np.where(SEGMENTS[..., None] > 0, x, 3.0)
     again, same = run(of, params, changed, train=train)
     np.testing.assert_array_equal(again, got)
-    assert same == figures
+    jax.tree.map(np.testing.assert_array_equal, same, figures)
     nothing, zeros = run(of, params, x, np.zeros((B, T), int), train)
-    assert (nothing == 0).all() and set(map(float, zeros.values())) == {0.0}
+    assert (nothing == 0).all() and not any(map(np.any, zeros.values()))
 
 
 def naive(of, params, x, served_BTE):
@@ -306,7 +308,12 @@ def test_the_model_reports_the_sum_over_its_layers():
 
     sums, noted = both(params)
     assert len(noted) == 2
-    assert set(sums) == {"balance_loss", "router_z_loss", "expert_load_max"}
+    scalars = {"balance_loss", "router_z_loss", "expert_load_max"}
+    assert set(sums) == scalars | {"expert_load"}
+    load_LE, tokens = sums.pop("expert_load")
+    shares = np.stack([figures["expert_load"] for figures in noted]) / tokens
+    np.testing.assert_allclose(load_LE / tokens, shares, rtol=1e-6)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-6)
     for name, (value, weight) in sums.items():
         assert weight == 18  # tokens that are not padding
         each = [float(figures[name]) for figures in noted]
@@ -338,6 +345,56 @@ def test_the_objective_adds_the_losses_of_a_model():
     assert total == pytest.approx(float(plain + 6.0 / 3.0 * weight), rel=1e-6)
     assert metrics["balance_loss"] == sums["balance_loss"]
     assert metrics["load"] == sums["load"]
+
+
+def updated(batch, accumulate=1, axes=(("data", 1),)):
+    """(update by plain gradient descent, metrics) of a model with strong own losses."""
+    devices = jax.devices()[: math.prod(size for _, size in axes)]
+    of = tiny_model(vocab_size=tiny.V, balance=2.0, router_z=0.5)
+    init, tx = functools.partial(tiny.init, of), optax.sgd(1.0)
+    mesh = sharding.make_mesh(axes, devices)
+    abstract = train_step.abstract_state(init, tx, mesh, "fsdp")
+    knobs = train_step.Knobs(
+        steps=1, tokens_per_step=1, accumulate=accumulate, clip_norm=0.0
+    )
+    step = train_step.build_step(
+        with_head(of), causal_lm.make(), tx, knobs, FLOAT32
+    )  # fmt: skip
+    with sharding.laid_out(mesh, "fsdp"):
+        state = train_step.init_state(init, tx, abstract, 0)
+        batch = sharding.placed(batch, mesh)
+        after, metrics = jax.jit(step)(state, batch)
+    change = jax.tree.map(lambda a, b: np.asarray(a - b), after.params, state.params)
+    return tree.named_leaves(change), jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Rows of few tokens each, and of which most count few targets."""
+    batch = tiny.batch(8, 12)
+    batch["tokens"] = batch["tokens"] % np.array([[2], [40]] * 4)
+    batch["weights"][1:] *= np.random.default_rng(0).random((7, 12)) < 0.2
+    return batch, *updated(batch)
+
+
+@pytest.mark.parametrize(
+    "accumulate, axes",
+    [(2, (("data", 1),)), (8, (("data", 1),)), (1, (("stage", 2),)),
+     (2, (("stage", 2), ("data", 2)))],
+)  # fmt: skip
+def test_losses_of_a_batch_in_parts_are_those_of_the_whole(
+    devices, uneven, accumulate, axes
+):
+    batch, want, want_metrics = uneven
+    got, metrics = updated(batch, accumulate, axes)
+    for name, change in want.items():
+        scale = np.abs(change).max()
+        np.testing.assert_allclose(
+            got[name], change, rtol=1e-5, atol=1e-5 * scale, err_msg=name
+        )
+    assert metrics.keys() == want_metrics.keys()
+    for name, value in want_metrics.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5), name
 
 
 @pytest.mark.parametrize("capacity", [0.0, 0.8])

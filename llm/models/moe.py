@@ -189,7 +189,8 @@ class Block(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x_BTD, cache, window, inputs: Inputs, train: bool, capture=()):
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        window, load_E = each
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
@@ -204,7 +205,7 @@ class Block(nn.Module):
         with jax.named_scope("mlp"):
             y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
             y_BTD, figures = MoE(**self.mlp, name="mlp")(
-                y_BTD, inputs.segments_BT, train
+                y_BTD, inputs.segments_BT, train, load_E
             )
             x_BTD = x_BTD + drop(y_BTD)
         if "residual" in capture:
@@ -292,8 +293,9 @@ class MoELlama(nn.Module):
     ):
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
-        windows_L = in_turn(self.windows, self.layers)
-        x_BTD, cache, seen = self.stack(x_BTD, cache, windows_L, inputs, train, capture)
+        each = in_turn(self.windows, self.layers), inputs.load_LE
+        inputs = inputs._replace(load_LE=None)
+        x_BTD, cache, seen = self.stack(x_BTD, cache, each, inputs, train, capture)
         hidden_BTD = self.final_norm(x_BTD)
         if self.is_initializing():
             self.head(hidden_BTD)
@@ -314,11 +316,13 @@ def _apart(noted, segments_BT):
     """(sums, seen) of what is noted of the layers."""
     tokens = (segments_BT > 0).sum().astype(jnp.float32)
     seen = {k: v for k, v in noted.items() if k in ("attention", "residual")}
+    load_LE = noted.pop("expert_load")
     sums = {}
     for name in sorted(noted.keys() - seen.keys()):
         # Each layer's loss counts; figures are means over the layers.
         over = jnp.sum if name.endswith("_loss") else jnp.mean
         sums[name] = (over(noted[name]), tokens)
+    sums["expert_load"] = (load_LE, tokens)
     return sums, seen
 
 

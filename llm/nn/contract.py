@@ -38,6 +38,8 @@ class Inputs(NamedTuple):
       types_BT: which of two texts a token belongs to (BERT); None is the first.
       source: what an encoder reads; None for models without one, and where a cache
         holds it already.
+      load_LE: the share of each expert of each layer in the assignments of the whole
+        batch, of which these rows are a part; None is that of these rows alone.
     """
 
     tokens_BT: jax.Array
@@ -47,6 +49,7 @@ class Inputs(NamedTuple):
     prefix_BT: jax.Array | None = None
     types_BT: jax.Array | None = None
     source: "Inputs | None" = None
+    load_LE: jax.Array | None = None
 
 
 class Output(NamedTuple):
@@ -55,7 +58,8 @@ class Output(NamedTuple):
     Attributes:
       hidden_BTD: final hidden states, after the last norm.
       cache: what is to be inserted in the cache that was given; None without one.
-      sums: {name: (sum, weight)} of the model's own losses and figures.
+      sums: {name: (sum, weight)} of the model's own losses and figures, and
+        `expert_load` ([L, E], tokens), of which `Inputs.load_LE` is made.
       seen: what was asked for by `capture`: `attention` (LBNTS, shares that sum to 1)
         and `residual` (LBTD, the stream after every layer).
     """
@@ -82,7 +86,8 @@ def plain_inputs(tokens_BT: jax.Array) -> Inputs:
 def inputs_of(batch: dict[str, jax.Array], part: str = "") -> Inputs:
     """Inputs of what an objective made; `part` is what their names begin with."""
     names = ("tokens", "positions", "segments")
-    return Inputs(*(batch[part + name] for name in names), batch["index"])
+    rows = (batch[part + name] for name in names)
+    return Inputs(*rows, batch["index"], load_LE=batch.get("expert_load"))
 
 
 def has_head(model: nn.Module) -> bool:

@@ -17,7 +17,9 @@ in no loss.
 
 Two losses keep the router in shape: the balance loss of the Switch Transformer
 (2101.03961, eq. 4), which is 1 where all experts get the same, and the squared
-log-normaliser of its logits (ST-MoE, 2202.08906, eq. 5).
+log-normaliser of its logits (ST-MoE, 2202.08906, eq. 5). The loads that the first one
+balances are those of the whole batch: within a few rows, experts may specialise
+(2501.11873).
 
 `B batch, T tokens, D width, F mlp, E experts, J choices of a token, A assignments
 (T*J), R rows, C capacity`
@@ -57,7 +59,8 @@ class Routing(NamedTuple):
       expert_BTJ: which experts, the likeliest first; E where the token is padding.
       share_BTJ: what each counts in the sum.
       figures: sums over real tokens: `balance_loss` and `router_z_loss` (without
-        coefficient) and `expert_load_max`, the busiest expert's share of assignments.
+        coefficient), `expert_load_max`, the busiest expert's share of assignments, and
+        `expert_load`, the share of each in those of these rows.
     """
 
     expert_BTJ: jax.Array
@@ -66,12 +69,17 @@ class Routing(NamedTuple):
 
 
 def route(
-    logits_BTE: jax.Array, real_BT: jax.Array, top_k: int, renormalise: bool
+    logits_BTE: jax.Array,
+    real_BT: jax.Array,
+    top_k: int,
+    renormalise: bool,
+    load_E: jax.Array | None = None,
 ) -> Routing:
     """Chooses experts by the router's logits, float32.
 
     Args:
       renormalise: whether the shares of a token sum to 1.
+      load_E: shares of the experts in the whole batch; None takes those of these rows.
     """
     E = logits_BTE.shape[-1]
     real_BT1 = real_BT[..., None].astype(jnp.float32)
@@ -82,13 +90,15 @@ def route(
     expert_BTJ = jnp.where(real_BT1 > 0, expert_BTJ, E)
     tokens = real_BT1.sum()
     count = jnp.maximum(tokens, 1.0)
-    load_E = loads(expert_BTJ.reshape(-1), E) / (count * top_k)
+    own_E = loads(expert_BTJ.reshape(-1), E) / (count * top_k)
+    load_E = own_E if load_E is None else load_E
     mean_E = (probability_BTE * real_BT1).sum(axis=(0, 1)) / count
     log_z_BT = jax.nn.logsumexp(logits_BTE, axis=-1)
     figures = {
         "balance_loss": tokens * E * jnp.sum(load_E * mean_E),
         "router_z_loss": jnp.sum(jnp.square(log_z_BT) * real_BT1[..., 0]),
         "expert_load_max": tokens * load_E.max(),
+        "expert_load": tokens * own_E,
     }
     return Routing(expert_BTJ, share_BTJ, figures)
 
@@ -114,7 +124,11 @@ class MoE(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, segments_BT: jax.Array, train: bool
+        self,
+        x_BTD: jax.Array,
+        segments_BT: jax.Array,
+        train: bool,
+        load_E: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(y_BTD, sums over tokens of losses, with their coefficients, and figures)."""
         D, E, F = x_BTD.shape[-1], self.experts, self.mlp
@@ -125,7 +139,9 @@ class MoE(nn.Module):
             policy=dataclasses.replace(self.policy, dtype="float32", products="dtype"),
             name="router",
         )(x_BTD.astype(jnp.float32))
-        routing = route(logits_BTE, segments_BT > 0, self.top_k, self.renormalise)
+        routing = route(
+            logits_BTE, segments_BT > 0, self.top_k, self.renormalise, load_E
+        )
         figures = dict(routing.figures)
         figures["balance_loss"] *= self.balance
         figures["router_z_loss"] *= self.router_z

@@ -59,7 +59,8 @@ def pipelined(
     """(x after all layers, sums over micro-batches of what each layer noted, [L]).
 
     Args:
-      layer: (x, what is given of a layer, shared) -> (x, noted), noted of scalars.
+      layer: (x, what is given of a layer, shared) -> (x, noted), noted of sums over
+        its rows.
       given: with a leading axis of layers.
       shared: the same for all layers; arrays with the rows of x go along with them.
     """
@@ -89,8 +90,13 @@ def pipelined(
             for leaf, part in zip(held, parts, strict=True)
         ]
         x, noted = every(given, held)
-        works_S1 = ((at >= place_S) & (at < place_S + M))[:, None]
-        sums = jax.tree.map(lambda s, n: s + jnp.where(works_S1, n, 0), sums, noted)
+        works_S = (at >= place_S) & (at < place_S + M)
+
+        def add(total, n):
+            works = works_S.reshape(S, *(1,) * (n.ndim - 1))
+            return total + jnp.where(works, n, 0)
+
+        sums = jax.tree.map(add, sums, noted)
         x = _cut(x)
         return ([x, *held[1:]], sums), x
 
@@ -100,7 +106,7 @@ def pipelined(
     sums = jax.tree.map(lambda n: jnp.zeros(n.shape, n.dtype), noted)
     (_, sums), made = jax.lax.scan(tick, (held, sums), jnp.arange(M + S - 1))
     made = made[S - 1 :, -1].swapaxes(0, 1).reshape(x.shape)
-    return made, jax.tree.map(lambda s: s.reshape(layers), sums)
+    return made, jax.tree.map(lambda s: s.reshape(layers, *s.shape[2:]), sums)
 
 
 def _in_turn(leaf: jax.Array, parts: int) -> jax.Array:
