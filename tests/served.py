@@ -161,3 +161,18 @@ def post(url, path, content, **headers):
     headers = {"content-type": "application/json", **headers}
     content = content if isinstance(content, bytes) else json.dumps(content).encode()
     return httpx.post(url + path, content=content, headers=headers, timeout=60)
+
+
+def streamed(url, path, body):
+    """The choices of the events of a stream."""
+    import httpx
+
+    body, choices = body | {"stream": True}, []
+    with httpx.stream("POST", url + path, json=body, timeout=60) as reply:
+        assert reply.status_code == 200, reply.read()
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line.removeprefix("data: "))
+                assert "error" not in event, event
+                choices += event["choices"]
+    return choices

@@ -4,9 +4,10 @@ import json
 import socket
 
 import pytest
-from served import given_model, given_up, post  # noqa: F401
+from served import TOKENIZER, given_model, given_up, post, streamed  # noqa: F401
 
 from llm.errors import InputError
+from llm.inference.generate import text_of
 from llm.serve.feedback import PREFERENCES, Feedback
 
 pytest.importorskip("fastapi")
@@ -127,6 +128,30 @@ def test_a_stop_is_counted_alike_whenever_it_is_seen(up):
             assert choice["finish_reason"] == "stop"
             assert choice["logprobs"]["tokens"] == tokens[:size]
         assert got["usage"]["completion_tokens"] == n * size
+
+
+EMOJI = "👩".encode()
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_half_a_character_at_the_end_is_dropped(up, path, cut):
+    """A stream, a whole answer and `generate` agree; bytes of tokens stay exact."""
+    chats = path.startswith("chat")
+    body = {"max_tokens": cut, "temperature": 0}
+    body |= {"structured_outputs": {"regex": "👩👩"}}
+    body |= {"messages": ASKED} if chats else {"prompt": "a"}
+    body |= {"logprobs": True, "top_logprobs": 0} if chats else {"logprobs": 0}
+    choice = post(up[0], f"/v1/{path}", body).json()["choices"][0]
+    text = choice["message"]["content"] if chats else choice["text"]
+    made = (2 * EMOJI)[:cut]
+    assert text == made.decode(errors="ignore") == text_of(TOKENIZER, list(made))
+    if chats:
+        shown = [one["bytes"] for one in choice["logprobs"]["content"]]
+        assert shown == [[byte] for byte in made]
+    chunks = streamed(up[0], f"/v1/{path}", body)
+    part = (lambda c: c["delta"].get("content", "")) if chats else (lambda c: c["text"])
+    assert "".join(part(c) for c in chunks) == text
 
 
 def test_thumbs(tmp_path):
