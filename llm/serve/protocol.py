@@ -242,6 +242,8 @@ class CompletionRequest(_Sampled):
         description="a text, a list of token ids, or a list of either, of at most "
         f"{MOST_CHOICES}"
     )
+    # Whether a text is begun by what the tokenizer begins texts with; ids never are.
+    add_special_tokens: Flag = True
     logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
     echo: Flag | None = None
     best_of: Annotated[Int, Field(ge=1, le=1)] | None = None

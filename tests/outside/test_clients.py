@@ -154,6 +154,26 @@ def test_half_a_character_at_the_end_is_dropped(up, path, cut):
     assert "".join(part(c) for c in chunks) == text
 
 
+@pytest.mark.parametrize("asked, start", [(None, 1), ({}, 1), (True, 1), (False, 0)])
+@pytest.mark.parametrize("prompt", ["BC", ["BC", "D"], [66, 67], [[66, 67], [68]]])
+def test_special_tokens_are_put_before_texts_as_asked(up, prompt, asked, start):
+    """As vLLM has it: by default, before texts; never before ids."""
+    body = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+    body |= {} if asked == {} else {"add_special_tokens": asked}
+    choices = post(up[0], "/v1/completions", body).json()["choices"]
+    texts = isinstance(prompt, str) or isinstance(prompt[0], str)
+    begun = ["<258>"] if texts and start else []
+    got = [choice["logprobs"]["tokens"] for choice in choices]
+    assert got == [[*begun, *"BC"], [*begun, "D"]][: len(choices)]
+
+
+def test_an_empty_prompt_needs_a_special_token(up):
+    body = {"prompt": "", "max_tokens": 2}
+    assert post(up[0], "/v1/completions", body).status_code == 200
+    got = post(up[0], "/v1/completions", body | {"add_special_tokens": False})
+    assert got.status_code == 400 and "add_special_tokens" in got.text
+
+
 def test_thumbs(tmp_path):
     feedback = Feedback(str(tmp_path))
     path = tmp_path / PREFERENCES
