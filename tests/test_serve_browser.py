@@ -7,6 +7,8 @@ import chromium
 import pytest
 import served
 
+from llm.serve.request_log import scrub
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
@@ -77,7 +79,7 @@ def test_type_stream_stop_reload(up, tmp_path):
     page.run("document.querySelector('.thumbs button').click()")
     page.wait("document.getElementById('status').textContent.startsWith('written')")
     record = json.loads((folder / "ratings.jsonl").read_text())
-    assert record["good"] and record["answer"][0]["content"] == stopped
+    assert record["good"] and record["answer"][0]["content"] == scrub(stopped)
     # It is all there after a reload, and goes on.
     page.open(url)
     assert page.run(f"{ANSWERS}[0].textContent") == stopped
@@ -108,8 +110,8 @@ def test_text_goes_on_and_two_answers(up):
     page.run("document.querySelectorAll('.thumbs button')[1].click()")
     page.wait(f"{ANSWERS}.length == 1")
     record = json.loads((folder / "preferences.jsonl").read_text().splitlines()[-1])
-    assert record["chosen"][0]["content"] == texts[1]
-    assert record["rejected"][0]["content"] == texts[0]
+    assert record["chosen"][0]["content"] == scrub(texts[1])
+    assert record["rejected"][0]["content"] == scrub(texts[0])
     assert record["prompt"] == [{"role": "user", "content": "which?"}]
     page.run("document.getElementById('two').click()")
     assert not page.errors

@@ -192,3 +192,34 @@ def test_thumbs(tmp_path):
     assert records() == [{"prompt": "p", "chosen": "c", "rejected": "a"}]
     with pytest.raises(InputError, match="the same"):
         feedback.prefer("q", "a", "a ")
+
+
+MINE = "I am anna@mail.example.org, +49 (0)30 1234567"
+SCRUBBED = "I am [email], [phone]"
+
+
+@pytest.mark.parametrize("prompt", ["prompt", "messages"])
+def test_what_people_type_is_kept_without_what_tells_of_them(up, prompt):
+    """Prompts, answers and corrections alike, wherever they are written."""
+    url, _, _, folder = up
+    asked = {"prompt": MINE, "messages": [{"role": "user", "content": MINE}]}
+    asked = {prompt: asked[prompt]}
+    pair = {"chosen": f"better: {MINE}", "rejected": "worse: 192.168.10.254"}
+    assert post(url, "/feedback/preference", asked | pair).status_code == 200
+    for answer, good in ((f"good: {MINE}", True), (f"bad: {MINE}", False)):
+        body = asked | {"answer": answer, "good": good}
+        assert post(url, "/feedback/rating", body).status_code == 200
+    for name, shown in (
+        ("preferences.jsonl", [f"better: {SCRUBBED}", "worse: [ip]"]),
+        ("preferences.jsonl", [f"good: {SCRUBBED}", f"bad: {SCRUBBED}"]),
+        ("ratings.jsonl", [f"bad: {SCRUBBED}", SCRUBBED]),
+    ):
+        text = (folder / name).read_text()
+        assert "anna" not in text and "1234567" not in text and "192" not in text
+        assert all(json.dumps(one)[1:-1] in text for one in shown)
+
+
+def test_answers_that_differ_in_what_is_taken_out_do_not_differ(up):
+    pair = {"prompt": "p", "chosen": "a@mail.example.org", "rejected": "b@example.org"}
+    got = post(up[0], "/feedback/preference", pair)
+    assert got.status_code == 400 and "the same" in got.text
