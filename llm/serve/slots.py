@@ -192,17 +192,26 @@ class Slots:
             if task is None:
                 continue
             tokens = tokens_BT[slot][tokens_BT[slot] != NONE].tolist()
+            if task.matcher and tokens and not self._takes(slot, tokens[-1]):
+                tokens = []
             found[slot] = Piece(tokens, *(x[slot][: len(tokens)] for x in figures))
             self._left_B[slot] -= len(tokens)
             self._end_B[slot] += len(tokens)
             ended = tokens and tokens[-1] in self._engine.ends and not task.endless
-            if task.matcher and tokens and not ended:
-                task.matcher.take(tokens[-1])
-                ended = task.matcher.finished
-            if ended:
+            if ended or (task.matcher and task.matcher.finished):
                 self._left_B[slot] = 0
                 self._ended.add(slot)
         return found
+
+    def _takes(self, slot: int, token: int) -> bool:
+        """Whether a slot's grammar goes on with a token; else the slot is stuck."""
+        try:
+            self._tasks[slot].matcher.take(token)
+        except InputError:
+            self._stuck.add(slot)
+            self._left_B[slot] = 0
+            return False
+        return True
 
     def done(self, slot: int) -> str:
         """Why a task is over: 'stop' at its end, 'length' at its last token, 'grammar'

@@ -1,10 +1,22 @@
 """Bodies as clients of other servers send them: answered, or refused in words."""
 
+import contextlib
+import dataclasses
 import json
 import socket
 
 import pytest
-from served import TOKENIZER, given_model, given_up, post, streamed  # noqa: F401
+from served import (  # noqa: F401
+    TOKENIZER,
+    UNK,
+    Bytes,
+    given_model,
+    given_up,
+    make_service,
+    post,
+    running,
+    streamed,
+)
 
 from llm.errors import InputError
 from llm.inference.generate import text_of
@@ -223,3 +235,87 @@ def test_answers_that_differ_in_what_is_taken_out_do_not_differ(up):
     pair = {"prompt": "p", "chosen": "a@mail.example.org", "rejected": "b@example.org"}
     got = post(up[0], "/feedback/preference", pair)
     assert got.status_code == 400 and "the same" in got.text
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}},
+          "required": ["a"], "additionalProperties": False}  # fmt: skip
+JSON = {"structured_outputs": {"json": SCHEMA}}
+WORDS = {"structured_outputs": {"regex": "[a-z]{9}"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lacking(Bytes):
+    """A tokenizer that has no token for digits."""
+
+    piece_bytes: tuple = tuple(b"" if b.isdigit() else b for b in TOKENIZER.piece_bytes)
+
+    def encode(self, text):
+        return [UNK if chr(byte).isdigit() else byte for byte in text.encode()]
+
+
+class Spaced(Bytes):
+    """A tokenizer that puts a space in front of a text."""
+
+    def encode(self, text):
+        return super().encode(" " + text)
+
+
+@pytest.fixture(scope="module")
+def others(model):
+    """{a kind of tokenizer: (address, slots) of a server with one}."""
+    with contextlib.ExitStack() as stack:
+        up = {}
+        for kind in (Lacking, Spaced):
+            service, slots = make_service(*model, tokenizer=kind())
+            up[kind] = stack.enter_context(running(service)), slots
+        yield up
+
+
+@pytest.mark.parametrize("form", [JSON, WORDS], ids=["schema", "regex"])
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+@pytest.mark.parametrize("most", [1, 4, 6])
+def test_a_grammar_that_is_cut_by_length_says_so(up, form, path, most):
+    begun = {"prompt": "a"} if path == "completions" else {"messages": ASKED}
+    body = begun | form | {"max_tokens": most, "seed": 1}
+    choice = post(up[0], f"/v1/{path}", body).json()["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert streamed(up[0], f"/v1/{path}", body)[-1]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"choice": ["a1"]},
+        {"choice": ["1"]},
+        {"regex": "ab1c"},
+        {"regex": "[a-c]{3}1?[0-9]d"},
+        {"json": {"const": 12}},
+        {"json": SCHEMA},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_no_token_fits_is_an_error(others, form, stream):
+    """Never an end, with a text that does not match."""
+    url, slots = others[Lacking]
+    body = {"prompt": "x", "seed": 2, "max_tokens": 50, "stream": stream}
+    got = post(url, "/v1/completions", body | {"structured_outputs": form})
+    assert got.status_code == (200 if stream and "data:" in got.text else 400)
+    assert "grammar" in got.text and "vocabulary" in got.text and "error" in got.text
+    assert '"finish_reason": "stop"' not in got.text
+    assert slots.busy == 0
+
+
+@pytest.mark.parametrize("kind", [Lacking, Spaced])
+@pytest.mark.parametrize(
+    "form, want",
+    [({"choice": ["abc"]}, "abc"), ({"regex": "abc|ab1"}, "abc"),
+     ({"json": {"const": "ab c"}}, '"ab c"')],
+)  # fmt: skip
+def test_a_grammar_is_kept_whatever_the_tokenizer(others, kind, form, want):
+    """Also where it encodes no text as itself."""
+    body = {"prompt": "x", "seed": 2, "logit_bias": {str(ord("c")): 100}}
+    body |= {"structured_outputs": form}
+    got = post(others[kind][0], "/v1/completions", body).json()
+    choice = got["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == (want, "stop")
