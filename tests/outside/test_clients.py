@@ -1,10 +1,13 @@
 """Bodies as clients of other servers send them: answered, or refused in words."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import socket
+import threading
 
+import jax
 import pytest
 from served import (  # noqa: F401
     TOKENIZER,
@@ -319,3 +322,60 @@ def test_a_grammar_is_kept_whatever_the_tokenizer(others, kind, form, want):
     got = post(others[kind][0], "/v1/completions", body).json()
     choice = got["choices"][0]
     assert (choice["text"], choice["finish_reason"]) == (want, "stop")
+
+
+@pytest.fixture
+def compiled():
+    """Names of what is compiled from here on."""
+    names = []
+
+    def note(name, seconds, **more):
+        if "backend_compile" in name:
+            names.append(more.get("fun_name", name))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.long
+def test_nothing_is_compiled_for_requests(model, compiled, monkeypatch):
+    """Where the server says that it is ready, of generation and of scoring."""
+    monkeypatch.setattr("llm.serve.slots._TEXT", 32)  # two lengths of texts
+    service, slots = make_service(*model, count=2, context=64)
+    slots.warm_up()
+    compiled.clear()
+    with running(service) as url, concurrent.futures.ThreadPoolExecutor() as pool:
+        sent = []
+        for size in (3, 40):
+            for more in (
+                {"max_tokens": 0, "echo": True, "logprobs": 2},
+                {"max_tokens": 4, "echo": True, "logprobs": 0, "n": 2},
+                {"max_tokens": 20, "top_p": 0.5, "logprobs": 20},
+                {"max_tokens": 4, **JSON},
+            ):
+                body = {"prompt": "a" * size, **more}
+                sent.append(pool.submit(post, url, "/v1/completions", body))
+                if more.get("n"):
+                    sent[-1].result()  # some of them alone
+        assert {one.result().status_code for one in sent} == {200}
+    assert compiled == []
+
+
+def test_streams_go_on_while_vectors_are_made(model):
+    """Embeddings, which compile when first asked for, are made apart."""
+    service, _ = make_service(*model)
+    made, ended = service.embed, threading.Event()
+
+    def slow(rows):
+        assert ended.wait(30)
+        return made(rows)
+
+    service.embed = slow
+    with running(service) as url, concurrent.futures.ThreadPoolExecutor() as pool:
+        vectors = pool.submit(post, url, "/v1/embeddings", {"input": ["a", "b"]})
+        body = {"prompt": "x", "max_tokens": 20, "ignore_eos": True}
+        choices = streamed(url, "/v1/completions", body)
+        assert choices[-1]["finish_reason"] == "length" and not vectors.done()
+        ended.set()
+        assert vectors.result().status_code == 200
