@@ -42,14 +42,18 @@ _Input = Filled | Ids | _several(Filled, MOST_TEXTS) | _several(Ids, MOST_TEXTS)
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "audio": (),
+    "cache_prompt": (True, False),
     "detokenize": (True,),
     "function_call": ("none", "auto"),
     "include_reasoning": (True, False),
     "length_penalty": (1.0,),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
+    "reasoning_format": ("auto", "none"),
+    "return_progress": (True, False),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
+    "timings_per_token": (True, False),
     "tool_choice": ("none", "auto"),
     "verbosity": ("medium",),
 }
@@ -255,6 +259,14 @@ class TextPart(_Strict):
 
     type: Literal["text"]
     text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_pictures(cls, given: Any) -> Any:
+        kind = given.get("type") if isinstance(given, dict) else "text"
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(f"type {kind[:40]!r}: this server reads text alone")
+        return given
 
 
 class Message(_Strict):
