@@ -17,6 +17,9 @@ PATH = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
 )
+CODES = {
+    "Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39,
+}  # fmt: skip
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -98,8 +101,12 @@ class Page:
 
     def press(self, key="Enter"):
         """Presses a key."""
+        more = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, text="\r")
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                windowsVirtualKeyCode=CODES[key], **more,
+            )  # fmt: skip
 
     def hover(self, x, y):
         """Moves the pointer."""

@@ -59,7 +59,7 @@ def test_type_stream_stop_reload(up, tmp_path):
     assert slots.busy == 1 and not page.run(IDLE)
     page.run("document.getElementById('stop-button').click()")
     page.wait(IDLE)
-    stopped = page.run(f"{ANSWERS}[0].textContent")
+    stopped = page.run(f"{ANSWERS}[0].source")
     assert len(stopped) < 400
     assert service.scheduler.wait_idle(5) and slots.busy == 0
     # Likelihoods at a token that is pointed at.
@@ -76,13 +76,13 @@ def test_type_stream_stop_reload(up, tmp_path):
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5000
     # A thumb, and what is written of it.
-    page.run("document.querySelector('.thumbs button').click()")
+    page.run("document.querySelector('.thumbs [title=\"A good answer\"]').click()")
     page.wait("document.getElementById('status').textContent.startsWith('written')")
     record = json.loads((folder / "ratings.jsonl").read_text())
     assert record["good"] and record["answer"][0]["content"] == scrub(stopped)
     # It is all there after a reload, and goes on.
     page.open(url)
-    assert page.run(f"{ANSWERS}[0].textContent") == stopped
+    assert page.run(f"{ANSWERS}[0].source") == stopped
     assert page.run("document.getElementById('seed').value") == "3"
     settle(page, max_tokens=5)
     ask(page, "more")
@@ -106,8 +106,11 @@ def test_text_goes_on_and_two_answers(up):
     page.run("document.getElementById('two').click()")
     ask(page, "which?")
     page.wait(f"{ANSWERS}.length == 2 && {IDLE}")
-    texts = page.run(f"[...{ANSWERS}].map(x => x.textContent)")
-    page.run("document.querySelectorAll('.thumbs button')[1].click()")
+    texts = page.run(f"[...{ANSWERS}].map(x => x.source)")
+    page.run(
+        "[...document.querySelectorAll('.thumbs button')]"
+        ".filter(x => x.textContent == 'This one is better')[1].click()"
+    )
     page.wait(f"{ANSWERS}.length == 1")
     record = json.loads((folder / "preferences.jsonl").read_text().splitlines()[-1])
     assert record["chosen"][0]["content"] == scrub(texts[1])
