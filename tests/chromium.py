@@ -13,10 +13,17 @@ import shutil
 import subprocess
 import time
 
+import pytest
+
 PATH = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
 )
+NEEDED = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PATH is None, reason="no chromium on this machine"),
+]
+IDLE = "!document.getElementById('send').hidden"  # of the server's page
 CODES = {
     "Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39,
 }  # fmt: skip

@@ -6,11 +6,7 @@ import chromium
 import pytest
 import served
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
-]
-IDLE = "!document.getElementById('send').hidden"
+pytestmark = chromium.NEEDED
 SAID = "document.querySelector('.turn.assistant:last-child .said')"
 
 
@@ -217,7 +213,7 @@ def ask(page, url, answer, *, clear=True, **values):
     page.run("document.getElementById('say').focus()")
     page.write("hello")
     page.press("Enter")
-    page.wait(f"{SAID}?.source && {IDLE}")
+    page.wait(f"{SAID}?.source && {chromium.IDLE}")
 
 
 def say(page, *answers):
@@ -250,7 +246,7 @@ def test_an_answer_is_copied_made_again_and_kept(up):
     # Another one in its place.
     say(page, "# other")
     click(page, "Again")
-    page.wait(f"{SAID}?.source == '# other' && {IDLE}")
+    page.wait(f"{SAID}?.source == '# other' && {chromium.IDLE}")
     assert page.run(f"{SAID}.querySelector('h1').textContent") == "other"
     assert page.run("document.querySelectorAll('.turn').length") == 2
     # One that cannot be made leaves the one before.
