@@ -168,13 +168,13 @@ def _cutter(pieces: Sequence[bytes]) -> Callable[[bytes], list[int]]:
     longest = max(map(len, ids))
 
     def cut(content):
-        made, at = [], 0
+        out, at = [], 0
         while at < len(content):
             parts = (content[at : at + size] for size in range(longest, 0, -1))
             piece = next(part for part in parts if part in ids)
-            made.append(ids[piece])
+            out.append(ids[piece])
             at += len(piece)
-        return made
+        return out
 
     return cut
 

@@ -34,19 +34,19 @@ function show_markdown(target, source, put) {
 
 // --- blocks ---------------------------------------------------------------------
 
-// [{key, make}]: what a block is made of, and a function that makes its element.
+// [{key, make}]: what a block is node of, and a function that makes its element.
 function blocks(lines, put, depth) {
-  const found = [];
+  const all = [];
   for (let first = 0; first < lines.length;) {
     const { text } = lines[first];
     if (!text.trim()) { first += 1; continue; }
     const kind = depth < MOST_NESTED ? kind_of(lines, first) : paragraph;
     const { end, make } = kind(lines, first, put, depth);
     const key = kind.name + lines.slice(first, end).map(line => line.text).join("\n");
-    found.push({ key, make });
+    all.push({ key, make });
     first = end;
   }
-  return found;
+  return all;
 }
 
 function kind_of(lines, n) {
@@ -61,10 +61,10 @@ function kind_of(lines, n) {
 }
 
 function element(name, parent, kind = "") {
-  const made = document.createElement(name);
-  if (kind) made.className = kind;
-  parent?.append(made);
-  return made;
+  const node = document.createElement(name);
+  if (kind) node.className = kind;
+  parent?.append(node);
+  return node;
 }
 function cut(line, size) { return { text: line.text.slice(size), at: line.at + size }; }
 function indent(text) { return text.length - text.trimStart().length; }
@@ -88,9 +88,9 @@ function paragraph(lines, first, put) {
     end += 1;
   }
   const make = () => {
-    const made = element("p");
-    inline(made, joined(lines.slice(first, end).map(line => cut(line, indent(line.text)))), put);
-    return made;
+    const node = element("p");
+    inline(node, joined(lines.slice(first, end).map(line => cut(line, indent(line.text)))), put);
+    return node;
   };
   return { end, make };
 }
@@ -98,11 +98,11 @@ function paragraph(lines, first, put) {
 function heading(lines, first, put) {
   const [start, marks] = HEADING.exec(lines[first].text);
   const make = () => {
-    const made = element("h" + marks.length);
+    const node = element("h" + marks.length);
     const line = cut(lines[first], start.length);
     line.text = line.text.replace(/[ \t]+#+[ \t]*$/, "").trimEnd();
-    inline(made, joined([line]), put);
-    return made;
+    inline(node, joined([line]), put);
+    return node;
   };
   return { end: first + 1, make };
 }
@@ -120,16 +120,16 @@ function code(lines, first, put) {
   };
   while (last < lines.length && !closes(lines[last].text)) last += 1;
   const make = () => {
-    const made = element("div", null, "code"), bar = element("div", made, "bar");
+    const node = element("div", null, "code"), bar = element("div", node, "bar");
     element("span", bar).textContent = about.trim().split(/\s+/)[0];
-    const pre = element("pre", made), inner = element("code", pre);
+    const pre = element("pre", node), inner = element("code", pre);
     pre.tabIndex = 0;
     const within = lines.slice(first + 1, last)
       .map(line => cut(line, Math.min(indent(line.text), space.length)));
     const whole = joined(within);
     if (whole.text) put(inner, whole, 0, whole.text.length);
     copy_button(bar, "Copy code", () => inner.textContent);
-    return made;
+    return node;
   };
   return { end: Math.min(last + 1, lines.length), make };
 }
@@ -138,10 +138,10 @@ function quote(lines, first, put, depth) {
   let end = first;
   while (end < lines.length && QUOTE.test(lines[end].text)) end += 1;
   const make = () => {
-    const made = element("blockquote");
+    const node = element("blockquote");
     const within = lines.slice(first, end).map(line => cut(line, QUOTE.exec(line.text)[0].length));
-    for (const block of blocks(within, put, depth + 1)) made.append(block.make());
-    return made;
+    for (const block of blocks(within, put, depth + 1)) node.append(block.make());
+    return node;
   };
   return { end, make };
 }
@@ -153,51 +153,51 @@ function list(lines, first, put, depth) {
   const items = [];
   let n = first;
   while (n < lines.length) {
-    const found = ITEM.exec(lines[n].text);
-    if (!found || found[1].length > outer.length + 1 || RULE.test(lines[n].text) ||
-        kind_of_mark(found[2]) !== kind_of_mark(mark)) break;
-    const space = found[3]?.length > 4 ? 1 : found[3]?.length ?? 1;
-    const width = found[1].length + found[2].length + space;
+    const match = ITEM.exec(lines[n].text);
+    if (!match || match[1].length > outer.length + 1 || RULE.test(lines[n].text) ||
+        kind_of_mark(match[2]) !== kind_of_mark(mark)) break;
+    const space = match[3]?.length > 4 ? 1 : match[3]?.length ?? 1;
+    const width = match[1].length + match[2].length + space;
     const within = [cut(lines[n], Math.min(width, lines[n].text.length))];
     for (n += 1; n < lines.length; n++) {
       const { text } = lines[n], deep = indent(text);
       const blank = !text.trim(), after_blank = !lines[n - 1].text.trim();
-      if (!blank && deep <= found[1].length + 1 &&
+      if (!blank && deep <= match[1].length + 1 &&
           (after_blank || kind_of(lines, n) !== paragraph)) break;
       within.push(cut(lines[n], Math.min(deep, width)));
     }
     items.push(within);
   }
   const make = () => {
-    const made = element(/\d/.test(mark) ? "ol" : "ul");
-    if (/\d/.test(mark) && parseInt(mark) !== 1) made.start = parseInt(mark);
+    const node = element(/\d/.test(mark) ? "ol" : "ul");
+    if (/\d/.test(mark) && parseInt(mark) !== 1) node.start = parseInt(mark);
     for (const within of items) {
-      const item = element("li", made);
+      const item = element("li", node);
       for (const block of blocks(within, put, depth + 1)) item.append(block.make());
     }
-    return made;
+    return node;
   };
   return { end: n, make };
 }
 
 function cells(line) {
-  const found = [];
+  const all = [];
   let from = indent(line.text), end = line.text.trimEnd().length;
   if (line.text[from] === "|") from += 1;
   if (line.text[end - 1] === "|" && line.text[end - 2] !== "\\") end -= 1;
   for (let n = from; n <= end; n++) {
     if (n < end && (line.text[n] !== "|" || line.text[n - 1] === "\\")) continue;
     const part = { text: line.text.slice(from, n), at: line.at + from };
-    found.push({ ...cut(part, indent(part.text)), text: part.text.trim() });
+    all.push({ ...cut(part, indent(part.text)), text: part.text.trim() });
     from = n + 1;
   }
-  return found;
+  return all;
 }
 function table(lines, first, put) {
   let end = first + 2;
   while (end < lines.length && lines[end].text.includes("|")) end += 1;
   const make = () => {
-    const made = element("div", null, "table"), inner = element("table", made);
+    const node = element("div", null, "table"), inner = element("table", node);
     const sides = cells(lines[first + 1]).map(({ text }) =>
       text.endsWith(":") ? (text.startsWith(":") ? "center" : "right") : "");
     const row = (line, name, parent) => {
@@ -210,7 +210,7 @@ function table(lines, first, put) {
     row(lines[first], "th", element("thead", inner));
     const body = element("tbody", inner);
     for (const line of lines.slice(first + 2, end)) row(line, "td", body);
-    return made;
+    return node;
   };
   return { end, make };
 }
@@ -247,14 +247,14 @@ function span_at(chars, n, to, depth, missing) {
   if (depth >= MOST_NESTED) return null;
   if (chars.linked && "<[!hH".includes(text[n])) return null;  // no link within a link
   if (text[n] === "<") {
-    const found = ANGLE.exec(rest);
-    return found && link(chars, n + 1, n + 1 + found[1].length, found[1], n + found[0].length, depth);
+    const match = ANGLE.exec(rest);
+    return match && link(chars, n + 1, n + 1 + match[1].length, match[1], n + match[0].length, depth);
   }
   if (text[n] === "h" || text[n] === "H") {
     if (n && WORD.test(text[n - 1])) return null;
-    const found = BARE.exec(rest);
-    if (!found) return null;
-    let url = found[0].replace(/[.,;:!?*_~]+$/, "");
+    const match = BARE.exec(rest);
+    if (!match) return null;
+    let url = match[0].replace(/[.,;:!?*_~]+$/, "");
     if (url.endsWith(")") && !url.includes("(")) url = url.slice(0, -1);
     return link(chars, n, n + url.length, url, n + url.length, depth);
   }
@@ -266,15 +266,15 @@ function code_span(chars, n, to, missing) {
   const { text } = chars, mark = /^`+/.exec(text.slice(n, to))[0];
   const literal = { end: n + mark.length };
   if (missing.has(mark)) return literal;
-  for (const found of text.slice(n + mark.length, to).matchAll(/`+/g)) {
-    if (found[0].length !== mark.length) continue;
-    let from = n + mark.length, end = from + found.index;
+  for (const match of text.slice(n + mark.length, to).matchAll(/`+/g)) {
+    if (match[0].length !== mark.length) continue;
+    let from = n + mark.length, end = from + match.index;
     const after = end + mark.length, inner = text.slice(from, end);
     if (/^ .* $/s.test(inner) && inner.trim()) { from += 1; end -= 1; }
     return { end: after, make: put => {
-      const made = element("code");
-      put(made, chars, from, end);
-      return made;
+      const node = element("code");
+      put(node, chars, from, end);
+      return node;
     } };
   }
   missing.add(mark);
@@ -295,10 +295,10 @@ function marked(chars, n, to, depth, missing) {
     const word = char === "_" && WORD.test(text[end + size] ?? "");
     if (!whole || word || /\s/.test(text[end - 1]) || text[end - 1] === "\\") continue;
     return { end: end + size, make: put => {
-      const made = element(MARKS[mark][0]);
-      const within = MARKS[mark][1] ? element(MARKS[mark][1], made) : made;
+      const node = element(MARKS[mark][0]);
+      const within = MARKS[mark][1] ? element(MARKS[mark][1], node) : node;
       inline(within, chars, put, inside, end, depth + 1);
-      return made;
+      return node;
     } };
   }
   missing.add(mark);
@@ -315,11 +315,11 @@ function named_link(chars, n, rest, depth) {
     if (rest[end] === "[") open += 1;
     if (rest[end] === "]" && !--open) break;
   }
-  const found = /^\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/
+  const match = /^\(\s*<?([^\s<>()]*(?:\([^\s<>()]*\)[^\s<>()]*)*)>?(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)/
     .exec(rest.slice(end + 1));
-  if (open || !found) return null;
-  const address = found[1];
-  return link(chars, n + start, n + end, address, n + end + 1 + found[0].length, depth);
+  if (open || !match) return null;
+  const address = match[1];
+  return link(chars, n + start, n + end, address, n + end + 1 + match[0].length, depth);
 }
 
 // A link, or null where the address leads elsewhere than to the web or a mailbox.
@@ -327,37 +327,37 @@ function link(chars, from, to, address, end, depth) {
   const url = URL.canParse(address) ? new URL(address) : null;
   if (!url || !["http:", "https:", "mailto:"].includes(url.protocol)) return null;
   return { end, make: put => {
-    const made = element("a");
-    made.href = url.href;
-    made.rel = "noopener noreferrer nofollow";
-    made.target = "_blank";
-    made.title = url.href;
-    if (from < to) inline(made, { ...chars, linked: true }, put, from, to, depth + 1);
-    else made.textContent = url.href;
-    return made;
+    const node = element("a");
+    node.href = url.href;
+    node.rel = "noopener noreferrer nofollow";
+    node.target = "_blank";
+    node.title = url.href;
+    if (from < to) inline(node, { ...chars, linked: true }, put, from, to, depth + 1);
+    else node.textContent = url.href;
+    return node;
   } };
 }
 
 // --- copying --------------------------------------------------------------------
 
 function copy_button(parent, name, text_of) {
-  const made = element("button", parent, "copy");
-  made.type = "button";
-  made.textContent = "Copy";
-  made.setAttribute("aria-label", name);
-  made.onclick = async () => {
-    made.textContent = await copied(text_of()) ? "Copied" : "Not copied";
-    setTimeout(() => { made.textContent = "Copy"; }, 1500);
+  const node = element("button", parent, "copy");
+  node.type = "button";
+  node.textContent = "Copy";
+  node.setAttribute("aria-label", name);
+  node.onclick = async () => {
+    node.textContent = await copied(text_of()) ? "Copied" : "Not copied";
+    setTimeout(() => { node.textContent = "Copy"; }, 1500);
   };
-  return made;
+  return node;
 }
 async function copied(text) {
   try { await navigator.clipboard.writeText(text); return true; } catch { /* no HTTPS */ }
-  const held = document.activeElement, box = element("textarea", document.body, "unseen");
+  const focused = document.activeElement, box = element("textarea", document.body, "unseen");
   box.value = text;
   box.select();
   const done = document.execCommand("copy");
   box.remove();
-  held?.focus();
+  focused?.focus();
   return done;
 }

@@ -38,16 +38,16 @@ function likeliest(logprobs) {  // of both APIs, as one list
 
 // A piece of an answer, as the tokens that join to it; else as one.
 function add_tokens(tokens, from, text, logprobs) {
-  const found = likeliest(logprobs);
-  if (found.map(t => t.token).join("") === text) {
-    for (const likely of found) {
+  const parts = likeliest(logprobs);
+  if (parts.map(t => t.token).join("") === text) {
+    for (const likely of parts) {
       tokens.push({ to: from + likely.token.length, likely });
       from += likely.token.length;
     }
   } else if (text) {
-    tokens.push({ to: from + text.length, likely: found.length === 1 ? found[0] : null });
+    tokens.push({ to: from + text.length, likely: parts.length === 1 ? parts[0] : null });
   }
-  return found.length;
+  return parts.length;
 }
 
 let shown = null, by_keys = false;

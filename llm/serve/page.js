@@ -215,7 +215,7 @@ async function reply() {
 }
 
 // What may be done with an answer; another one is only made in place of the last.
-function tools(target, given, text) {
+function tools(target, context, text) {
   const row = button_row(target);
   copy_button(row, "Copy the answer", () => text);
   for (const x of document.querySelectorAll(".again")) x.remove();
@@ -229,7 +229,7 @@ function tools(target, given, text) {
   });
   again.className = "again";
   again.title = "Another answer in place of this one";
-  if (about.feedback === "true" && given) thumbs(row, given, text);
+  if (about.feedback === "true" && context) thumbs(row, context, text);
 }
 
 function choose(given, texts, targets, parent) {
@@ -359,10 +359,10 @@ $("say").addEventListener("input", () => {
 
 messages = remembered("messages", are_messages) ?? [];
 for (const [n, one] of messages.entries()) {
-  const made = turn(one.role, one.content);
+  const block = turn(one.role, one.content);
   if (one.role === "user") continue;
-  if (n === messages.length - 1) tools(made, null, one.content);
-  else copy_button(button_row(made), "Copy the answer", () => one.content);
+  if (n === messages.length - 1) tools(block, null, one.content);
+  else copy_button(button_row(block), "Copy the answer", () => one.content);
 }
 scroll(true);
 $("text").value = remembered("text", is_text) ?? "";

@@ -262,11 +262,11 @@ class TextPart(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_pictures(cls, given: Any) -> Any:
-        kind = given.get("type") if isinstance(given, dict) else "text"
+    def _no_pictures(cls, part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, dict) else "text"
         if isinstance(kind, str) and kind != "text":
             raise ValueError(f"type {kind[:40]!r}: this server reads text alone")
-        return given
+        return part
 
 
 class Message(_Strict):

@@ -48,6 +48,6 @@ def test_a_real_body_is_answered_or_refused_by_name(url, name):
 
 def test_every_client_says_who_it_is():
     for path in FILES:
-        held = json.loads(path.read_text("utf-8"))
-        assert held["client"] and held["version"] and held["requests"], path
-        assert held["how"] in ("recorded", "by its source")
+        client = json.loads(path.read_text("utf-8"))
+        assert client["client"] and client["version"] and client["requests"], path
+        assert client["how"] in ("recorded", "by its source")

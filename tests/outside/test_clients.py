@@ -159,22 +159,22 @@ def test_half_a_character_at_the_end_is_dropped(up, path, cut):
     body |= {"logprobs": True, "top_logprobs": 0} if chats else {"logprobs": 0}
     choice = post(up[0], f"/v1/{path}", body).json()["choices"][0]
     text = choice["message"]["content"] if chats else choice["text"]
-    made = (2 * EMOJI)[:cut]
-    assert text == made.decode(errors="ignore") == text_of(TOKENIZER, list(made))
+    ids = (2 * EMOJI)[:cut]
+    assert text == ids.decode(errors="ignore") == text_of(TOKENIZER, list(ids))
     if chats:
         shown = [one["bytes"] for one in choice["logprobs"]["content"]]
-        assert shown == [[byte] for byte in made]
+        assert shown == [[byte] for byte in ids]
     chunks = streamed(up[0], f"/v1/{path}", body)
     part = (lambda c: c["delta"].get("content", "")) if chats else (lambda c: c["text"])
     assert "".join(part(c) for c in chunks) == text
 
 
-@pytest.mark.parametrize("asked, start", [(None, 1), ({}, 1), (True, 1), (False, 0)])
+@pytest.mark.parametrize("special, start", [(None, 1), ({}, 1), (True, 1), (False, 0)])
 @pytest.mark.parametrize("prompt", ["BC", ["BC", "D"], [66, 67], [[66, 67], [68]]])
-def test_special_tokens_are_put_before_texts_as_asked(up, prompt, asked, start):
+def test_special_tokens_are_put_before_texts(up, prompt, special, start):
     """As vLLM has it: by default, before texts; never before ids."""
     body = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
-    body |= {} if asked == {} else {"add_special_tokens": asked}
+    body |= {} if special == {} else {"add_special_tokens": special}
     choices = post(up[0], "/v1/completions", body).json()["choices"]
     texts = isinstance(prompt, str) or isinstance(prompt[0], str)
     begun = ["<258>"] if texts and start else []
@@ -217,12 +217,12 @@ SCRUBBED = "I am [email], [phone]"
 def test_what_people_type_is_kept_without_what_tells_of_them(up, prompt):
     """Prompts, answers and corrections alike, wherever they are written."""
     url, _, _, folder = up
-    asked = {"prompt": MINE, "messages": [{"role": "user", "content": MINE}]}
-    asked = {prompt: asked[prompt]}
+    about = {"prompt": MINE, "messages": [{"role": "user", "content": MINE}]}
+    about = {prompt: about[prompt]}
     pair = {"chosen": f"better: {MINE}", "rejected": "worse: 192.168.10.254"}
-    assert post(url, "/feedback/preference", asked | pair).status_code == 200
+    assert post(url, "/feedback/preference", about | pair).status_code == 200
     for answer, good in ((f"good: {MINE}", True), (f"bad: {MINE}", False)):
-        body = asked | {"answer": answer, "good": good}
+        body = about | {"answer": answer, "good": good}
         assert post(url, "/feedback/rating", body).status_code == 200
     for name, shown in (
         ("preferences.jsonl", [f"better: {SCRUBBED}", "worse: [ip]"]),
@@ -365,11 +365,11 @@ def test_nothing_is_compiled_for_requests(model, compiled, monkeypatch):
 def test_streams_go_on_while_vectors_are_made(model):
     """Embeddings, which compile when first asked for, are made apart."""
     service, _ = make_service(*model)
-    made, ended = service.embed, threading.Event()
+    embed, ended = service.embed, threading.Event()
 
     def slow(rows):
         assert ended.wait(30)
-        return made(rows)
+        return embed(rows)
 
     service.embed = slow
     with running(service) as url, concurrent.futures.ThreadPoolExecutor() as pool:
