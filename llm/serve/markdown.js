@@ -34,7 +34,7 @@ function show_markdown(target, source, put) {
 
 // --- blocks ---------------------------------------------------------------------
 
-// [{key, make}]: what a block is node of, and a function that makes its element.
+// [{key, make}]: the text of a block, and a function that makes its element.
 function blocks(lines, put, depth) {
   const all = [];
   for (let first = 0; first < lines.length;) {
