@@ -36,7 +36,7 @@ setup(
     license="Apache-2.0",
     packages=find_namespace_packages(include=["llm", "llm.*"]),
     package_data={
-        "llm.serve": ["page.html", "page.css", "page.js"],
+        "llm.serve": ["*.html", "*.css", "*.js"],
         "llm.sources": ["*.example.*", "*.example/*"],
         "llm.stages": ["*.example.*", "*.example/*"],
     },

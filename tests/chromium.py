@@ -13,10 +13,20 @@ import shutil
 import subprocess
 import time
 
+import pytest
+
 PATH = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
 )
+NEEDED = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PATH is None, reason="no chromium on this machine"),
+]
+IDLE = "!document.getElementById('send').hidden"  # of the server's page
+CODES = {
+    "Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39,
+}  # fmt: skip
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -98,8 +108,12 @@ class Page:
 
     def press(self, key="Enter"):
         """Presses a key."""
+        more = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, text="\r")
+            self.send(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                windowsVirtualKeyCode=CODES[key], **more,
+            )  # fmt: skip
 
     def hover(self, x, y):
         """Moves the pointer."""

@@ -84,24 +84,25 @@ def offline(of, params, prompts, **more):
 
 
 def make_service(
-    of, params, *, folder="", count=4, context=128, guard=None, log=False, **more
-):
+    of, params, *, folder="", count=4, context=128, guard=None, log=False,
+    tokenizer=TOKENIZER, **more,
+):  # fmt: skip
     """A service that is ready, and its slots; of the thread that asks for it."""
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         pytest.importorskip(package)
     from llm.serve.service import Service
 
-    slots = Slots(of, params, TOKENIZER, count=count, context=context)
+    slots = Slots(of, params, tokenizer, count=count, context=context)
     scheduler = Scheduler(slots, **more)
-    embed = embedder(of, params, TOKENIZER, max_tokens=context, batch_size=4)
+    embed = embedder(of, params, tokenizer, max_tokens=context, batch_size=4)
     service = Service(
         name="tiny",
-        tokenizer=TOKENIZER,
+        tokenizer=tokenizer,
         context=context,
         metrics=Metrics("llm", "tiny", scheduler),
         guard=guard or Guard(),
         scheduler=scheduler,
-        grammars=Grammars(TOKENIZER, of.vocab_size),
+        grammars=Grammars(tokenizer, of.vocab_size),
         embed=embed,
         feedback=Feedback(folder) if folder else None,
         log=RequestLog(folder, prompts=log) if folder else None,
@@ -161,3 +162,18 @@ def post(url, path, content, **headers):
     headers = {"content-type": "application/json", **headers}
     content = content if isinstance(content, bytes) else json.dumps(content).encode()
     return httpx.post(url + path, content=content, headers=headers, timeout=60)
+
+
+def streamed(url, path, body):
+    """The choices of the events of a stream."""
+    import httpx
+
+    body, choices = body | {"stream": True}, []
+    with httpx.stream("POST", url + path, json=body, timeout=60) as reply:
+        assert reply.status_code == 200, reply.read()
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                event = json.loads(line.removeprefix("data: "))
+                assert "error" not in event, event
+                choices += event["choices"]
+    return choices

@@ -224,7 +224,8 @@ def test_scores_of_a_prompt(small):
     of, params = small
     ids = ids_of("the cat sat")
     inputs = inputs_of([ids], multiple=32)
-    got = prompt_scores(of, params, inputs, TOKENIZER.vocab_size, 5)
+    prefix = Engine(of).prefill(params, inputs)
+    got = prompt_scores(of, params, prefix, TOKENIZER.vocab_size, 5)
     logits = np.array(tiny.logits(of, params, plain_inputs(np.array([ids]))))[0]
     logits = logits[:, : TOKENIZER.vocab_size]
     want = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -84,7 +84,7 @@ def test_what_is_refused(up, path, body, status):
          "messages.0.content: got 5; want a text, or a list of"),
         ("chat/completions",
          {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-         "messages.0.content.0.type: Input should be 'text'"),
+         "messages.0.content.0: Value error, type 'image_url'"),
         ("embeddings", {"input": 4}, "input: got 4; want a text, a list of token ids"),
     ],
 )  # fmt: skip

@@ -13,10 +13,7 @@ import pytest
 
 from llm import interpret_page, lifecycle_page, report
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
-]
+pytestmark = chromium.NEEDED
 
 # A browser window has a least width, a frame has none: the page is measured in one.
 FRAME = """<!doctype html><body style="margin:0">

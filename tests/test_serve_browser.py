@@ -7,13 +7,11 @@ import chromium
 import pytest
 import served
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium.PATH is None, reason="no chromium on this machine"),
-]
+from llm.serve.request_log import scrub
+
+pytestmark = chromium.NEEDED
 
 ANSWERS = "document.querySelectorAll('.turn.assistant .said')"
-IDLE = "!document.getElementById('send').hidden"
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +52,10 @@ def test_type_stream_stop_reload(up, tmp_path):
     settle(page, seed=3, max_tokens=400, temperature=1)
     ask(page, "hello")
     page.wait(f"{ANSWERS}.length == 1 && {ANSWERS}[0].textContent.length > 3")
-    assert slots.busy == 1 and not page.run(IDLE)
+    assert slots.busy == 1 and not page.run(chromium.IDLE)
     page.run("document.getElementById('stop-button').click()")
-    page.wait(IDLE)
-    stopped = page.run(f"{ANSWERS}[0].textContent")
+    page.wait(chromium.IDLE)
+    stopped = page.run(f"{ANSWERS}[0].source")
     assert len(stopped) < 400
     assert service.scheduler.wait_idle(5) and slots.busy == 0
     # Likelihoods at a token that is pointed at.
@@ -74,17 +72,17 @@ def test_type_stream_stop_reload(up, tmp_path):
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5000
     # A thumb, and what is written of it.
-    page.run("document.querySelector('.thumbs button').click()")
+    page.run("document.querySelector('.thumbs [title=\"A good answer\"]').click()")
     page.wait("document.getElementById('status').textContent.startsWith('written')")
     record = json.loads((folder / "ratings.jsonl").read_text())
-    assert record["good"] and record["answer"][0]["content"] == stopped
+    assert record["good"] and record["answer"][0]["content"] == scrub(stopped)
     # It is all there after a reload, and goes on.
     page.open(url)
-    assert page.run(f"{ANSWERS}[0].textContent") == stopped
+    assert page.run(f"{ANSWERS}[0].source") == stopped
     assert page.run("document.getElementById('seed').value") == "3"
     settle(page, max_tokens=5)
     ask(page, "more")
-    page.wait(f"{ANSWERS}.length == 2 && {IDLE}")
+    page.wait(f"{ANSWERS}.length == 2 && {chromium.IDLE}")
     assert page.run("document.querySelectorAll('.turn.user').length") == 2
     assert not page.errors
 
@@ -98,18 +96,21 @@ def test_text_goes_on_and_two_answers(up):
     page.write("once upon")
     settle(page, max_tokens=6, seed=1)
     page.run("document.getElementById('send').click()")
-    page.wait(IDLE + " && document.getElementById('text').value.length > 10")
+    page.wait(chromium.IDLE + " && document.getElementById('text').value.length > 10")
     assert page.run("document.getElementById('text').value").startswith("once upon")
     page.run("document.getElementById('tab-chat').click()")
     page.run("document.getElementById('two').click()")
     ask(page, "which?")
-    page.wait(f"{ANSWERS}.length == 2 && {IDLE}")
-    texts = page.run(f"[...{ANSWERS}].map(x => x.textContent)")
-    page.run("document.querySelectorAll('.thumbs button')[1].click()")
+    page.wait(f"{ANSWERS}.length == 2 && {chromium.IDLE}")
+    texts = page.run(f"[...{ANSWERS}].map(x => x.source)")
+    page.run(
+        "[...document.querySelectorAll('.thumbs button')]"
+        ".filter(x => x.textContent == 'This one is better')[1].click()"
+    )
     page.wait(f"{ANSWERS}.length == 1")
     record = json.loads((folder / "preferences.jsonl").read_text().splitlines()[-1])
-    assert record["chosen"][0]["content"] == texts[1]
-    assert record["rejected"][0]["content"] == texts[0]
+    assert record["chosen"][0]["content"] == scrub(texts[1])
+    assert record["rejected"][0]["content"] == scrub(texts[0])
     assert record["prompt"] == [{"role": "user", "content": "which?"}]
     page.run("document.getElementById('two').click()")
     assert not page.errors
@@ -122,7 +123,7 @@ def test_on_a_phone(up, dark):
     page.run("document.getElementById('clear').click()")
     settle(page, max_tokens=30)
     ask(page, "x" * 300)
-    page.wait(f"{ANSWERS}.length == 1 && {IDLE}")
+    page.wait(f"{ANSWERS}.length == 1 && {chromium.IDLE}")
     page.run("document.getElementById('settings-button').click()")
     time.sleep(0.1)
     wide = page.run(

@@ -5,6 +5,7 @@ import random
 import pytest
 import served
 
+from llm.inference.generate import text_of
 from llm.serve.writer import Writer
 
 TEXT = "naïve 日本語 👩‍👩‍👧 end. STOP here STO and STOP"
@@ -56,12 +57,24 @@ def test_what_may_be_a_stop_waits_and_is_then_shown():
 
 
 @pytest.mark.parametrize(
-    "broken", [b"\xe6\x97", b"a\xff\xfeb", b"\xf0\x9f\x91", b"\xc3(", b"\x80\x80"]
+    "broken, want",
+    [
+        (b"a\xff\xfeb", "a\ufffd\ufffdb"),
+        (b"\xc3(", "\ufffd("),
+        (b"\x80\x80", "\ufffd\ufffd"),
+        (b"a\xf0\x9fb", "a\ufffdb"),
+        # What the end of the answer cuts in two is dropped.
+        (b"\xe6\x97", ""),
+        (b"ok \xf0\x9f\x91", "ok "),
+        (b"\xff\xf0\x9f", "\ufffd"),
+    ],
 )
-def test_broken_bytes_read_as_the_whole_does(broken):
+def test_broken_bytes(broken, want):
+    """The same in pieces, and of the whole answer."""
+    assert text_of(served.TOKENIZER, list(broken)) == want
     for seed in range(4):
         _, shown = written(list(broken), (), seed)
-        assert "".join(shown) == broken.decode(errors="replace")
+        assert "".join(shown) == want
 
 
 def test_a_tokenizer_that_only_knows_whole_texts():
@@ -74,3 +87,19 @@ def test_a_tokenizer_that_only_knows_whole_texts():
 
     writer = Writer(Words())
     assert [writer.write([1, 2]), writer.write([3])] == ["w1 w2", " w3"]
+
+
+def test_a_library_that_shows_half_a_character():
+    class Library:
+        piece_bytes = None
+
+        def decode_bytes(self, ids):
+            return bytes(ids).decode(errors="replace").encode()
+
+    ids = list("a👩b👩".encode())
+    for size in range(len(ids) + 1):
+        writer = Writer(Library())
+        text = "".join(writer.write([i]) for i in ids[:size])
+        text += writer.write([], last=True)
+        assert text == bytes(ids[:size]).decode(errors="ignore")
+        assert text == text_of(Library(), ids[:size])

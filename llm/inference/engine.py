@@ -44,12 +44,15 @@ class Prefix(NamedTuple):
       cache: what is to be put in a cache.
       lengths_P: tokens of each.
       history_PV: as in `State`.
+      tokens_PT, hidden_PTD: of the prompts, for who asks how likely they are.
     """
 
     logits_PV: jax.Array
     cache: Any
     lengths_P: jax.Array
     history_PV: jax.Array
+    tokens_PT: jax.Array
+    hidden_PTD: jax.Array
 
 
 class State(NamedTuple):
@@ -186,7 +189,10 @@ class Engine:
         )
         history_PV = jnp.zeros(logits_PV.shape, jnp.int32)
         history_PV = history_PV.at[rows_P1, tokens_PT].set(1)
-        return Prefix(logits_PV, output.cache, lengths_P, history_PV)
+        return Prefix(
+            logits_PV, output.cache, lengths_P, history_PV, inputs.tokens_BT,
+            output.hidden_BTD,
+        )  # fmt: skip
 
     def _generate(
         self, params, state, rows, keys_B, left_B, steps, told_B, endless_B, allowed_BW

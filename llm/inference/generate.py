@@ -9,6 +9,7 @@ in pieces of `PIECE` tokens; between them the host looks for stop texts. `search
 for the most likely texts instead of sampling.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from llm.inference.beam import beam_search
 from llm.inference.engine import NONE, PIECE, Engine, key_data
 from llm.inference.prompts import Prompt, check_length, inputs_of, rows_of
 from llm.task import Generated
+
+_BROKEN = "\ufffd".encode()
 
 
 def generate(
@@ -127,21 +130,35 @@ def _batch(engine, params, tokenizer, prompts, knobs, max_tokens, stop, seed, fi
     ]
 
 
-def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """What stands after a prompt, with the space in front where there is one."""
-    return tokenizer.decode_bytes(ids).decode("utf-8", errors="replace")
+def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """What stands after a prompt, with the space in front where there is one.
+
+    Broken UTF-8 is U+FFFD, but half a character at the end is dropped.
+    """
+    text = codecs.getincrementaldecoder("utf-8")("replace")
+    return text.decode(known_bytes(tokenizer, ids))
+
+
+def known_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
+    """The bytes of ids; none that the next id may change."""
+    content = tokenizer.decode_bytes(ids)
+    # A library that only decodes whole texts shows half a character as U+FFFD.
+    if getattr(tokenizer, "piece_bytes", ()) is None:
+        while content.endswith(_BROKEN):
+            content = content.removesuffix(_BROKEN)
+    return content
 
 
 def _finished(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated:
     """The text of all there is to be."""
     found = _ended(ids, tokenizer, stop)
-    return found or Generated(_text(tokenizer, ids), "length")
+    return found or Generated(text_of(tokenizer, ids), "length")
 
 
 def _ended(ids: list[int], tokenizer: Tokenizer, stop: str) -> Generated | None:
     """The finished text, if an end or a stop is in it."""
     ends = [at for at, token in enumerate(ids) if token in tokenizer.ends]
-    text = _text(tokenizer, ids[: ends[0]] if ends else ids)
+    text = text_of(tokenizer, ids[: ends[0]] if ends else ids)
     match = re.search(stop, text) if stop else None
     if match:
         return Generated(text[: match.start()], "stop")

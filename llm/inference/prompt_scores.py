@@ -1,5 +1,8 @@
 """How likely the tokens of a prompt are, each after those before it.
 
+From the hidden states that reading the prompt leaves, so that what is compiled to read
+is compiled for this as well.
+
 `B prompts, T padded prompt, C tokens at once, V vocab, K likeliest tokens`
 """
 
@@ -9,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from llm.nn.contract import Inputs
+from llm.inference.engine import Prefix
 
 _CHUNK = 32  # tokens whose logits exist at once
 
@@ -24,16 +27,17 @@ class PromptScores(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def prompt_scores(
-    model: Any, params: Any, inputs: Inputs, vocab_size: int, K: int
+    model: Any, params: Any, prefix: Prefix, vocab_size: int, K: int
 ) -> PromptScores:
     """Scores of whole prompts, whose padded length is a multiple of 32.
 
     Args:
+      prefix: what `Engine.prefill` made of them.
       vocab_size: ids of the tokenizer; what pads it takes no probability.
     """
-    hidden_BTD = model.apply({"params": params}, inputs).hidden_BTD
+    hidden_BTD = prefix.hidden_PTD
     B, T, _ = hidden_BTD.shape
-    next_BT = jnp.roll(inputs.tokens_BT, -1, axis=1)
+    next_BT = jnp.roll(prefix.tokens_PT, -1, axis=1)
 
     def some(held):
         hidden_BCD, next_BC = held

@@ -15,8 +15,10 @@ from etils import epath
 
 from llm import locations
 from llm.errors import InputError
+from llm.serve import page
 
-OPEN = ("/", "/page.css", "/page.js", "/health", "/ready", "/metrics")  # without a key
+# Without a key:
+OPEN = ("/", *(f"/{name}" for name in page.FILES), "/health", "/ready", "/metrics")
 _MOST_DROPPED = 256 << 20  # bytes of a body that is refused
 _WHOLE = 60.0  # seconds for a body to come
 _SECONDS, _PAUSE = 20.0, 1.0  # for all of it, and for a part

@@ -6,6 +6,8 @@
 Of a conversation, `prompt` is its messages, and each answer a list of one message. A
 thumb is a rating, and the last one of an answer counts; where the same prompt has an
 answer with a thumb up and one with a thumb down, these two are a preference as well.
+
+What tells of a person is taken out of every text, as of those in `request_log.py`.
 """
 
 import collections
@@ -16,6 +18,7 @@ from typing import Any
 from etils import epath
 
 from llm.errors import InputError
+from llm.serve.request_log import scrub
 
 PREFERENCES, RATINGS = "preferences.jsonl", "ratings.jsonl"
 _REMEMBERED = 1000  # prompts whose thumbs may still meet
@@ -37,6 +40,7 @@ class Feedback:
         Raises:
           InputError: answers that do not differ.
         """
+        prompt, chosen, rejected = _scrubbed(prompt), scrub(chosen), scrub(rejected)
         if chosen.strip() == rejected.strip():
             raise InputError(
                 got="a preference between two answers that are the same",
@@ -48,6 +52,7 @@ class Feedback:
     def rate(self, prompt: Any, answer: str, good: bool | None) -> bool:
         """Writes a thumb, or that it is taken back (None); whether it made a preference
         with an earlier one."""
+        prompt, answer = _scrubbed(prompt), scrub(answer)
         with self._lock:
             record = {"prompt": prompt, "answer": _said(prompt, answer), "good": good}
             self._append(RATINGS, record)
@@ -84,6 +89,13 @@ class Feedback:
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _scrubbed(prompt: Any) -> Any:
+    """A text, or messages, without what tells of a person."""
+    if isinstance(prompt, str):
+        return scrub(prompt)
+    return [{**message, "content": scrub(message["content"])} for message in prompt]
 
 
 def _said(prompt: Any, answer: str) -> Any:

@@ -164,8 +164,9 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         given = body.prompt
         one = isinstance(given, str) or isinstance(given[0], int)
         read = [given] if one else given
+        special = body.add_special_tokens
         prompts = await run_in_threadpool(
-            lambda: [prompts_of.read(service, p) for p in read]
+            lambda: [prompts_of.read(service, p, special=special) for p in read]
         )
         return await answer(body, request, prompts, replies.Completion)
 

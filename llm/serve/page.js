@@ -12,19 +12,29 @@ let abort = null;
 
 // --- settings -------------------------------------------------------------------
 
-function remembered(name) {
-  try { return JSON.parse(localStorage.getItem("llm." + name)); } catch { return null; }
+// The storage may be switched off, full, or hold what another page left there.
+function remembered(name, fits) {
+  try {
+    const kept = JSON.parse(localStorage.getItem("llm." + name));
+    return kept !== null && fits(kept) ? kept : null;
+  } catch { return null; }
 }
 function remember(name, value) {
   try { localStorage.setItem("llm." + name, JSON.stringify(value)); } catch { /* full */ }
 }
+const is_text = value => typeof value === "string";
+const is_message = one => ["user", "assistant"].includes(one?.role) && is_text(one.content);
+const are_messages = value => Array.isArray(value) && value.every(is_message);
+
 for (const id of KEPT) {
-  const input = $(id), held = remembered(id);
-  if (held !== null) input.type === "checkbox" ? input.checked = held : input.value = held;
+  const input = $(id), name = input.type === "checkbox" ? "checked" : "value";
+  const usual = input[name], kept = remembered(id, value => typeof value === typeof usual);
+  if (kept !== null) input[name] = kept;
+  if (input.type === "number" && !input.value) input.value = usual;
   const shown = document.querySelector(`output[for=${id}]`);
   const show = () => {
     if (shown) shown.value = input.value;
-    remember(id, input.type === "checkbox" ? input.checked : input.value);
+    remember(id, input[name]);
   };
   input.addEventListener("input", show);
   show();
@@ -81,6 +91,7 @@ async function answer(path, body, targets) {
       const at = choice.index, text = choice.delta?.content ?? choice.text ?? "";
       texts[at] += text;
       tokens += write(targets[at], text, choice.logprobs);
+      draw_soon(targets[at]);
       if (choice.finish_reason && choice.finish_reason !== "stop") {
         note(targets[at], { length: "cut at the most tokens",
           content_filter: "ended by the guard" }[choice.finish_reason]);
@@ -94,6 +105,12 @@ async function answer(path, body, targets) {
     if (error.name === "AbortError") { targets.forEach(x => note(x, "stopped")); say("stopped"); }
     else { say(error.message, true); if (!texts.some(Boolean)) return null; }
   } finally {
+    for (const target of targets) {
+      const said = target.querySelector(".said");
+      clearTimeout(said.timer);
+      draw(said);
+      reachable(said);
+    }
     busy(false);
   }
   return texts;
@@ -101,62 +118,39 @@ async function answer(path, body, targets) {
 
 // --- showing --------------------------------------------------------------------
 
-function likeliest(logprobs) {  // of both APIs, as one list
-  if (!logprobs) return [];
-  if (logprobs.content) return logprobs.content.map(t => ({ token: t.token, bytes: t.bytes,
-    p: t.logprob, top: t.top_logprobs.map(o => [o.token, o.logprob]) }));
-  return logprobs.tokens.map((token, i) => ({ token, p: logprobs.token_logprobs[i],
-    top: Object.entries(logprobs.top_logprobs[i] ?? {}).sort((a, b) => b[1] - a[1]) }));
-}
-
-// Text as spans of tokens, where these join to the text; else as it is.
+// More of an answer; it is drawn soon.
 function write(target, text, logprobs) {
-  const found = likeliest(logprobs);
-  const spot = target.querySelector(".said") ?? target;
-  if (found.map(t => t.token).join("") === text) {
-    for (const one of found) {
-      const span = document.createElement("i");
-      span.className = "token" + (one.p < Math.log(0.2) ? " seldom" : "");
-      span.textContent = one.token;
-      span.likely = one;
-      spot.append(span);
-    }
-  } else {
-    const span = document.createElement("i");
-    span.className = "token";
-    span.textContent = text;
-    if (found.length === 1) span.likely = found[0];
-    spot.append(span);
-  }
-  return found.length;
+  const said = target.querySelector(".said");
+  const count = add_tokens(said.tokens, said.source.length, text, logprobs);
+  said.source += text;
+  return count;
 }
-
-document.addEventListener("pointerover", event => {
-  const one = event.target.likely, box = $("likely");
-  box.hidden = !one;
-  if (!one) return;
-  box.replaceChildren(document.createElement("table"));
-  const rows = one.top.some(([t]) => t === one.token) ? one.top : [...one.top, [one.token, one.p]];
-  for (const [token, p] of rows) {
-    const row = box.firstChild.insertRow();
-    row.className = token === one.token ? "own" : "";
-    row.insertCell().textContent = JSON.stringify(token).slice(1, -1).replaceAll(" ", "␣");
-    row.insertCell().textContent = (Math.exp(p) * 100).toFixed(1) + " %";
-  }
-  const at = event.target.getBoundingClientRect();
-  const left = Math.min(at.left, innerWidth - box.offsetWidth - 8);
-  const below = at.bottom + 6 + box.offsetHeight < innerHeight;
-  box.style.left = Math.max(left, 8) + "px";
-  box.style.top = (below ? at.bottom + 6 : at.top - 6 - box.offsetHeight) + "px";
-});
+function draw_soon(target) {
+  const said = target.querySelector(".said");
+  said.timer ??= setTimeout(() => { said.timer = null; draw(said); scroll(); }, 60);
+}
+function draw(said) {
+  const { source, tokens } = said;
+  const put = tokens.length ? put_tokens(tokens)
+    : (parent, { text }, from, to) => parent.append(text.slice(from, to));
+  if (!said.plain) return show_markdown(said, source, put);
+  said.replaceChildren();
+  put(said, { text: source, at: [...Array(source.length).keys()] }, 0, source.length);
+}
+function empty_said(parent, plain) {
+  const said = document.createElement("div");
+  said.className = "said";
+  Object.assign(said, { source: "", tokens: [], plain });
+  parent.append(said);
+  return said;
+}
 
 function turn(role, text, parent = $("conversation")) {
   const made = document.createElement("div");
   made.className = "turn " + role;
-  const said = document.createElement("span");
-  said.className = "said";
-  said.textContent = text;
-  made.append(said);
+  const said = empty_said(made, role === "user");
+  said.source = text;
+  draw(said);
   parent.append(made);
   $("empty").hidden = true;
   return made;
@@ -171,21 +165,33 @@ function say(text, bad = false) {
   $("status").textContent = text;
   $("status").className = bad ? "bad" : "";
 }
-function scroll() {
+function scroll(always = false) {
   const main = document.querySelector("main");
-  if (main.scrollHeight - main.scrollTop - main.clientHeight < 160) main.scrollTop = 1e9;
+  if (always || main.scrollHeight - main.scrollTop - main.clientHeight < 160) main.scrollTop = 1e9;
 }
 function busy(on) {
   $("send").hidden = on;
   $("stop-button").hidden = !on;
   $("clear").disabled = on;
+  $("conversation").setAttribute("aria-busy", on);
+  for (const x of document.querySelectorAll(".thumbs button")) x.disabled = on;
 }
 
 // --- chat and text --------------------------------------------------------------
 
 async function chat(text) {
   messages.push({ role: "user", content: text });
-  turn("user", text);
+  const own = turn("user", text);
+  if (await reply()) return;
+  messages.pop();
+  own.remove();
+  $("empty").hidden = messages.length > 0;
+  $("say").value = text;
+  keep();
+}
+
+// One or two answers to the conversation so far; whether there is any.
+async function reply() {
   const system = $("system").value.trim();
   const given = [...(system ? [{ role: "system", content: system }] : []), ...messages];
   const told = $("probabilities").checked ? { logprobs: true, top_logprobs: 5 } : {};
@@ -194,14 +200,36 @@ async function chat(text) {
   parent.className = two ? "pair" : "";
   $("conversation").append(parent);
   const targets = (two ? [0, 1] : [0]).map(() => turn("assistant", "", parent));
-  scroll();
+  scroll(true);
   const texts = await answer("/v1/chat/completions",
     { ...wanted(), ...told, messages: given }, targets);
-  if (!texts) { messages.pop(); parent.remove(); $("say").value = text; return keep(); }
-  if (two) return choose(given, texts, targets, parent);
-  messages.push({ role: "assistant", content: texts[0] });
-  if (about.feedback === "true") thumbs(given, texts[0], targets[0]);
-  keep();
+  if (!texts) { parent.remove(); return false; }
+  if (two) choose(given, texts, targets, parent);
+  else {
+    messages.push({ role: "assistant", content: texts[0] });
+    tools(targets[0], given, texts[0]);
+    keep();
+  }
+  scroll();
+  return true;
+}
+
+// What may be done with an answer; another one is only made in place of the last.
+function tools(target, context, text) {
+  const row = button_row(target);
+  copy_button(row, "Copy the answer", () => text);
+  for (const x of document.querySelectorAll(".again")) x.remove();
+  const again = add_button(row, "Again", async () => {
+    if (messages.at(-1)?.content !== text) return;
+    const before = messages.pop();
+    target.hidden = true;
+    if (await reply()) return target.remove();
+    messages.push(before);
+    target.hidden = false;
+  });
+  again.className = "again";
+  again.title = "Another answer in place of this one";
+  if (about.feedback === "true" && context) thumbs(row, context, text);
 }
 
 function choose(given, texts, targets, parent) {
@@ -211,6 +239,7 @@ function choose(given, texts, targets, parent) {
   keep();
   targets.forEach((target, at) => {
     const row = button_row(target);
+    copy_button(row, "Copy the answer", () => texts[at]);
     add_button(row, "This one is better", async () => {
       const body = { messages: given, chosen: texts[at], rejected: texts[1 - at] };
       for await (const _ of events("/feedback/preference", body)) say("written");
@@ -219,19 +248,21 @@ function choose(given, texts, targets, parent) {
       targets[1 - at].remove();
       parent.className = "";
       row.remove();
+      if (messages.length === place + 1) tools(target, null, texts[at]);
     });
   });
 }
-function thumbs(given, text, target) {
-  const row = button_row(target);
+function thumbs(row, given, text) {
+  const both = [];
   for (const [label, title, good] of [["Good", "A good answer", true], ["Bad", "A bad one", false]]) {
     const made = add_button(row, label, async () => {
       const body = { messages: given, answer: text, good };
       for await (const told of events("/feedback/rating", body))
         say(told.preference ? "written, with the other answer to it" : "written");
-      for (const x of row.children) x.setAttribute("aria-pressed", x === made);
+      for (const x of both) x.setAttribute("aria-pressed", x === made);
     });
     made.title = title;
+    both.push(made);
   }
 }
 function button_row(target) {
@@ -255,25 +286,30 @@ async function go_on() {
   const given = document.createElement("span");
   given.className = "given";
   given.textContent = text;
-  const said = document.createElement("span");
-  said.className = "said";
-  made.append(given, said);
+  made.append(given);
+  empty_said(made, true);
   made.hidden = false;
   $("text").hidden = true;
   const told = $("probabilities").checked ? { logprobs: 5 } : {};
   const texts = await answer("/v1/completions", { ...wanted(), ...told, prompt: text }, [made]);
-  if (texts) $("text").value = text + texts[0];
-  else edit();
+  if (texts) {
+    $("text").value = text + texts[0];
+    const row = button_row(made);
+    copy_button(row, "Copy the text", () => $("text").value);
+    add_button(row, "Edit", async () => edit());
+  } else edit();
   keep();
 }
 function edit() { $("made").hidden = true; $("text").hidden = false; $("text").focus(); }
-$("made").addEventListener("click", () => { if ($("send").hidden === false) edit(); });
+$("made").addEventListener("click", event => {
+  if (!$("send").hidden && !event.target.closest("button") && !String(getSelection())) edit();
+});
 
 // --- the rest -------------------------------------------------------------------
 
 function keep() { remember("messages", messages); remember("text", $("text").value); }
 function show_mode(next) {
-  mode = next;
+  mode = next === "text" ? "text" : "chat";
   remember("mode", mode);
   $("tab-chat").setAttribute("aria-selected", mode === "chat");
   $("tab-text").setAttribute("aria-selected", mode === "text");
@@ -308,6 +344,7 @@ $("ask").onsubmit = event => {
   if (mode === "text") return void go_on();
   if (!text) return;
   $("say").value = "";
+  $("say").style.height = "";
   chat(text);
 };
 $("say").addEventListener("keydown", event => {
@@ -320,9 +357,15 @@ $("say").addEventListener("input", () => {
   $("say").style.height = Math.min($("say").scrollHeight + 2, innerHeight * .3) + "px";
 });
 
-messages = remembered("messages") ?? [];
-for (const one of messages) turn(one.role, one.content);
-$("text").value = remembered("text") ?? "";
+messages = remembered("messages", are_messages) ?? [];
+for (const [n, one] of messages.entries()) {
+  const block = turn(one.role, one.content);
+  if (one.role === "user") continue;
+  if (n === messages.length - 1) tools(block, null, one.content);
+  else copy_button(button_row(block), "Copy the answer", () => one.content);
+}
+scroll(true);
+$("text").value = remembered("text", is_text) ?? "";
 if (about.chats !== "true") $("tab-chat").disabled = true;
-show_mode(about.chats === "true" ? remembered("mode") ?? "chat" : "text");
+show_mode(about.chats === "true" ? remembered("mode", is_text) : "text");
 if (about.generates !== "true") { $("send").disabled = true; say("This model only reads: /v1/embeddings.", true); }

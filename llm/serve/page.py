@@ -1,4 +1,4 @@
-"""The web page: three files of this folder, served as they are, but for two settings.
+"""The web page: files of this folder, served as they are, but for a few settings.
 
 No build step and nothing from elsewhere; the headers forbid it.
 """
@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 _HERE = pathlib.Path(__file__).parent
+FILES = ("page.css", "markdown.js", "odds.js", "page.js")  # besides page.html
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src "
     "'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -30,11 +31,9 @@ def files(service: Any) -> dict[str, tuple[bytes, str]]:
     }
     for name, value in settings.items():
         text = text.replace("{{" + name + "}}", value)
-    return {
-        "/": (text.encode(), "text/html; charset=utf-8"),
-        "/page.css": ((_HERE / "page.css").read_bytes(), "text/css; charset=utf-8"),
-        "/page.js": (
-            (_HERE / "page.js").read_bytes(),
-            "text/javascript; charset=utf-8",
-        ),
-    }
+    read = {"/": (text.encode(), "text/html; charset=utf-8")}
+    for name in FILES:
+        kind = "css" if name.endswith(".css") else "javascript"
+        content = (_HERE / name).read_bytes()
+        read[f"/{name}"] = content, f"text/{kind}; charset=utf-8"
+    return read

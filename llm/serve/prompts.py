@@ -8,13 +8,23 @@ from llm.errors import InputError
 from llm.serve.service import Service
 
 
-def read(service: Service, prompt: str | list[int]) -> tuple[list[int], str]:
-    """(ids, text) of a prompt after the guard."""
+def read(
+    service: Service, prompt: str | list[int], *, special: bool = True
+) -> tuple[list[int], str]:
+    """(ids, text) of a prompt after the guard.
+
+    Args:
+      special: whether a text is begun by the tokenizer's start; ids never are.
+    """
     given = isinstance(prompt, str)
-    ids = service.ids_of(prompt) if given else service.given_ids(prompt)
-    text = prompt if given else service.tokenizer.decode(prompt)
+    if given:
+        ids, text = service.ids_of(prompt, special=special), prompt
+    else:
+        ids, text = service.given_ids(prompt), service.tokenizer.decode(prompt)
     checked = _guarded(service, text)
-    return (ids, text) if checked == text else (service.ids_of(checked), checked)
+    if checked == text:
+        return ids, text
+    return service.ids_of(checked, special=special), checked
 
 
 def conversation(service: Service, messages: Sequence[Any]) -> tuple[list[int], str]:

@@ -42,14 +42,18 @@ _Input = Filled | Ids | _several(Filled, MOST_TEXTS) | _several(Ids, MOST_TEXTS)
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "audio": (),
+    "cache_prompt": (True, False),
     "detokenize": (True,),
     "function_call": ("none", "auto"),
     "include_reasoning": (True, False),
     "length_penalty": (1.0,),
     "modalities": (["text"],),
     "parallel_tool_calls": (True, False),
+    "reasoning_format": ("auto", "none"),
+    "return_progress": (True, False),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
+    "timings_per_token": (True, False),
     "tool_choice": ("none", "auto"),
     "verbosity": ("medium",),
 }
@@ -242,6 +246,8 @@ class CompletionRequest(_Sampled):
         description="a text, a list of token ids, or a list of either, of at most "
         f"{MOST_CHOICES}"
     )
+    # Whether a text is begun by what the tokenizer begins texts with; ids never are.
+    add_special_tokens: Flag = True
     logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
     echo: Flag | None = None
     best_of: Annotated[Int, Field(ge=1, le=1)] | None = None
@@ -253,6 +259,14 @@ class TextPart(_Strict):
 
     type: Literal["text"]
     text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_pictures(cls, part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, dict) else "text"
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(f"type {kind[:40]!r}: this server reads text alone")
+        return part
 
 
 class Message(_Strict):

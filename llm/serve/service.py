@@ -62,13 +62,26 @@ class Service:
         """Whether the model has a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", ""))
 
-    def ids_of(self, text: str) -> list[int]:
-        """A prompt's ids; InputError, before it is read, for one far too long."""
+    def ids_of(self, text: str, *, special: bool = True) -> list[int]:
+        """A prompt's ids, begun by the tokenizer's start if `special`.
+
+        Raises:
+          InputError: an empty one without a start; one that is far too long, before it
+            is read.
+        """
         pieces = getattr(self.tokenizer, "piece_bytes", None)
         longest = max(map(len, pieces)) if pieces else 256
         if len(text) > self.context * longest:
             raise self._too_long(f"more than {len(text) // longest}")
-        return self._fitting(with_start(self.tokenizer, self.tokenizer.encode(text)))
+        ids = self.tokenizer.encode(text)
+        if special:
+            return self._fitting(with_start(self.tokenizer, ids))
+        if not ids:
+            raise InputError(
+                got="an empty prompt and add_special_tokens false",
+                want="some text, or add_special_tokens true",
+            )
+        return self._fitting(ids)
 
     def vectors(
         self, texts: Sequence[str] | Sequence[Sequence[int]]

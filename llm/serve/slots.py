@@ -19,7 +19,7 @@ import numpy as np
 from llm.errors import InputError
 from llm.inference import sampling
 from llm.inference.constrain import Matcher
-from llm.inference.engine import LIKELIEST, NONE, PIECE, Engine, key_data
+from llm.inference.engine import LIKELIEST, NONE, PIECE, Engine, Prefix, key_data
 from llm.inference.generate import forbidden
 from llm.inference.prompt_scores import PromptScores, prompt_scores
 from llm.inference.prompts import check_generates, inputs_of
@@ -105,25 +105,37 @@ class Slots:
     def warm_up(self, say: Callable[[str], None] = lambda text: None) -> None:
         """Compiles every shape that a request may need."""
         start = time.perf_counter()
-        slots_P = np.array([0], np.int32)
         sizes = [(batch, size) for batch in self._batches for size in self._lengths]
+        key_data(0, [0])
         for bucket in self._prompts:
             say(f"compiling prompts of {bucket} tokens")
-            prefix = self._engine.prefill(self._params, inputs_of([[0] * bucket]))
-            for batch in self._batches:  # in longer texts, when it is met
-                state = self._engine.empty(batch, _bucket(self._lengths, bucket))
-                self._engine.insert(state, prefix, slots_P)
+            prefix = self._read([0] * bucket)
+            self._scores(prefix)
+            for batch, length in sizes:
+                if length >= bucket:
+                    state = self._engine.empty(batch, length)
+                    self._engine.insert(state, prefix, np.array([0], np.int32))
         for batch, length in sizes:
             say(f"compiling {batch} texts of {length} tokens")
-            self.reset()
-            self._fit(batch, length)
-            self._tasks[0], self._left_B[0] = Task([0], max_tokens=4), 4
-            self._knobs_changed()
-            self._piece(1)
-            self._step_seconds = 0.0  # that one compiled
-            self._piece(1)
+            self._warm_up_size(batch, length)
         self.reset()
         say(f"compiled in {time.perf_counter() - start:.0f} s")
+
+    def _warm_up_size(self, batch: int, length: int) -> None:
+        """Compiles the steps of a size of the state, and what leads to others."""
+        self.reset()
+        self._state, self._size = self._engine.empty(batch, length), (batch, length)
+        for other in self._batches:
+            if other > batch or _shrinks(batch, other):
+                self._engine.resize(self._state, other, length)
+        for other in self._lengths:
+            if other > length or _shrinks(length, other):
+                self._engine.resize(self._state, batch, other)
+        self._tasks[0], self._left_B[0] = Task([0], max_tokens=4), 4
+        self._knobs_changed()
+        self._piece(1)
+        self._step_seconds = 0.0  # that one compiled
+        self._piece(1)
 
     @property
     def busy(self) -> int:
@@ -137,10 +149,7 @@ class Slots:
     def start(self, slot: int, task: Task) -> None:
         """Reads a prompt and puts it in a free slot."""
         assert self._tasks[slot] is None
-        bucket = _bucket(self._prompts, len(task.ids))
-        prefix = self._engine.prefill(
-            self._params, inputs_of([task.ids], multiple=bucket)
-        )
+        prefix = self._read(task.ids)
         self._grow(len(task.ids), slot)
         slots_P = np.array([slot], np.int32)
         self._state = self._engine.insert(self._state, prefix, slots_P)
@@ -192,17 +201,26 @@ class Slots:
             if task is None:
                 continue
             tokens = tokens_BT[slot][tokens_BT[slot] != NONE].tolist()
+            if task.matcher and tokens and not self._takes(slot, tokens[-1]):
+                tokens = []
             found[slot] = Piece(tokens, *(x[slot][: len(tokens)] for x in figures))
             self._left_B[slot] -= len(tokens)
             self._end_B[slot] += len(tokens)
             ended = tokens and tokens[-1] in self._engine.ends and not task.endless
-            if task.matcher and tokens and not ended:
-                task.matcher.take(tokens[-1])
-                ended = task.matcher.finished
-            if ended:
+            if ended or (task.matcher and task.matcher.finished):
                 self._left_B[slot] = 0
                 self._ended.add(slot)
         return found
+
+    def _takes(self, slot: int, token: int) -> bool:
+        """Whether a slot's grammar goes on with a token; else the slot is stuck."""
+        try:
+            self._tasks[slot].matcher.take(token)
+        except InputError:
+            self._stuck.add(slot)
+            self._left_B[slot] = 0
+            return False
+        return True
 
     def done(self, slot: int) -> str:
         """Why a task is over: 'stop' at its end, 'length' at its last token, 'grammar'
@@ -215,13 +233,17 @@ class Slots:
 
     def score(self, ids: Sequence[int]) -> PromptScores:
         """Likelihoods of the tokens of a prompt, of one row."""
-        bucket = _bucket(self._prompts, len(ids))
-        inputs = inputs_of([ids], multiple=bucket)
-        K = min(LIKELIEST, self._vocab_size)
-        made = prompt_scores(
-            self._engine.model, self._params, inputs, self._vocab_size, K
-        )
+        made = self._scores(self._read(ids))
         return PromptScores(*(np.asarray(x)[:, : len(ids)] for x in made))
+
+    def _read(self, ids: Sequence[int]) -> Prefix:
+        bucket = _bucket(self._prompts, len(ids))
+        return self._engine.prefill(self._params, inputs_of([ids], multiple=bucket))
+
+    def _scores(self, prefix: Prefix) -> PromptScores:
+        K = min(LIKELIEST, self._vocab_size)
+        model = self._engine.model
+        return prompt_scores(model, self._params, prefix, self._vocab_size, K)
 
     def _quick(self) -> int:
         return max(int(_SECONDS / max(self._step_seconds, 1e-4)), 1)
@@ -255,17 +277,16 @@ class Slots:
             _bucket(self._lengths, max(tokens, int(self._end_B.max()))),
         )
         batch, length = map(max, wanted, self._size)
-        if wanted[0] * 8 <= batch or wanted[0] == 1:
+        if _shrinks(batch, wanted[0]):
             batch = wanted[0]
-        if wanted[1] * 8 <= length:
+        if _shrinks(length, wanted[1]):
             length = wanted[1]
-        if (batch, length) != self._size:
-            self._fit(batch, length)
-
-    def _fit(self, batch: int, length: int) -> None:
-        self._state = self._engine.resize(self._state, batch, length)
-        self._size = batch, length
-        self._knobs_changed()
+        # One after the other: fewer pairs of sizes to compile.
+        for size in ((batch, self._size[1]), (batch, length)):
+            if size != self._size:
+                self._state = self._engine.resize(self._state, *size)
+                self._size = size
+                self._knobs_changed()
 
     def _knobs_changed(self) -> None:
         tasks = [task or Task([]) for task in self._tasks]
@@ -273,6 +294,11 @@ class Slots:
         self._rows = jax.device_put(sampling.rows(knobs))
         self._told_B = np.array([task.told for task in tasks], np.int32)
         self._endless_B = np.array([task.endless for task in tasks])
+
+
+def _shrinks(size: int, wanted: int) -> bool:
+    """Whether so much less is wanted that a copy of the rest pays."""
+    return wanted < size and (wanted * 8 <= size or wanted == 1)
 
 
 def _bucket(sizes: Sequence[int], needed: int) -> int:

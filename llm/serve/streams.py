@@ -15,7 +15,11 @@ from llm.serve.service import Asked
 _ALIVE = 15.0  # seconds after which a silent stream says that it lives
 FAILED = {
     "failed": (500, "the answer could not be made"),
-    "grammar": (400, "the grammar allows no next token"),
+    "grammar": (
+        400,
+        "the grammar allows no next token of this model's vocabulary, and the answer "
+        "so far does not match it",
+    ),
     "timeout": (504, "the request took longer than this server allows"),
     "closed": (503, "the server is closing"),
     "cancelled": (499, "the client went away"),

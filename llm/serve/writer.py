@@ -1,13 +1,16 @@
 """From tokens to the text that a reader may see, piece by piece.
 
-Never half a character: bytes wait until they are one. Never the start of a stop text:
-characters that it may begin with wait until it cannot be one. Joined, the pieces are
-what the whole answer reads as, cut at the first stop.
+Never half a character: bytes wait until they are one, and are dropped where the answer
+ends before. Never the start of a stop text: characters that it may begin with wait
+until it cannot be one. Joined, the pieces are what `text_of` makes of the whole answer,
+cut at the first stop.
 """
 
 import codecs
 from collections.abc import Sequence
 from typing import Any
+
+from llm.inference.generate import known_bytes
 
 
 class Writer:
@@ -35,7 +38,7 @@ class Writer:
         """
         if self.stopped:
             return ""
-        self._held += self._bytes.decode(self._new_bytes(ids), last)
+        self._held += self._bytes.decode(self._new_bytes(ids))
         found = [(self._held.find(stop), stop) for stop in self._stops]
         found = [one for one in found if one[0] >= 0]
         if found:
@@ -52,9 +55,9 @@ class Writer:
         if not self._whole:
             return self._tokenizer.decode_bytes(ids)
         # Where pieces have no bytes of their own, only whole texts are known.
-        before = len(self._tokenizer.decode_bytes(self._ids))
+        before = len(known_bytes(self._tokenizer, self._ids))
         self._ids += ids
-        return self._tokenizer.decode_bytes(self._ids)[before:]
+        return known_bytes(self._tokenizer, self._ids)[before:]
 
     def _may_begin(self) -> int:
         """Characters at the end that a stop text may begin with."""

@@ -1,12 +1,28 @@
 """Bodies as clients of other servers send them: answered, or refused in words."""
 
+import concurrent.futures
+import contextlib
+import dataclasses
 import json
 import socket
+import threading
 
+import jax
 import pytest
-from served import given_model, given_up, post  # noqa: F401
+from served import (  # noqa: F401
+    TOKENIZER,
+    UNK,
+    Bytes,
+    given_model,
+    given_up,
+    make_service,
+    post,
+    running,
+    streamed,
+)
 
 from llm.errors import InputError
+from llm.inference.generate import text_of
 from llm.serve.feedback import PREFERENCES, Feedback
 
 pytest.importorskip("fastapi")
@@ -129,6 +145,50 @@ def test_a_stop_is_counted_alike_whenever_it_is_seen(up):
         assert got["usage"]["completion_tokens"] == n * size
 
 
+EMOJI = "👩".encode()
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_half_a_character_at_the_end_is_dropped(up, path, cut):
+    """A stream, a whole answer and `generate` agree; bytes of tokens stay exact."""
+    chats = path.startswith("chat")
+    body = {"max_tokens": cut, "temperature": 0}
+    body |= {"structured_outputs": {"regex": "👩👩"}}
+    body |= {"messages": ASKED} if chats else {"prompt": "a"}
+    body |= {"logprobs": True, "top_logprobs": 0} if chats else {"logprobs": 0}
+    choice = post(up[0], f"/v1/{path}", body).json()["choices"][0]
+    text = choice["message"]["content"] if chats else choice["text"]
+    ids = (2 * EMOJI)[:cut]
+    assert text == ids.decode(errors="ignore") == text_of(TOKENIZER, list(ids))
+    if chats:
+        shown = [one["bytes"] for one in choice["logprobs"]["content"]]
+        assert shown == [[byte] for byte in ids]
+    chunks = streamed(up[0], f"/v1/{path}", body)
+    part = (lambda c: c["delta"].get("content", "")) if chats else (lambda c: c["text"])
+    assert "".join(part(c) for c in chunks) == text
+
+
+@pytest.mark.parametrize("special, start", [(None, 1), ({}, 1), (True, 1), (False, 0)])
+@pytest.mark.parametrize("prompt", ["BC", ["BC", "D"], [66, 67], [[66, 67], [68]]])
+def test_special_tokens_are_put_before_texts(up, prompt, special, start):
+    """As vLLM has it: by default, before texts; never before ids."""
+    body = {"prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+    body |= {} if special == {} else {"add_special_tokens": special}
+    choices = post(up[0], "/v1/completions", body).json()["choices"]
+    texts = isinstance(prompt, str) or isinstance(prompt[0], str)
+    begun = ["<258>"] if texts and start else []
+    got = [choice["logprobs"]["tokens"] for choice in choices]
+    assert got == [[*begun, *"BC"], [*begun, "D"]][: len(choices)]
+
+
+def test_an_empty_prompt_needs_a_special_token(up):
+    body = {"prompt": "", "max_tokens": 2}
+    assert post(up[0], "/v1/completions", body).status_code == 200
+    got = post(up[0], "/v1/completions", body | {"add_special_tokens": False})
+    assert got.status_code == 400 and "add_special_tokens" in got.text
+
+
 def test_thumbs(tmp_path):
     feedback = Feedback(str(tmp_path))
     path = tmp_path / PREFERENCES
@@ -147,3 +207,175 @@ def test_thumbs(tmp_path):
     assert records() == [{"prompt": "p", "chosen": "c", "rejected": "a"}]
     with pytest.raises(InputError, match="the same"):
         feedback.prefer("q", "a", "a ")
+
+
+MINE = "I am anna@mail.example.org, +49 (0)30 1234567"
+SCRUBBED = "I am [email], [phone]"
+
+
+@pytest.mark.parametrize("prompt", ["prompt", "messages"])
+def test_what_people_type_is_kept_without_what_tells_of_them(up, prompt):
+    """Prompts, answers and corrections alike, wherever they are written."""
+    url, _, _, folder = up
+    about = {"prompt": MINE, "messages": [{"role": "user", "content": MINE}]}
+    about = {prompt: about[prompt]}
+    pair = {"chosen": f"better: {MINE}", "rejected": "worse: 192.168.10.254"}
+    assert post(url, "/feedback/preference", about | pair).status_code == 200
+    for answer, good in ((f"good: {MINE}", True), (f"bad: {MINE}", False)):
+        body = about | {"answer": answer, "good": good}
+        assert post(url, "/feedback/rating", body).status_code == 200
+    for name, shown in (
+        ("preferences.jsonl", [f"better: {SCRUBBED}", "worse: [ip]"]),
+        ("preferences.jsonl", [f"good: {SCRUBBED}", f"bad: {SCRUBBED}"]),
+        ("ratings.jsonl", [f"bad: {SCRUBBED}", SCRUBBED]),
+    ):
+        text = (folder / name).read_text()
+        assert "anna" not in text and "1234567" not in text and "192" not in text
+        assert all(json.dumps(one)[1:-1] in text for one in shown)
+
+
+def test_answers_that_differ_in_what_is_taken_out_do_not_differ(up):
+    pair = {"prompt": "p", "chosen": "a@mail.example.org", "rejected": "b@example.org"}
+    got = post(up[0], "/feedback/preference", pair)
+    assert got.status_code == 400 and "the same" in got.text
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}},
+          "required": ["a"], "additionalProperties": False}  # fmt: skip
+JSON = {"structured_outputs": {"json": SCHEMA}}
+WORDS = {"structured_outputs": {"regex": "[a-z]{9}"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lacking(Bytes):
+    """A tokenizer that has no token for digits."""
+
+    piece_bytes: tuple = tuple(b"" if b.isdigit() else b for b in TOKENIZER.piece_bytes)
+
+    def encode(self, text):
+        return [UNK if chr(byte).isdigit() else byte for byte in text.encode()]
+
+
+class Spaced(Bytes):
+    """A tokenizer that puts a space in front of a text."""
+
+    def encode(self, text):
+        return super().encode(" " + text)
+
+
+@pytest.fixture(scope="module")
+def others(model):
+    """{a kind of tokenizer: (address, slots) of a server with one}."""
+    with contextlib.ExitStack() as stack:
+        up = {}
+        for kind in (Lacking, Spaced):
+            service, slots = make_service(*model, tokenizer=kind())
+            up[kind] = stack.enter_context(running(service)), slots
+        yield up
+
+
+@pytest.mark.parametrize("form", [JSON, WORDS], ids=["schema", "regex"])
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+@pytest.mark.parametrize("most", [1, 4, 6])
+def test_a_grammar_that_is_cut_by_length_says_so(up, form, path, most):
+    begun = {"prompt": "a"} if path == "completions" else {"messages": ASKED}
+    body = begun | form | {"max_tokens": most, "seed": 1}
+    choice = post(up[0], f"/v1/{path}", body).json()["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert streamed(up[0], f"/v1/{path}", body)[-1]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"choice": ["a1"]},
+        {"choice": ["1"]},
+        {"regex": "ab1c"},
+        {"regex": "[a-c]{3}1?[0-9]d"},
+        {"json": {"const": 12}},
+        {"json": SCHEMA},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_no_token_fits_is_an_error(others, form, stream):
+    """Never an end, with a text that does not match."""
+    url, slots = others[Lacking]
+    body = {"prompt": "x", "seed": 2, "max_tokens": 50, "stream": stream}
+    got = post(url, "/v1/completions", body | {"structured_outputs": form})
+    assert got.status_code == (200 if stream and "data:" in got.text else 400)
+    assert "grammar" in got.text and "vocabulary" in got.text and "error" in got.text
+    assert '"finish_reason": "stop"' not in got.text
+    assert slots.busy == 0
+
+
+@pytest.mark.parametrize("kind", [Lacking, Spaced])
+@pytest.mark.parametrize(
+    "form, want",
+    [({"choice": ["abc"]}, "abc"), ({"regex": "abc|ab1"}, "abc"),
+     ({"json": {"const": "ab c"}}, '"ab c"')],
+)  # fmt: skip
+def test_a_grammar_is_kept_whatever_the_tokenizer(others, kind, form, want):
+    """Also where it encodes no text as itself."""
+    body = {"prompt": "x", "seed": 2, "logit_bias": {str(ord("c")): 100}}
+    body |= {"structured_outputs": form}
+    got = post(others[kind][0], "/v1/completions", body).json()
+    choice = got["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == (want, "stop")
+
+
+@pytest.fixture
+def compiled():
+    """Names of what is compiled from here on."""
+    names = []
+
+    def note(name, seconds, **more):
+        if "backend_compile" in name:
+            names.append(more.get("fun_name", name))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.long
+def test_nothing_is_compiled_for_requests(model, compiled, monkeypatch):
+    """Where the server says that it is ready, of generation and of scoring."""
+    monkeypatch.setattr("llm.serve.slots._TEXT", 32)  # two lengths of texts
+    service, slots = make_service(*model, count=2, context=64)
+    slots.warm_up()
+    compiled.clear()
+    with running(service) as url, concurrent.futures.ThreadPoolExecutor() as pool:
+        sent = []
+        for size in (3, 40):
+            for more in (
+                {"max_tokens": 0, "echo": True, "logprobs": 2},
+                {"max_tokens": 4, "echo": True, "logprobs": 0, "n": 2},
+                {"max_tokens": 20, "top_p": 0.5, "logprobs": 20},
+                {"max_tokens": 4, **JSON},
+            ):
+                body = {"prompt": "a" * size, **more}
+                sent.append(pool.submit(post, url, "/v1/completions", body))
+                if more.get("n"):
+                    sent[-1].result()  # some of them alone
+        assert {one.result().status_code for one in sent} == {200}
+    assert compiled == []
+
+
+def test_streams_go_on_while_vectors_are_made(model):
+    """Embeddings, which compile when first asked for, are made apart."""
+    service, _ = make_service(*model)
+    embed, ended = service.embed, threading.Event()
+
+    def slow(rows):
+        assert ended.wait(30)
+        return embed(rows)
+
+    service.embed = slow
+    with running(service) as url, concurrent.futures.ThreadPoolExecutor() as pool:
+        vectors = pool.submit(post, url, "/v1/embeddings", {"input": ["a", "b"]})
+        body = {"prompt": "x", "max_tokens": 20, "ignore_eos": True}
+        choices = streamed(url, "/v1/completions", body)
+        assert choices[-1]["finish_reason"] == "length" and not vectors.done()
+        ended.set()
+        assert vectors.result().status_code == 200
