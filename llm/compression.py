@@ -2,7 +2,9 @@
 
 `apply(params, axes)` is a pure function of arrays and of the logical axes of each leaf;
 what it returns is a model for everything but training. It can be traced, so the shapes
-of a compressed model are known before it is read.
+of a compressed model are known before it is read. One that is `calibrated` weighs its
+errors by how large a kernel's inputs are, where `apply(params, axes, squares)` is given
+that (`llm/inference/calibration.py`).
 """
 
 from collections.abc import Callable
@@ -23,7 +25,8 @@ OUTPUT = ("embed", "vocab")  # axes of the kernel that makes logits
 class Compression(NamedTuple):
     """See the module docstring."""
 
-    apply: Callable[[Any, Axes], Any]
+    apply: Callable[..., Any]
+    calibrated: bool = False
 
 
 def build(spec: Any) -> Compression:

@@ -403,6 +403,9 @@ def base() -> ConfigDict:
     c.compress.method = ConfigDict(registry.spec("compress", "int8"))
     # A text file or folder that perplexity is measured on; '' is our own source.
     c.compress.text = ""
+    # A text file or folder: int4 weighs the errors of a kernel by how large its inputs
+    # are there (some of the training text is best). '' weighs all alike.
+    c.compress.calibration = ""
 
     c.sweep = ConfigDict()
     # Fields of `trial`, the config of a trial, that trials differ in: axes such as

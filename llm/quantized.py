@@ -125,7 +125,12 @@ class Quantized(Weight):
 
 
 def quantize_kernel(
-    kernel: jax.Array, inputs: int, *, bits: str, group: int = 0
+    kernel: jax.Array,
+    inputs: int,
+    *,
+    bits: str,
+    group: int = 0,
+    squares_K: jax.Array | None = None,
 ) -> Quantized:
     """A kernel in few bits.
 
@@ -135,11 +140,19 @@ def quantize_kernel(
       bits: int8 or int4.
       group: inputs that share a scale; 0 is all. Where it does not divide them, the
         largest divisor below it is taken.
+      squares_K: mean square of each input, by which its errors count; None is 1.
     """
     K = math.prod(kernel.shape[:inputs])
     size = _divisor(K, group or K)
     own = kernel.reshape(K // size, size, *kernel.shape[inputs:])
-    values, scales = _rounded(own, axis=1, bits=bits)
+    weight = 1.0
+    if squares_K is not None:
+        # An input that is always 0 on the text may not be elsewhere.
+        least = 1e-6 * squares_K.mean() + _TINY
+        weight = jnp.maximum(squares_K, least).reshape(
+            K // size, size, *(1,) * (kernel.ndim - inputs)
+        )
+    values, scales = _rounded(own, axis=1, bits=bits, weight=weight)
     return Quantized(values.reshape(kernel.shape), scales[:, 0], kernel.ndim - inputs)
 
 
@@ -151,29 +164,35 @@ def quantize_table(table_VD: jax.Array, *, bits: str, group: int = 0) -> Quantiz
     return Quantized(values.reshape(V, D), scales[..., 0], outputs=0)
 
 
-def _rounded(x: jax.Array, axis: int, bits: str) -> tuple[jax.Array, jax.Array]:
-    """Values of the shape of `x`, and scales with one place along the axis."""
+def _rounded(
+    x: jax.Array, axis: int, bits: str, weight: Any = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """Values of the shape of `x`, and scales with one place along the axis.
+
+    Args:
+      weight: what the squared error of each number counts.
+    """
     most = MOST[bits]
     low, high = (-most, most) if bits == "int8" else (-most, most - 1)
     largest = jnp.abs(x).max(axis=axis, keepdims=True)
     total = lambda y: y.sum(axis=axis, keepdims=True)  # noqa: E731
-    best = None
-    for end in _ENDS[bits]:
+
+    def better(best, end):
         scale = jnp.maximum(largest, _TINY * most) * (end / most)
         values = jnp.clip(jnp.round(x / scale), low, high)
         if bits == "int4":  # the scale that makes the squared error of these least
-            squares = total(jnp.square(values))
-            fitted = total(values * x) / jnp.maximum(squares, 1.0)
+            squares = total(weight * jnp.square(values))
+            fitted = total(weight * values * x) / jnp.where(squares > 0, squares, 1.0)
             scale = jnp.where(squares > 0, fitted, scale)
-        error = total(jnp.square(values * scale - x))
-        if best is None:
-            best = error, values, scale
-        else:
-            better = error < best[0]
-            best = jax.tree.map(
-                lambda new, old, better=better: jnp.where(better, new, old),
-                (error, values, scale), best,
-            )  # fmt: skip
+        error = total(weight * jnp.square(values * scale - x))
+        new = error, values.astype(jnp.int8), scale
+        least = ~(error >= best[0])  # also of a NaN, which is not to become 0
+        return jax.tree.map(lambda a, b: jnp.where(least, a, b), new, best), None
+
+    # One end after another: all at once would take the memory of twenty models.
+    nothing = jnp.full_like(largest, jnp.inf)
+    best = nothing, jnp.zeros(x.shape, jnp.int8), jnp.zeros_like(largest)
+    best, _ = jax.lax.scan(better, best, jnp.array(_ENDS[bits], jnp.float32))
     _, values, scale = best
     return values.astype(jnp.dtype(bits)), scale
 

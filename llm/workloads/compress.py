@@ -15,16 +15,25 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, compression, importing, registry, run_directory, tree, units
+from llm import (
+    atomic,
+    compression,
+    importing,
+    registry,
+    run_directory,
+    tree,
+    units,
+)
 from llm.adapter import named_boxes
 from llm.checkpoint import Checkpoints, State
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
-from llm.inference import load, sampling
+from llm.inference import calibration, load, sampling
 from llm.inference.generate import generate
 from llm.inference.score import rolling_scorer
 
 _NEW = 64  # tokens that are generated to time it
+_WINDOW = 1024  # tokens: a model of a long context need not score in rows as long
 _PROMPTS = ("The", "def main(", "In the")
 
 
@@ -43,11 +52,11 @@ def run(c: ConfigDict, workdir: str) -> None:
     compression.check_plain(loaded.params)
     axes = {n: box.names for n, box in named_boxes(load.boxes(loaded)).items()}
     method = k.method.to_dict()
-    smaller = jax.jit(lambda p: compression.build(method).apply(p, axes))
-    made = loaded._replace(params=smaller(loaded.params))
+    made = loaded._replace(params=_smaller(loaded, axes, c))
     result: dict[str, Any] = {
         "model_dir": k.model_dir,
         "method": method,
+        "calibration": k.calibration,
         "before": _figures(loaded, texts, c),
         "after": _figures(made, texts, c),
         "zeros": _zeros(made.params, axes),
@@ -62,6 +71,16 @@ def run(c: ConfigDict, workdir: str) -> None:
     print(f"{ratio:.2f} times smaller, {result['zeros']:.0%} of its kernels zero")
 
 
+def _smaller(loaded: load.Loaded, axes: compression.Axes, c: ConfigDict) -> Any:
+    """The compressed parameters."""
+    method = compression.build(c.compress.method.to_dict())
+    if not c.compress.calibration:
+        return jax.jit(lambda p: method.apply(p, axes))(loaded.params)
+    texts = _texts(c.compress.calibration)
+    squares = calibration.input_squares(loaded, texts)
+    return jax.jit(lambda p, s: method.apply(p, axes, s))(loaded.params, squares)
+
+
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be compressed, before anything is read."""
     if not c.compress.model_dir:
@@ -70,7 +89,12 @@ def check(c: ConfigDict) -> None:
             want="a run directory, a Hugging Face folder or a GGUF file",
             do="name it: --config=configs/compress.py:model=MODEL",
         )
-    compression.build(c.compress.method.to_dict())
+    method = compression.build(c.compress.method.to_dict())
+    if c.compress.calibration and not method.calibrated:
+        raise InputError(
+            got=f"compress.calibration with method {c.compress.method.name}",
+            want="int4, whose errors are weighed by it",
+        )
 
 
 def _texts(path: str) -> list[str]:
@@ -87,7 +111,7 @@ def _texts(path: str) -> list[str]:
 def _figures(loaded: load.Loaded, texts: list[str], c: ConfigDict) -> dict[str, Any]:
     score = rolling_scorer(
         loaded.model, loaded.params, loaded.tokenizer,
-        length=loaded.config.train.seq_len, overlap=0.0, batch_size=8,
+        length=min(loaded.config.train.seq_len, _WINDOW), overlap=0.0, batch_size=8,
         policy=loaded.model.policy,
     )  # fmt: skip
     scored = score(texts)
