@@ -102,6 +102,7 @@ setup(
             "accelerate>=1.10",
             "datatrove>=0.10.1",
             "httpx>=0.28",
+            "lm-eval[api]>=0.4.9",
             "openai>=2",
             "peft>=0.17",
             "schemathesis>=4",
