@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from llm.data import template_support
 from llm.data.chat_template import View
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 # An empty block of thoughts, or the end of one that the prompt has begun, such as
 # <think></think>, [THINK][/THINK] or ◁think▷◁/think▷.
@@ -177,6 +177,8 @@ class _Finder(NamedTuple):
         """What stands behind an answer when the next question comes, up to an end."""
         try:
             text = self.view.followed(number, _SAID, _NEXT)
+        except MachineError:
+            raise
         except InputError:
             return ""
         at = text.find(_SAID) + len(_SAID)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm import child_process
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 _CHILD = pathlib.Path(__file__).with_name("template_child.py")
 
@@ -36,7 +36,7 @@ class _Child:
         self.owner = os.getpid()
         if self._process.stdout.readline() != "ready\n":
             said = self._process.communicate()[1].strip().splitlines() or ["nothing"]
-            raise InputError(
+            raise MachineError(
                 got=f"a process for chat templates that does not start ({said[-1]})",
                 want="the package jinja2",
                 do="pip install jinja2",
@@ -95,6 +95,7 @@ def rendered(
 
     Raises:
       InputError: no template, one that refuses the messages, or that does not end.
+      MachineError: the process that renders does not start.
     """
     global _child
     request = json.dumps(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm.data.template_process import rendered
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 _USER, _ANSWER, _SYSTEM, _REASONS = "quagga", "okapi", "kinkajou", "pangolin"
@@ -74,6 +74,8 @@ def of(template: str, tokens: tuple[tuple[str, str], ...]) -> Support:
                 tokens=dict(tokens),
                 marks=("", ""),
             )
+        except MachineError:
+            raise
         except InputError:
             return None
 

@@ -30,7 +30,7 @@ from llm.data import encoding, labels, records
 from llm.data.encoding import Encode
 from llm.data.tokenizer import Tokenizer
 from llm.document import Document
-from llm.errors import InputError
+from llm.errors import InputError, MachineError
 
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
@@ -241,6 +241,8 @@ def _sequences(document: Document, tokenizer, dropped) -> list[records.Encoded]:
         )
     try:
         return records.encode(document.meta["record"], tokenizer)
+    except MachineError:  # no fault of the record
+        raise
     except InputError as error:
         entry = dropped.setdefault(str(error.got), {"documents": 0, "examples": []})
         entry["documents"] += 1

@@ -5,10 +5,14 @@ thoughts, no end behind the last answer, a header before it. What is learned of 
 conversation is written out.
 """
 
-import pytest
+import dataclasses
 
-from llm.data import answer_spans, chat_template
-from llm.errors import InputError
+import pytest
+import served
+
+from llm.data import answer_spans, chat_template, template_process, tokens
+from llm.document import Document
+from llm.errors import InputError, MachineError
 
 
 def user(content):
@@ -168,3 +172,20 @@ def test_the_date_is_a_value():
     template = "{{ strftime_now('%d %b %Y') }}" + PLAIN
     text = chat_template.prompt(template, [user("hi")], date="2026-01-31")
     assert text.startswith("31 Jan 2026<|u|>hi")
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_template(monkeypatch):
+    """Else every record would be dropped, or a template said not to write its turns."""
+    monkeypatch.setattr(template_process, "_child", None)
+    monkeypatch.setattr(template_process, "_CHILD", "/nowhere/child.py")
+    template = LAST_THINKS + "{# not seen before #}"
+    with pytest.raises(MachineError, match="does not start"):
+        chat_template.view(template, TWO)
+    record = {"messages": TWO}
+    tokenizer = dataclasses.replace(served.TOKENIZER, chat_template=template)
+    document = Document(
+        "a.jsonl:1", "", "records", "a", "record", 0, {"record": record}
+    )
+    with pytest.raises(MachineError, match="does not start"):
+        tokens._sequences(document, tokenizer, dropped := {})
+    assert not dropped
