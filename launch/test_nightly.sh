@@ -3,8 +3,9 @@
 #
 #     ./launch/test_nightly.sh
 #
-# the tests marked slow, the whole quickstart from a fresh environment, with its wall
-# time and figures, the whole life cycle, and the benchmarks in their short forms. --python=3.11 as there.
+# the tests marked slow or long, the whole quickstart from a fresh environment, with its
+# wall time and figures, the whole life cycle, and the benchmarks in their short forms.
+# --python=3.11 as there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/venv.sh
@@ -59,7 +60,7 @@ life() {
 
 make_venv test
 install_oracle
-part "slow tests" "$PYTHON" -m pytest -m slow
+part "slow and long tests" "$PYTHON" -m pytest -n 2 --dist loadfile -m "slow or long"
 part "fresh quickstart" fresh_quickstart
 part "its figures" figures
 part "life cycle" life

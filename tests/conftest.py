@@ -21,8 +21,9 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# What another run of the suite leaves to one with --only-rest, beside what it skipped.
-REST = ("long", "oracle", "commands", "browser")
+# What another run of the suite leaves to one with --only-rest, beside what it skipped;
+# what is long is left to the nightly run.
+REST = ("oracle", "commands", "browser")
 
 
 def pytest_addoption(parser):
@@ -41,8 +42,11 @@ def pytest_collection_modifyitems(config, items):
     rest = [
         item
         for item in items
-        if any(item.get_closest_marker(mark) for mark in REST)
-        or names & {item.nodeid, item.nodeid.partition("::")[0]}
+        if not item.get_closest_marker("long")
+        and (
+            any(item.get_closest_marker(mark) for mark in REST)
+            or names & {item.nodeid, item.nodeid.partition("::")[0]}
+        )
     ]
     items[:] = rest
 
