@@ -76,6 +76,9 @@ def base() -> ConfigDict:
     # Today, for a template that writes it, as 2026-01-31; '' is the day on which the
     # tokens are made, which is recorded and taken from then on.
     c.tokenizer.date = ""
+    # Values of names that the template reads, as JSON: '{"enable_thinking": false}'. A
+    # record may have its own, `chat_template_kwargs`.
+    c.tokenizer.template_variables = ""
     # Whether an empty block of thoughts that a template puts before answers is learned.
     c.tokenizer.learn_empty_think = False
     # Whether control tokens that are spelled out in texts and messages, such as

@@ -95,6 +95,12 @@ def read(
         if not any(isinstance(value, list) for value in record.values()):
             raise ValueError(f"{defined} of a record without messages")
         record["tools"] = made
+    if "chat_template_kwargs" in of and (variables := of["chat_template_kwargs"]):
+        if not any(isinstance(value, list) for value in record.values()):
+            raise ValueError("chat_template_kwargs of a record without messages")
+        if not isinstance(variables, Mapping):
+            raise ValueError("chat_template_kwargs that are no object")
+        record["variables"] = dict(variables)
     return record, of.left()
 
 

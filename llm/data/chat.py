@@ -20,11 +20,15 @@ import numpy as np
 
 from llm.data import answer_spans, chat_template, control_tokens
 from llm.data.answer_spans import Span
+from llm.data.chat_settings import SCALARS
 from llm.data.chat_template import Message
 from llm.errors import InputError
 
 _SPECIAL = re.compile(f"({chat_template.mark('bos')}|{chat_template.mark('eos')})")
 Tools = Sequence[Mapping[str, Any]]
+Variables = Mapping[str, Any]
+# What a template is given besides; no variable may take its place.
+_RESERVED = {"messages", "tools", "documents", "add_generation_prompt"}
 
 
 class Conversation(NamedTuple):
@@ -35,15 +39,26 @@ class Conversation(NamedTuple):
 
 
 def prompt_ids(
-    tokenizer: Any, messages: Sequence[Message], tools: Tools = ()
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Tools = (),
+    variables: Variables | None = None,
 ) -> list[int]:
-    """The ids that the assistant's answer follows; InputError without a template."""
-    text = _view(tokenizer, messages, tools).prompt(len(messages))
+    """The ids that the assistant's answer follows; InputError without a template.
+
+    Args:
+      variables: of the template, such as `enable_thinking`, beside those that are saved
+        with the tokenizer.
+    """
+    text = _view(tokenizer, messages, tools, variables).prompt(len(messages))
     return _encode(tokenizer, text, []).ids
 
 
 def conversations(
-    tokenizer: Any, messages: Sequence[Message], tools: Tools = ()
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Tools = (),
+    variables: Variables | None = None,
 ) -> list[Conversation]:
     """The ids of a conversation, with the answers in them.
 
@@ -56,7 +71,7 @@ def conversations(
     """
     controls, ends = _controls(tokenizer)
     sequences = answer_spans.sequences(
-        _view(tokenizer, messages, tools),
+        _view(tokenizer, messages, tools, variables),
         controls=controls,
         ends=ends,
         learn_empty_think=tokenizer.chat.learn_empty_think,
@@ -67,13 +82,15 @@ def conversations(
     return made
 
 
-def _view(tokenizer, messages, tools) -> chat_template.View:
+def _view(tokenizer, messages, tools, variables) -> chat_template.View:
     if not tokenizer.chat_template:
         raise InputError(
             got="messages for a model without a chat template",
             want="a model that was taught to chat",
             do="teach it by configs/sft.py, or give it texts",
         )
+    variables = {**tokenizer.chat.template_variables, **(variables or {})}
+    _check_variables(tokenizer, variables)
     if hasattr(tokenizer, "typed") and not tokenizer.chat.parse_special:
         # An assistant writes tags such as <think> itself, a user does not.
         messages = [
@@ -83,13 +100,32 @@ def _view(tokenizer, messages, tools) -> chat_template.View:
             for m in messages
         ]
         tools = control_tokens.shielded(list(tools), tokenizer.typed(False))
+        variables = control_tokens.shielded(variables, tokenizer.typed(False))
     return chat_template.view(
         tokenizer.chat_template,
         messages,
         tools=tools,
-        tokens=tokenizer.spellings,
+        tokens={**variables, **tokenizer.spellings},
         date=tokenizer.chat.date,
     )
+
+
+def _check_variables(tokenizer, variables: Variables) -> None:
+    for name, value in variables.items():
+        if name in _RESERVED or name in tokenizer.spellings:
+            raise InputError(
+                got=f"{name} among the template's variables", want="a name of its own"
+            )
+        if not isinstance(value, SCALARS):
+            raise InputError(
+                got=f"the template's variable {name} = {str(value)[:40]}",
+                want="a text, a number or a boolean",
+            )
+        if not re.search(rf"\b{re.escape(name)}\b", tokenizer.chat_template):
+            raise InputError(
+                got=f"the variable {name!r}, which the chat template does not read",
+                want="a name that stands in the template",
+            )
 
 
 def _controls(tokenizer) -> tuple[Sequence[str], Sequence[str]]:

@@ -106,14 +106,15 @@ class View:
     Attributes:
       messages: as `template_support.adapted` leaves them.
       tools: definitions of functions, as OpenAI has them.
-      tokens: `bos_token`, `eos_token` and the like, as the template writes them.
+      tokens: `bos_token`, `eos_token` and the like, as the template writes them, and
+        variables that it reads, such as `enable_thinking`.
       date: what `strftime_now` of a template takes for today; '' is today.
     """
 
     template: str
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
-    tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tokens: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     date: str = ""
 
     def prompt(self, count: int) -> str:
@@ -152,7 +153,7 @@ def view(
     messages: Sequence[Message],
     *,
     tools: Sequence[Mapping[str, Any]] = (),
-    tokens: Mapping[str, str] | None = None,
+    tokens: Mapping[str, Any] | None = None,
     date: str = "",
 ) -> View:
     """A conversation in the form that the template reads.
@@ -172,7 +173,7 @@ def prompt(
     messages: Sequence[Message],
     *,
     tools: Sequence[Mapping[str, Any]] = (),
-    tokens: Mapping[str, str] | None = None,
+    tokens: Mapping[str, Any] | None = None,
     date: str = "",
 ) -> str:
     """The text of a conversation, up to where the assistant's next answer begins.
@@ -185,7 +186,7 @@ def prompt(
     return made.prompt(len(messages))
 
 
-def _sorted(tokens: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _sorted(tokens: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(tokens.items()))
 
 

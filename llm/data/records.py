@@ -7,17 +7,17 @@ A record is one of
     {"source": ..., "target": ...}                          for an encoder-decoder
     {"prompt": ..., "chosen": ..., "rejected": ...}         texts, or messages
 
-those of messages also with "tools", and stands in `meta["record"]` of a document, whose
-text is what a person reads of it. A message may have a weight: with 0 it is read and
-not learned. The tokens of a record lie in the shards like those of any document, and
-the label of each says which of the PARTS it belongs to: what is given, or what is
-learned. A conversation whose template writes answers otherwise once a question follows
-them becomes several sequences of tokens.
+those of messages also with "tools" and with "variables" of the chat template. A record
+stands in `meta["record"]` of a document, whose text is what a person reads of it. A
+message may have a weight: with 0 it is read and not learned. The tokens of a record lie
+in the shards like those of any document, and the label of each says which of the PARTS
+it belongs to: what is given, or what is learned. A conversation whose template writes
+answers otherwise once a question follows them becomes several sequences of tokens.
 
 `D documents`
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class Encoded(NamedTuple):
 def form_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Which of the FORMS a record has; InputError for none of them."""
     for form in FORMS:
-        if set(record) - {"tools"} == set(form):
+        if set(record) - {"tools", "variables"} == set(form):
             return form
     raise InputError(
         got=f"a record of {', '.join(map(str, record)) or 'nothing'}",
@@ -61,10 +61,10 @@ def encode(record: Mapping[str, Any], tokenizer: Any) -> list[Encoded]:
       InputError: another form, or messages that the template does not take.
     """
     form = form_of(record)
-    tools = record.get("tools", ())
+    given = record.get("tools", ()), record.get("variables", {})
     if form == ("messages",):
         learned = {n for n, m in enumerate(record["messages"]) if m.get("weight", 1)}
-        return _conversation(tokenizer, record["messages"], tools, learned)
+        return _conversation(tokenizer, record["messages"], given, learned)
     if form == ("prompt", "completion"):
         return [_texts(tokenizer, record["prompt"], record["completion"])]
     if form == ("source", "target"):
@@ -74,7 +74,7 @@ def encode(record: Mapping[str, Any], tokenizer: Any) -> list[Encoded]:
         parts = [GIVEN] * len(source) + [ANSWER] * len(target)
         return [Encoded([*source, *target], np.array(parts, np.int16))]
     chosen, rejected = (
-        _answered(tokenizer, record["prompt"], record[which], tools)
+        _answered(tokenizer, record["prompt"], record[which], given)
         for which in ("chosen", "rejected")
     )
     parts = np.concatenate([chosen.parts, rejected.parts + REJECTED_GIVEN])
@@ -88,7 +88,7 @@ def sizes(split: Any, parts: tuple[int, ...]) -> np.ndarray:
     return np.diff(before[split.offsets])
 
 
-def _answered(tokenizer, prompt, answer, tools) -> Encoded:
+def _answered(tokenizer, prompt, answer, given) -> Encoded:
     if isinstance(prompt, str) and isinstance(answer, str):
         return _texts(tokenizer, prompt, answer)
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -99,7 +99,7 @@ def _answered(tokenizer, prompt, answer, tools) -> Encoded:
     )
     # Only what follows the prompt is preferred or not; answers before it are given.
     learned = set(range(len(asked), len(asked) + len(said)))
-    *others, whole = _conversation(tokenizer, [*asked, *said], tools, learned)
+    *others, whole = _conversation(tokenizer, [*asked, *said], given, learned)
     if any((one.parts == ANSWER).any() for one in others):
         raise InputError(
             got="a preferred or rejected answer of several turns, with a chat template "
@@ -110,11 +110,15 @@ def _answered(tokenizer, prompt, answer, tools) -> Encoded:
 
 
 def _conversation(
-    tokenizer, messages, tools: Sequence[Mapping[str, Any]], learned: set[int]
+    tokenizer, messages, given: tuple[Any, Any], learned: set[int]
 ) -> list[Encoded]:
-    """The sequences of a conversation of which these messages are learned."""
+    """The sequences of a conversation of which these messages are learned.
+
+    Args:
+      given: definitions of tools, and variables of the template.
+    """
     made = []
-    for ids, said in chat.conversations(tokenizer, messages, tools):
+    for ids, said in chat.conversations(tokenizer, messages, *given):
         parts = np.where(np.isin(said, list(learned)), ANSWER, GIVEN).astype(np.int16)
         made.append(Encoded(ids, parts))
     # What only repeats what is given teaches nothing, unless there is nothing else.

@@ -82,7 +82,7 @@ def rendered(
     *,
     reply: bool,
     tools: Sequence[Mapping[str, Any]] = (),
-    tokens: Mapping[str, str],
+    tokens: Mapping[str, Any],
     marks: tuple[str, str],
     date: str = "",
 ) -> str:
@@ -90,6 +90,7 @@ def rendered(
 
     Args:
       reply: whether it ends where the assistant's answer begins.
+      tokens: what the template reads by name: `bos_token` and the like, and variables.
       tokens: `bos_token`, `eos_token` and the like, as the template writes them.
       date: today, as YYYY-MM-DD, for a template that writes it; '' is today.
 

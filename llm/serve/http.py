@@ -129,7 +129,9 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             raise InputError(got="a prompt and messages, or neither", want="one")
         if body.messages is not None:
             plain = [message.plain() for message in body.messages]
-            ids = await run_in_threadpool(service.chat_ids, plain)
+            ids = await run_in_threadpool(
+                service.chat_ids, plain, body.chat_template_kwargs
+            )
         else:
             ids = await run_in_threadpool(service.tokenizer.encode, body.prompt)
         return {"tokens": ids, "count": len(ids), "max_model_len": service.context}
@@ -176,7 +178,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         if body.top_logprobs and not body.logprobs:
             raise InputError(got="top_logprobs without logprobs", want="logprobs: true")
         prompt = await run_in_threadpool(
-            prompts_of.conversation, service, body.messages
+            prompts_of.conversation, service, body.messages, body.chat_template_kwargs
         )
         return await answer(body, request, [prompt], replies.Chat)
 

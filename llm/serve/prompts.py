@@ -1,7 +1,7 @@
 """Prompts as clients give them, to ids: read, checked for length, and by the guard."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm.errors import InputError
@@ -27,12 +27,24 @@ def read(
     return service.ids_of(checked, special=special), checked
 
 
-def conversation(service: Service, messages: Sequence[Any]) -> tuple[list[int], str]:
-    """(ids, text for the log) of messages after the guard."""
+def conversation(
+    service: Service,
+    messages: Sequence[Any],
+    variables: Mapping[str, Any] | None = None,
+) -> tuple[list[int], str]:
+    """(ids, text for the log) of messages after the guard.
+
+    Args:
+      variables: of the chat template.
+    """
     plain = [message.plain() for message in messages]
     for message in plain:
         message["content"] = _guarded(service, message["content"])
-    return service.chat_ids(plain), json.dumps(plain, ensure_ascii=False)
+    variables = {
+        name: _guarded(service, value) if isinstance(value, str) else value
+        for name, value in (variables or {}).items()
+    }
+    return service.chat_ids(plain, variables), json.dumps(plain, ensure_ascii=False)
 
 
 def _guarded(service: Service, text: str) -> str:

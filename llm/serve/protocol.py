@@ -295,6 +295,11 @@ class Message(_Strict):
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=1000)]
+# Of the chat template, such as {"enable_thinking": false}.
+Variables = Annotated[
+    dict[Annotated[str, Field(max_length=100)], Text | Flag | Int | Number],
+    Field(max_length=20),
+]
 
 
 class ChatRequest(_Sampled):
@@ -304,6 +309,7 @@ class ChatRequest(_Sampled):
     max_completion_tokens: Annotated[Int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: Variables | None = None
 
 
 class EmbeddingRequest(_Strict):
@@ -323,6 +329,7 @@ class TokenizeRequest(_Strict):
 
     prompt: Text | None = None
     messages: Messages | None = None
+    chat_template_kwargs: Variables | None = None
     model: Annotated[str, Field(max_length=1000)] = ""
 
 

@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,11 +106,15 @@ class Service:
             )
         return self.embed(rows).vectors, sum(map(len, rows))
 
-    def chat_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """A conversation's ids."""
+    def chat_ids(
+        self,
+        messages: Sequence[dict[str, str]],
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """A conversation's ids, with variables of the template."""
         if sum(len(m["content"]) for m in messages) > self.context * 256:
             raise self._too_long("many more")
-        return self._fitting(prompt_ids(self.tokenizer, messages))
+        return self._fitting(prompt_ids(self.tokenizer, messages, variables=variables))
 
     def given_ids(self, ids: Sequence[int]) -> list[int]:
         """Ids of a client as a prompt, checked; nothing is put before them."""

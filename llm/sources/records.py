@@ -23,6 +23,7 @@ from llm.record_messages import readable as readable_message
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
+_ABOUT = ("tools", "variables")  # of a conversation, beside what is said in it
 _FEW = 20  # records of which each may have a class of its own
 
 
@@ -149,7 +150,7 @@ def _document(id: str, record: dict[str, Any]) -> Document:
 def readable(record: dict[str, Any]) -> str:
     """What a person reads of a record, and what makes two of them the same."""
     parts = []
-    for value in (value for name, value in record.items() if name != "tools"):
+    for value in (value for name, value in record.items() if name not in _ABOUT):
         if isinstance(value, str):
             parts.append(value)
         else:

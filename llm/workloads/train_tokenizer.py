@@ -181,7 +181,7 @@ def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
         template = chat_template.TEMPLATES["plain"]
     if template:
         atomic.write_text(folder / tokenizer.TEMPLATE, template)
-    settings = _chat(c)
+    settings = dataclasses.asdict(chat_settings.check(_chat(c)))
     if "strftime_now" in (template or held.chat_template):
         settings["date"] = settings.get("date") or datetime.date.today().isoformat()
     if any(settings.values()):

@@ -379,3 +379,30 @@ def test_streams_go_on_while_vectors_are_made(model):
         assert choices[-1]["finish_reason"] == "length" and not vectors.done()
         ended.set()
         assert vectors.result().status_code == 200
+
+
+def test_variables_of_the_chat_template(model):
+    """`chat_template_kwargs`, as vLLM, SGLang and llama.cpp take them."""
+    template = "{{ m }}{% if enable_thinking is false %}-{% endif %}"
+    tokenizer = dataclasses.replace(TOKENIZER, chat_template=template)
+    service, _ = make_service(*model, tokenizer=tokenizer)
+    talk = {"messages": [{"role": "user", "content": "hi"}]}
+    with running(service) as url:
+
+        def tokens(variables):
+            body = talk | {"chat_template_kwargs": variables}
+            return post(url, "/tokenize", body).json()["tokens"]
+
+        assert tokens(None) == tokens({"enable_thinking": True}) == []
+        assert tokens({"enable_thinking": False}) == [ord("-")]
+        for variables in ({"enable_thinkin": False}, {"messages": "x"}, {"a": [1]}):
+            body = talk | {"chat_template_kwargs": variables}
+            reply = post(url, "/v1/chat/completions", body)
+            assert reply.status_code == 400
+            assert next(iter(variables)) in reply.json()["error"]["message"]
+        body = talk | {
+            "chat_template_kwargs": {"enable_thinking": False},
+            "max_tokens": 1,
+        }
+        reply = post(url, "/v1/chat/completions", body | {"max_tokens": 1})
+        assert reply.status_code == 200

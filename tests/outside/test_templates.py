@@ -7,10 +7,21 @@ conversation is written out.
 
 import dataclasses
 
+import numpy as np
 import pytest
 import served
 
-from llm.data import answer_spans, chat_template, template_process, tokens
+from llm import record_forms
+from llm.data import (
+    answer_spans,
+    chat,
+    chat_settings,
+    chat_template,
+    records,
+    template_process,
+    tokens,
+)
+from llm.data.chat_settings import Chat
 from llm.document import Document
 from llm.errors import InputError, MachineError
 
@@ -189,3 +200,66 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_template(monkeypatch):
     with pytest.raises(MachineError, match="does not start"):
         tokens._sequences(document, tokenizer, dropped := {})
     assert not dropped
+
+
+# As Qwen 3 has it: thoughts may be turned off, which the prompt says.
+OFF = "{% if enable_thinking is defined and enable_thinking is false %}-{% endif %}"
+OPTIONAL = (
+    EACH + "<{{ m.role }}>{% if m.role == 'assistant' %}" + OFF + "{% endif %}"
+    "{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>" + OFF + "{{ tone }}{% endif %}"
+)
+
+
+def with_variables(**saved):
+    return dataclasses.replace(
+        served.TOKENIZER, chat_template=OPTIONAL, chat=Chat(template_variables=saved)
+    )
+
+
+def test_variables_of_a_template():
+    def asked(tokenizer, **variables):
+        ids = chat.prompt_ids(tokenizer, TWO[:1], variables=variables)
+        return tokenizer.decode(ids).rpartition("<assistant>")[2]
+
+    assert asked(with_variables()) == ""
+    assert asked(with_variables(), enable_thinking=False, tone="calm") == "-calm"
+    assert asked(with_variables(enable_thinking=False)) == "-"
+    assert asked(with_variables(enable_thinking=False), enable_thinking=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"enable_thinkin": False},
+            "'enable_thinkin', which the chat template",
+        ),
+        ({"messages": "x"}, "messages among the template's variables"),
+        ({"eos_token": "x"}, "eos_token among the template's variables"),
+        ({"tone": ["x"]}, "tone = "),
+    ],
+)
+def test_variables_that_are_none(variables, message):
+    with pytest.raises(InputError, match=message):
+        chat.prompt_ids(with_variables(), TWO[:1], variables=variables)
+
+
+def test_variables_of_a_record():
+    """TRL's column: the same messages are learned after another prompt."""
+    row = {"messages": TWO[:2], "chat_template_kwargs": {"enable_thinking": False}}
+    record, unused = record_forms.read(row)
+    assert not unused
+    (one,) = records.encode(record, with_variables())
+    given = served.TOKENIZER.decode(np.array(one.ids)[one.parts == records.GIVEN])
+    assert given.endswith("<assistant>-")
+    with pytest.raises(ValueError, match="without messages"):
+        record_forms.read({**row, "messages": None, "text": "a", "label": 1})
+
+
+def test_variables_of_a_config():
+    chosen = {"template_variables": '{"enable_thinking": false}'}
+    assert chat_settings.check(chosen).template_variables == {"enable_thinking": False}
+    for wrong in ("enable_thinking", "[1]", '{"a": {}}', '{"a": null}'):
+        with pytest.raises(InputError, match="template_variables"):
+            chat_settings.check({"template_variables": wrong})
