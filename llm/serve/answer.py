@@ -43,6 +43,7 @@ class Answer:
       text: all that may be shown so far.
       ids: all tokens so far.
       told: how many of the likeliest tokens an event tells with each.
+      ends_told: whether the token that ends it has a figure, too.
       first, latest: when tokens came, in seconds of `time.monotonic`; 0 is not yet.
     """
 
@@ -55,11 +56,13 @@ class Answer:
         stops: Sequence[str],
         endless: bool,
         told: int,
+        ends_told: bool,
         guarded: Guarded,
         send: Callable[[Event], None],
         between: Callable[[float], None],
     ):
         self.number, self.prompt, self.told = number, prompt, told
+        self.ends_told = ends_told
         self.ids: list[int] = []
         self.logprobs = 0.0
         self.first = self.latest = 0.0
@@ -107,7 +110,7 @@ class Answer:
             )  # fmt: skip
             figures = [self._figure(*one) for one in held]
         self.logprobs += float(sum(piece.logprobs[: len(ids)]))
-        if ended:  # an end is no part of the text
+        if ended and not self.ends_told:  # an end is no part of the text
             figures = figures[:-1]
         if self.guarded.blocked:
             return self._said(text, [], "content_filter")

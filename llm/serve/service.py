@@ -183,6 +183,9 @@ class Asked:
             answer = Answer(
                 number, ids, service.tokenizer, stops=request.stops(),
                 endless=request.ignore_eos, told=self.told,
+                # Who scores texts by completions takes off as many figures as tokens
+                # were generated; a chat has those of its text.
+                ends_told=isinstance(request, CompletionRequest),
                 guarded=service.guard.stream(), send=self._send,
                 between=service.metrics.between_tokens.observe,
             )  # fmt: skip

@@ -406,3 +406,27 @@ def test_variables_of_the_chat_template(model):
         }
         reply = post(url, "/v1/chat/completions", body | {"max_tokens": 1})
         assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("ends", [False, True])
+def test_completions_have_a_figure_for_each_token(up, ends, echo, stream):
+    """A harness scores a text by echo, and takes off the one token that it must let us
+    generate: also where that is the end, whose text is empty."""
+    bias = {str(TOKENIZER.eos_id if ends else ord("d")): 100}
+    body = {"prompt": "abc", "echo": echo, "max_tokens": 3, "temperature": 0,
+            "logprobs": 1, "logit_bias": bias}  # fmt: skip
+    if stream:
+        parts = streamed(up[0], "/v1/completions", body)
+    else:
+        parts = post(up[0], "/v1/completions", body).json()["choices"]
+    figures = [p["logprobs"] for p in parts if p["logprobs"]]
+    tokens = [token for f in figures for token in f["tokens"]]
+    offsets = [at for f in figures for at in f["text_offset"]]
+    made = [f"<{TOKENIZER.eos_id}>"] if ends else ["d"] * 3
+    assert tokens == [f"<{TOKENIZER.bos_id}>", *"abc"] * echo + made
+    assert len(offsets) == sum(len(f["token_logprobs"]) for f in figures) == len(tokens)
+    text = "".join(p["text"] for p in parts)
+    assert offsets[-1] == len(text) - (0 if ends else 1)
+    assert parts[-1]["finish_reason"] == ("stop" if ends else "length")
