@@ -8,7 +8,7 @@ import shutil
 import jax
 import pytest
 
-from llm import config, registry
+from llm import checkpoint, config, registry
 from llm.data import corpus, tokens
 from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
@@ -92,6 +92,9 @@ def test_evaluation_is_of_the_whole_test_split(workdir):
         nats / math.log(2) / result["bytes"], rel=1e-6
     )
     assert 0 <= result["token_accuracy"] <= 1
+    # Of which weights it is: an interrupted evaluation goes on with these alone.
+    params = load.load(str(workdir), jax.devices("cpu")[0]).params
+    assert result["model"]["weights"] == checkpoint.digest(params)
     assert (
         result["syntax_samples"] == registry.module("evals", "syntax").TINY["samples"]
     )

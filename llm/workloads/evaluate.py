@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from llm import (
     atomic,
+    checkpoint,
     finished,
     importing,
     locations,
@@ -219,12 +220,13 @@ def _kind(c: ConfigDict, label: str) -> str:
 
 
 def _about(loaded: load.Loaded, model_dir: str) -> dict[str, Any]:
-    """What of a model moves its figures, beside its weights."""
+    """What of a model moves its figures."""
     tokenizer = loaded.tokenizer
     template = tokenizer.chat_template
     return {
         "model_dir": model_dir,
         "name": loaded.config.model.name,
+        "weights": checkpoint.digest(loaded.params),
         "starts_texts_with": tokenizer.start(),
         "tokenizer": tokenizer.fingerprint,
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest()
