@@ -12,12 +12,13 @@ error.
 import bz2
 import contextlib
 import io
+import json
 import lzma
 import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from llm import locations
 from llm.errors import InputError, MachineError
@@ -25,6 +26,8 @@ from llm.errors import InputError, MachineError
 Skip = Callable[[str, str], None]
 
 COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd", ".xz")
+# Where a file that is one object has its items.
+_LISTS = ("data", "items", "examples", "questions", "instances", "records", "rows")
 _GZIP, _XZ = b"\x1f\x8b\x08", b"\xfd7zXZ\0"
 # A frame of zstd, or one to skip, as pzstd writes them in front.
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))
@@ -162,6 +165,33 @@ def ending(*suffixes: str) -> Callable[[str], bool]:
     """A test of names by their suffixes, with or without that of a compression."""
     ends = tuple(s + c for s in suffixes for c in COMPRESSED)
     return lambda name: name.lower().endswith(ends)
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case, without the suffix of a compression."""
+    name = name.lower()
+    suffixes = (c for c in COMPRESSED if c and name.endswith(c))
+    return name.removesuffix(next(suffixes, ""))
+
+
+def list_in(name: str, text: str) -> list[dict[str, Any]] | None:
+    """The items of a file that is one object with a list of them; None for lines."""
+    one_line = "\n" not in text.strip()
+    try:
+        whole = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(whole, dict):
+        return None
+    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
+    if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
+        return lists[0]
+    if one_line:
+        return None  # an item
+    raise InputError(
+        got=f"{name}, one object with the fields {', '.join(map(str, whole))[:80]}",
+        want=f"a list of items, or one of them under {', '.join(_LISTS)}",
+    )
 
 
 @contextlib.contextmanager

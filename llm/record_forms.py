@@ -9,8 +9,9 @@
     {"chosen": ..., "rejected": ...}                        whole dialogues, HH-RLHF
     {"text": ..., "label": ...}                             a class
 
-A field that is read under no form is named; an answer that is marked as bad, or that
-belongs to another prompt, is not learned.
+Messages come before fields that repeat them. A field that is read under no form is
+named; an answer that is marked as bad, or that belongs to another prompt, is not
+learned.
 
     record, unused = read(item)
 """
@@ -27,8 +28,13 @@ _QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "inputs")
 _ANSWERS = ("output", "response", "completion", "answer", "solution", "targets")
 _CONTEXTS = ("input", "context")
 _MARKS = ("label", "kto_tag")  # of an answer: whether people liked it
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # of HH-RLHF
-_REPEATED = 32  # characters that no two answers begin with by chance
+_BAD = ("false", "0", "-1", "no", "bad", "undesirable", "rejected", "dislike")
+_GOOD = ("true", "1", "yes", "good", "desirable", "chosen", "like")
+_TURN = re.compile(r"(?:^|\n\n)(Human|User|Assistant):")  # of HH-RLHF and the like
+_FRACTION = re.compile(r"[-+]?\d*[.,]\d+(?:[eE][-+]?\d+)?")  # a label, and no class
+# Characters of a prompt that answers do not begin with by chance: of both answers of a
+# pair, and of one answer, which may well say a question again.
+_REPEATED_BY_BOTH, _REPEATED = 8, 32
 
 
 class Disliked(ValueError):
@@ -88,8 +94,13 @@ def read(
       InputError: a form of which no record can be.
     """
     of = _Item(item)
-    own = [text(of[n], n) for n in ("system", "system_prompt") if n in of]
-    record = _record(of, next(filter(None, own), system), chat)
+    _check_liked(of)
+    named = of.one_of(("system", "system_prompt"), "system message")
+    own = text(of[named], named) if named else ""
+    # Who is told how to behave is in a conversation, whatever the fields are called.
+    record = _record(of, own or system, chat or bool(own))
+    if own and {"role": "system", "content": own} not in _first_messages(record):
+        raise ValueError(f"{named} of a record without messages, or with another one")
     defined = of.one_of(("tools", "functions"), "list of tools")
     if defined and of[defined] and (made := tools(of[defined])):
         if not any(isinstance(value, list) for value in record.values()):
@@ -111,17 +122,23 @@ def _record(of: _Item, system: str, chat: bool) -> dict[str, Any]:
         return {"text": text(of["text"]), "label": _class(of["label"])}
     if "source" in of and "target" in of and isinstance(of.fields["source"], str):
         return {"source": text(of["source"]), "target": text(of["target"])}
-    asked, answer = _asked(of, system), of.one_of(_ANSWERS, "answer")
-    _check_liked(of)
-    if not answer:
-        if any(isinstance(of.fields.get(name), list) for name in _TALKS):
-            return {"messages": asked}
-        raise ValueError(_unknown(of))
-    if asked == []:
+    if name := _talk(of):
+        messages = conversation(of[name], system, of.unused)
+        _note_repeated(of, messages)
+        if messages and messages[-1]["role"] in ("assistant", "tool"):
+            return {"messages": messages}
+    asked, answer = _asked(of, system), _answer(of)
+    if not answer and name:
+        return {"messages": asked}
+    if not answer or asked == []:
         raise ValueError(_unknown(of))
     said = of[answer]
+    if isinstance(said, int | float) and not isinstance(said, bool):
+        said = str(said)
     if isinstance(asked, str):
         if answer == "completion" and isinstance(said, str) and not chat:
+            if len(asked) >= _REPEATED:
+                said = said.removeprefix(asked)
             return {"prompt": asked, "completion": said}
         asked = _user(asked, system)
     if isinstance(said, str):
@@ -129,13 +146,48 @@ def _record(of: _Item, system: str, chat: bool) -> dict[str, Any]:
     return {"messages": [*asked, *conversation(said, unused=of.unused)]}
 
 
-def _asked(of: _Item, system: str) -> str | list[dict[str, Any]]:
-    """What is asked, a text or messages; [] if the item has no field for it."""
+def _talk(of: _Item) -> str:
+    """The name of the field that has messages; '' for none."""
     for name in _TALKS:
         if isinstance(of.fields.get(name), list):
-            return conversation(of[name], system, of.unused)
+            return name
         if name in of:
             raise ValueError(f"{name} that are no list")
+    return ""
+
+
+def _note_repeated(of: _Item, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Fields that only say again what stands in the messages are read."""
+    contents = {str(m["content"]).strip() for m in messages}
+    for name in (*_QUESTIONS, *_ANSWERS, *_CONTEXTS):
+        if str(of.fields.get(name, "")).strip() in contents:
+            of.read.add(name)
+
+
+def _answer(of: _Item) -> str:
+    """The field of the answer: of two, the one that has the other in it."""
+    present = {n: str(of.fields[n]) for n in _ANSWERS if of.fields.get(n)}
+    for name, said in present.items():
+        if len(present) > 1 and all(other in said for other in present.values()):
+            of.read.add(name)
+            return name
+    return of.one_of(_ANSWERS, "answer")
+
+
+def _first_messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first message of a conversation, with nothing but role and content."""
+    talks = (record.get(name) for name in ("messages", "prompt"))
+    return [
+        {n: talk[0][n] for n in ("role", "content")}
+        for talk in talks
+        if isinstance(talk, list) and talk
+    ]
+
+
+def _asked(of: _Item, system: str) -> str | list[dict[str, Any]]:
+    """What is asked, a text or messages; [] if the item has no field for it."""
+    if name := _talk(of):
+        return conversation(of[name], system, of.unused)
     name = of.one_of(_QUESTIONS, "question")
     if not name:  # of which a bare input is one
         name = "input" if "input" in of else ""
@@ -149,7 +201,7 @@ def _asked(of: _Item, system: str) -> str | list[dict[str, Any]]:
     if name == "prompt" and not contexts:
         return question
     more = [text(of[c], c) for c in contexts]
-    before = [] if "history" not in of else _history(of["history"])
+    before = _history(of["history"] or []) if "history" in of else []
     made = _user("\n\n".join(filter(None, [question, *more])), system)
     return [*made[:-1], *before, made[-1]]
 
@@ -168,10 +220,19 @@ def _history(pairs: Any) -> list[dict[str, Any]]:
 
 
 def _check_liked(of: _Item) -> None:
-    """Raises Disliked for an answer that people did not like."""
-    for name in _MARKS:
-        if name in of and of.fields[name] in (True, False) and not of[name]:
-            raise Disliked(f"{name} false: the answer is marked as bad")
+    """Raises Disliked for an answer that people did not like, or of weight 0."""
+    weight = of.fields.get("weight")
+    if isinstance(weight, int | float):
+        if of["weight"] == 0:
+            raise Disliked("weight 0: the record is not to be learned")
+        if weight != 1:
+            raise ValueError(f"a weight of {weight}: only 0 and 1 are honoured")
+    for name in _MARKS if "text" not in of else ():
+        mark = str(of.fields.get(name, "")).strip().lower().removesuffix(".0")
+        if mark in _BAD:
+            raise Disliked(f"{name} {mark}: the answer is marked as bad")
+        if mark in _GOOD:
+            of.read.add(name)
 
 
 def _class(label: Any) -> str:
@@ -180,7 +241,9 @@ def _class(label: Any) -> str:
             got=f"several labels of one text: {str(label)[:60]}",
             want="one class for each text: multi-label data are not supported",
         )
-    if isinstance(label, float):
+    if isinstance(label, float) or (
+        isinstance(label, str) and _FRACTION.fullmatch(label.strip())
+    ):
         raise InputError(
             got=f"the label {label}, which is no class but a number",
             want="texts or whole numbers as classes: regression is not supported",
@@ -207,10 +270,23 @@ def _preference(of: _Item, system: str, chat: bool) -> dict[str, Any]:
     chosen, rejected = (_said(answer, of.unused) for answer in (chosen, rejected))
     if isinstance(asked, str):
         asked = _user(asked, system)
+    asked = _without_answer(asked, chosen, rejected)
     if isinstance(chosen, str) or isinstance(rejected, str):
         chosen, rejected = (_behind(asked, answer) for answer in (chosen, rejected))
         return {"prompt": asked, "chosen": chosen, "rejected": rejected}
     return _dialogues(asked, chosen, rejected, system)
+
+
+def _without_answer(asked, chosen, rejected) -> list[dict[str, Any]]:
+    """What is asked, without the answer that some sets put behind it."""
+    if not asked or asked[-1]["role"] != "assistant":
+        return asked
+    firsts = [a if isinstance(a, str) else a[0]["content"] for a in (chosen, rejected)]
+    if any(not isinstance(a, str) and not _answers(a[0]) for a in (chosen, rejected)):
+        return asked  # they go on with a question
+    if str(asked[-1]["content"]).strip() not in [str(f).strip() for f in firsts]:
+        raise ValueError("a prompt that ends with an answer, neither of the two")
+    return asked[:-1]
 
 
 def _dialogues(asked, chosen, rejected, system) -> dict[str, Any]:
@@ -257,10 +333,10 @@ def _texts_preferred(asked, chosen: str, rejected: str, system: str, chat: bool)
             return _dialogues([], *talks, system)
         asked = _beginning(chosen, rejected)
         chosen, rejected = chosen[len(asked) :], rejected[len(asked) :]
-        if not asked.strip():
+        if not _is_prompt(asked, chosen, rejected):
             raise ValueError("chosen and rejected without a prompt")
     elif isinstance(asked, str):
-        if len(asked) >= _REPEATED and all(
+        if len(asked.strip()) >= _REPEATED_BY_BOTH and all(
             answer.startswith(asked) for answer in (chosen, rejected)
         ):
             chosen, rejected = chosen[len(asked) :], rejected[len(asked) :]
@@ -268,7 +344,9 @@ def _texts_preferred(asked, chosen: str, rejected: str, system: str, chat: bool)
         if talk and talk[-1] == {"role": "assistant", "content": ""}:
             asked = [*([_system(system)] if system else []), *talk[:-1]]
             chosen, rejected = chosen.strip(), rejected.strip()
-    if isinstance(asked, str) and chat:
+    if isinstance(asked, list):
+        asked = _without_answer(asked, chosen, rejected)
+    elif chat:
         asked = _user(asked, system)
     return {"prompt": asked, "chosen": chosen, "rejected": rejected}
 
@@ -278,7 +356,7 @@ def _turns(dialogue: str) -> list[dict[str, str]]:
     before, *parts = _TURN.split(dialogue)
     if before.strip() or not parts:
         return []
-    roles = {"Human": "user", "Assistant": "assistant"}
+    roles = {"Human": "user", "User": "user", "Assistant": "assistant"}
     return [
         {"role": roles[who], "content": said.strip()}
         for who, said in zip(parts[::2], parts[1::2], strict=True)
@@ -295,6 +373,12 @@ def _beginning(one: str, other: str) -> str:
     while 0 < length < max(len(one), len(other)) and not one[length - 1].isspace():
         length -= 1
     return one[:length]
+
+
+def _is_prompt(asked: str, chosen: str, rejected: str) -> bool:
+    """Whether two texts begin alike because both repeat a prompt, not by chance."""
+    shorter = min(len(chosen), len(rejected))
+    return len(asked.strip()) >= _REPEATED_BY_BOTH and len(asked) >= shorter / 2
 
 
 def _answers(message: Any) -> bool:

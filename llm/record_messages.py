@@ -19,7 +19,7 @@ _ROLES = {
 }  # fmt: skip
 _CALLS = ("function_call", "tool_call")  # roles of ShareGPT whose content is a call
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-_WEIGHTS = ("weight", "train", "loss")
+_WEIGHTS = ("weight", "train", "training", "loss")
 _READ = {
     "role", "from", "content", "value", "tool_calls", "function_call", "tool_call_id",
     "name", *_REASONING, *_WEIGHTS,
@@ -51,7 +51,7 @@ def conversation(
             unused.update(
                 f"{name} of a message"
                 for name in one
-                if one[name] and name not in _READ
+                if name not in _READ and one[name] not in (None, "", [], {})
             )
     starts = made and made[0]["role"] == "system"
     own = [{"role": "system", "content": system}] if system and not starts else []

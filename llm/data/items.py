@@ -34,13 +34,11 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llm import locations
+from llm import locations, reading
 from llm.errors import InputError
 
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-_SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN))
-# Where a file that is one object has its items.
-_LISTS = ("data", "items", "examples", "questions", "instances", "records", "rows")
+_is_read = reading.ending(*_PLAIN)
 _SPLIT = re.compile(r"[_-](test|dev|val|validation|train)$")
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -182,7 +180,9 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
     if root.is_file():
         root, found = root.parent, [root]
     elif root.is_dir():
-        found = sorted(f for f in root.rglob("*") if f.name.endswith(_SUFFIXES))
+        every = sorted(f for f in root.rglob("*") if f.is_file())
+        found = [f for f in every if _is_read(f.name)]
+        _say_others(path, [f.relative_to(root).as_posix() for f in every])
     else:
         plain = list(itertools.takewhile(lambda part: "*" not in part, parts))
         root, found = pathlib.Path(*plain), []
@@ -193,11 +193,15 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
     if not found:
         raise InputError(
             got=f"nothing at {path}{locations.relative_to(path)}",
-            want="a file, a folder, or a pattern of " + " ".join(_SUFFIXES),
+            want="a file, a folder, or a pattern of " + " ".join(_PLAIN),
         )
     for file in found:
         try:
-            yield file.relative_to(root).as_posix(), file.read_bytes()
+            with reading.opened(file) as stream:
+                content = stream.read()
+            yield file.relative_to(root).as_posix(), content
+        except reading.Damaged as error:
+            raise InputError(got=f"{file} ({error})", want="a whole file") from error
         except OSError as error:
             raise InputError(
                 got=f"{file} ({error.strerror})", want="a file that can be read"
@@ -208,13 +212,13 @@ def _in_zip(archive: pathlib.Path, pattern: str) -> Iterator[tuple[str, bytes]]:
     deep = pattern.replace("**/", "*")  # whose stars know no folders
     try:
         with zipfile.ZipFile(archive) as opened:
-            names = sorted(
+            chosen = sorted(
                 n
                 for n in opened.namelist()
-                if n.endswith(_SUFFIXES)
-                and not _hidden(n)
-                and (not pattern or fnmatch.fnmatch("/" + n, "/" + deep))
+                if not pattern or fnmatch.fnmatch("/" + n, "/" + deep)
             )
+            names = [n for n in chosen if _is_read(n) and not _hidden(n)]
+            _say_others(str(archive), [n for n in chosen if not n.endswith("/")])
             if not names:
                 raise InputError(
                     got=f"nothing like {pattern or '*'} in {archive}",
@@ -228,6 +232,14 @@ def _in_zip(archive: pathlib.Path, pattern: str) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
+def _say_others(path: str, names: Sequence[str]) -> None:
+    """Names the files of a folder or an archive that are not read."""
+    others = [n for n in names if not _is_read(n) and not _hidden(n)]
+    if others:
+        more = ", …" if len(others) > 5 else ""
+        print(f"{path}: not read: {', '.join(others[:5])}{more}", flush=True)
+
+
 def _hidden(name: str) -> bool:
     """What a Mac puts beside files, and what is hidden."""
     return any(p == "__MACOSX" or p.startswith(".") for p in name.split("/"))
@@ -235,8 +247,9 @@ def _hidden(name: str) -> bool:
 
 def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
     """(number, record): of lines the line's number, of tables and lists from 1."""
-    if name.endswith(".gz"):
-        name, content = name.removesuffix(".gz"), _unpacked(name, content)
+    if content.startswith(b"\x1f\x8b"):  # in an archive
+        content = _unpacked(name, content)
+    name = reading.plain_name(name)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -247,7 +260,7 @@ def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
         yield from _rows(name, text, columns)
     elif text.lstrip().startswith("["):
         yield from enumerate(_json(name, text), start=1)
-    elif (inside := _list_in(name, text)) is not None:
+    elif (inside := reading.list_in(name, text)) is not None:
         yield from enumerate(inside, start=1)
     else:
         for number, line in enumerate(text.split("\n"), start=1):
@@ -260,26 +273,6 @@ def _unpacked(name: str, content: bytes) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(got=f"{name} ({error})", want="a whole gzip file") from error
-
-
-def _list_in(name: str, text: str) -> list[dict[str, Any]] | None:
-    """The items of a file that is one object with a list of them; None for lines."""
-    one_line = "\n" not in text.strip()
-    try:
-        whole = json.loads(text) if text.lstrip().startswith("{") else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(whole, dict):
-        return None
-    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
-    if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
-        return lists[0]
-    if one_line:
-        return None  # an item
-    raise InputError(
-        got=f"{name}, one object with the fields {', '.join(map(str, whole))[:80]}",
-        want=f"a list of items, or one of them under {', '.join(_LISTS)}",
-    )
 
 
 def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:

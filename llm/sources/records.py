@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm import locations, record_forms
+from llm import locations, reading, record_forms
 from llm.document import NOTE, Document, Source
 from llm.errors import InputError
 from llm.record_messages import readable as readable_message
@@ -43,7 +43,7 @@ def make(
     """
 
     def documents(skip: Callable[[str, str], None]) -> Iterator[Document]:
-        found = [item for file in _files(path) for item in _read(file)]
+        found = [item for file in _files(path, skip) for item in _read(file)]
         count = min(max_documents or len(found), len(found))
         found = [found[i * len(found) // count] for i in range(count)]
         taken = list(_records(found, skip, system, chat))
@@ -158,7 +158,7 @@ def readable(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _files(path: str) -> list[pathlib.Path]:
+def _files(path: str, skip: Callable[[str, str], None]) -> list[pathlib.Path]:
     if not path:
         raise InputError(
             got="source 'records' without a path",
@@ -168,7 +168,14 @@ def _files(path: str) -> list[pathlib.Path]:
     root = pathlib.Path(path)
     if root.is_file():
         return [root]
-    found = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
+    is_read = reading.ending(*_SUFFIXES)
+    found = []
+    for file in sorted(f for f in root.rglob("*") if f.is_file()):
+        if is_read(file.name):
+            found.append(file)
+        elif not file.name.startswith("."):
+            name = locations.shown(file.relative_to(root).as_posix())
+            skip(f"{NOTE}the file {name} is not read: no JSON", name)
     if not found:
         raise InputError(
             got=f"no {' '.join(_SUFFIXES)} at {path!r}{locations.relative_to(path)}",
@@ -180,13 +187,18 @@ def _files(path: str) -> list[pathlib.Path]:
 def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     """(id, item) of each; the id is the file's name and the number of the item."""
     try:
-        text = file.read_text("utf-8")
+        with reading.opened(file) as stream:
+            text = stream.read().decode("utf-8-sig")
+    except reading.Damaged as error:
+        raise InputError(got=f"{file} ({error})", want="a whole file") from error
     except UnicodeDecodeError as error:
         raise InputError(
             got=f"{file}, which is not UTF-8 at byte {error.start}", want="UTF-8 text"
         ) from error
     try:
-        if text.lstrip()[:1] == "[":
+        if (inside := reading.list_in(file.name, text)) is not None:
+            items = list(enumerate(inside, start=1))
+        elif text.lstrip()[:1] == "[":
             items = list(enumerate(json.loads(text), start=1))
         else:
             lines = enumerate(text.split("\n"), start=1)

@@ -3,11 +3,13 @@
 One case is a row of a form that is in use; what is expected is written out.
 """
 
+import gzip
 import json
 
 import pytest
 
 from llm import record_forms, registry
+from llm.document import NOTE
 from llm.errors import InputError
 
 
@@ -27,6 +29,8 @@ CALL = {
 TOOL = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
 WRAPPED = {"type": "function", "function": TOOL}
 TALK = "\n\nHuman: hi\n\nAssistant: yo"
+
+SYSTEM = {"role": "system", "content": "S"}
 
 FORMS = {
     "Dolly": (
@@ -58,7 +62,7 @@ FORMS = {
     ),
     "UltraChat": (
         {"prompt": "q", "prompt_id": "1", "messages": [user("q"), said("a")]},
-        {"messages": [user("q"), said("a")]}, ["prompt", "prompt_id"],
+        {"messages": [user("q"), said("a")]}, ["prompt_id"],
     ),
     "conversational prompt and completion": (
         {"prompt": [user("q")], "completion": [said("a")]},
@@ -161,6 +165,81 @@ FORMS = {
         {"messages": [user("q"), said("a", reasoning_content="r")]},
         ["mood of a message"],
     ),
+    "NuminaMath: messages and a copy in fields": (
+        {"source": "x", "problem": "2+2?", "solution": "4",
+         "messages": [user("2+2?"), said("4")]},
+        {"messages": [user("2+2?"), said("4")]}, ["source"],
+    ),
+    "OpenR1-Math: messages, and a solution of another hand": (
+        {"problem": "2+2?", "solution": "Four.", "answer": "4",
+         "messages": [user("2+2?"), said("<think>2, 2</think>4")]},
+        {"messages": [user("2+2?"), said("<think>2, 2</think>4")]},
+        ["answer", "solution"],
+    ),
+    "OpenMathReasoning: a solution that ends with the answer": (
+        {"problem": "2+2?", "solution": "It is 4.", "answer": "4"},
+        {"messages": [user("2+2?"), said("It is 4.")]}, ["answer"],
+    ),
+    "Magpie": (
+        {"instruction": "q", "response": "a",
+         "conversations": [{"from": "human", "value": "q"},
+                           {"from": "gpt", "value": "a"}]},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
+    "messages that end with the question": (
+        {"messages": [user("q")], "response": "a"},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
+    "a pair beside the conversation that it is of": (
+        {"prompt": "q", "messages": [user("q"), said("a")],
+         "chosen": "a", "rejected": "b"},
+        {"prompt": [user("q")], "chosen": "a", "rejected": "b"}, ["prompt"],
+    ),
+    "the same with answers as messages": (
+        {"messages": [user("q"), said("b")],
+         "chosen": [said("a")], "rejected": [said("b")]},
+        {"prompt": [user("q")], "chosen": [said("a")], "rejected": [said("b")]}, [],
+    ),
+    "a short prompt that both answers repeat": (
+        {"prompt": "What is 2+2?", "chosen": "What is 2+2? 4",
+         "rejected": "What is 2+2? 5"},
+        {"prompt": "What is 2+2?", "chosen": " 4", "rejected": " 5"}, [],
+    ),
+    "the same of HH-RLHF": (
+        {"prompt": "\n\nHuman: hi\n\nAssistant:", "chosen": TALK,
+         "rejected": TALK + "!"},
+        {"prompt": [user("hi")], "chosen": "yo", "rejected": "yo!"}, [],
+    ),
+    "a completion that repeats its prompt": (
+        {"prompt": "A prompt of more than thirty characters:",
+         "completion": "A prompt of more than thirty characters: yes"},
+        {"prompt": "A prompt of more than thirty characters:",
+         "completion": " yes"}, [],
+    ),
+    "a system message beside texts": (
+        {"system": "S", "prompt": "q", "completion": "a"},
+        {"messages": [SYSTEM, user("q"), said("a")]}, [],
+    ),
+    "a system message beside a pair of texts": (
+        {"system": "S", "prompt": "q", "chosen": "a", "rejected": "b"},
+        {"prompt": [SYSTEM, user("q")], "chosen": "a", "rejected": "b"}, [],
+    ),
+    "a system message that the messages have": (
+        {"system": "S", "messages": [SYSTEM, user("q"), said("a")]},
+        {"messages": [SYSTEM, user("q"), said("a")]}, [],
+    ),
+    "a number as the answer, and no history": (
+        {"instruction": "2+2?", "output": 4, "history": ""},
+        {"messages": [user("2+2?"), said("4")]}, [],
+    ),
+    "marks of a message that are false": (
+        {"messages": [user("q"), said("a", training=False, learn=False)]},
+        {"messages": [user("q"), said("a", weight=0)]}, ["learn of a message"],
+    ),
+    "a good answer in words, of weight 1": (
+        {"prompt": "q", "response": "a", "label": "True", "weight": 1},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
     "an unpaired preference that is good": (
         {"prompt": [user("q")], "completion": [said("a")], "label": True},
         {"messages": [user("q"), said("a")]}, [],
@@ -196,6 +275,32 @@ REFUSED = {
     "a bad conversation": (
         {"messages": [user("q"), said("a")], "kto_tag": False}, "as bad",
     ),
+    "a weight of 0 of the record": (
+        {"messages": [user("q"), said("a")], "weight": 0}, "weight 0",
+    ),
+    "half a weight of the record": (
+        {"messages": [user("q"), said("a")], "weight": 0.5}, "only 0 and 1",
+    ),
+    "two texts that begin alike by chance": (
+        {"chosen": "Yes, I can help you with that.", "rejected": "Yes, but I won't."},
+        "without a prompt",
+    ),
+    "a prompt that ends with a third answer": (
+        {"messages": [user("q"), said("c")], "chosen": "a", "rejected": "b"},
+        "neither of the two",
+    ),
+    "another system message than that of the messages": (
+        {"system": "S", "messages": [{"role": "system", "content": "T"}, user("q"),
+                                     said("a")]},
+        "with another one",
+    ),
+    "two system messages": (
+        {"system": "S", "system_prompt": "T", "instruction": "q", "output": "a"},
+        "which of them is the system message",
+    ),
+    "a system message of a translation": (
+        {"system": "S", "source": "a", "target": "b"}, "without messages",
+    ),
     "half a weight": (
         {"messages": [user("q"), said("a", weight=0.5)]}, "only 0 and 1",
     ),
@@ -230,6 +335,46 @@ def test_what_cannot_be_honoured_says_why(name):
         record_forms.read(item)
 
 
+@pytest.mark.parametrize(
+    "mark", ["False", "false", "0", 0, -1, "no", "bad", "undesirable"]
+)
+def test_words_for_a_bad_answer(mark):
+    item = {"prompt": "q", "completion": "a", "label": mark}
+    with pytest.raises(record_forms.Disliked, match="as bad"):
+        record_forms.read(item)
+
+
+ROWS = [{"prompt": f"q{n}", "response": f"a{n}"} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", gzip.compress(b"\n".join(json.dumps(r).encode() for r in ROWS))),
+        ("a.JSONL", b"\n".join(json.dumps(r).encode() for r in ROWS)),
+        ("a.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()),
+        ("a.json", json.dumps({"data": ROWS}, indent=1).encode()),
+    ],
+)
+def test_files_of_records(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    documents, skipped = source(tmp_path)
+    assert [d.meta["record"]["messages"][1]["content"] for d in documents] == [
+        "a0", "a1", "a2",
+    ]  # fmt: skip
+    ((reason, _),) = skipped
+    assert reason.startswith(NOTE) and "b.parquet is not read" in reason
+    assert source(tmp_path / name)[1] == []
+
+
+def test_a_file_of_records_that_is_cut_off(tmp_path):
+    whole = gzip.compress(b"\n".join(json.dumps(r).encode() for r in ROWS))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz"):
+        source(tmp_path)
+
+
 def source(path, **knobs):
     skipped = []
     read = registry.build("sources", {"name": "records", "path": str(path), **knobs})
@@ -239,7 +384,7 @@ def source(path, **knobs):
 def test_a_bad_row_is_counted_and_not_the_end(tmp_path):
     rows = [json.dumps({"prompt": f"q{n}", "response": f"a{n}"}) for n in range(1000)]
     rows[4] = '{"prompt": "q", "respo'
-    rows[7] = json.dumps({"prompt": "q", "response": 7})
+    rows[7] = json.dumps({"prompt": "q", "response": {"a": 7}})
     rows[9] = "[1]"
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     documents, skipped = source(tmp_path / "a.jsonl")
@@ -265,6 +410,7 @@ def test_identical_answers_are_counted(tmp_path):
     ("labels", "message"),
     [
         ([0.5, 1.5], "regression is not supported"),
+        (["0.5", "1,5"], "regression is not supported"),
         ([["a", "b"], ["a"]], "multi-label data are not supported"),
         ([f"name {n}" for n in range(40)], "40 different labels of 40 texts"),
     ],
