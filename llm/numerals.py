@@ -11,10 +11,15 @@ part of one.
 """
 
 import re
+import unicodedata
 from fractions import Fraction
 
 _MINUS = str.maketrans({"−": "-", "–": "-", "﹣": "-", "－": "-"})
-_SPACES = "  \u2009\u202f"  # between thousands
+_SPACES = " \u00a0\u2009\u202f"  # between thousands
+_FINE = "[\u00a0\u2009\u202f]"  # of these, those that stand between no two words
+_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(rf"(.+?)\s+({'|'.join(_SCALES)})s?", re.IGNORECASE | re.DOTALL)
+_MOST = 1000  # of an exponent
 _CURRENCY = r"(?:US\$|[$€£¥₹]|\\\$)"
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}")
 _TEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|mbox)\s*\{[^{}]*\}|\\[,;! ]")
@@ -23,10 +28,19 @@ _AROUND = (
     re.compile(r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$(.*)\$\$|\$([^$]*)\$", re.DOTALL),
     re.compile(r"\*\*(.*)\*\*|__(.*)__|`(.*)`|\"(.*)\"|'(.*)'|\((.*)\)", re.DOTALL),
 )
+_TEX_FRACTION = r"\\[dt]?frac\s*\{-?\d+\}\s*\{\d+\}"
+_VULGAR = "".join(map(chr, [0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F), 0x2189]))
 # A run of characters that is a number or none: it is not cut to make one.
 _WRITTEN = re.compile(
-    rf"(?<![\w.,/]){_CURRENCY}?\s?[-+−–]?\s?{_CURRENCY}?\s?"
-    r"(?:\d[\d.,/]*|\.\d[\d.,/]*)(?:[eE][-+]?\d+)?(?:\s?\\?%)?"
+    rf"(?<![\w.,/])(?<!\d:){_CURRENCY}?\s?[-+−–]?\s?{_CURRENCY}?\s?(?:"
+    rf"{_TEX_FRACTION}"
+    r"|\d+\s\d+\s?/\s?\d+(?![\d/])"  # 3 1/2
+    rf"|\d{{1,3}}(?:{_FINE}\d{{3}})+(?!\d)|\d{{1,3}}(?:\ \d{{3}}){{2,}}(?!\d)"
+    rf"|\d*[{_VULGAR}]|(?:\d[\d.,/]*|\.\d[\d.,/]*)(?!\d*:\d))"
+    r"(?:[eE][-+]?\d+|\s*(?:[×x*·]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?-?\d+\}?"
+    r"|(?:\^|\*\*)\{?-?\d+\}?)?"
+    rf"(?:\s?\\?%|\s+(?:{'|'.join(_SCALES)})s?\b)?",
+    re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
@@ -39,10 +53,16 @@ def read(text: str, *, point: str = ".") -> Fraction | None:
     """
     text = _bare(text)
     text = _FRACTION.sub(r"\1/\2", _TEX_TEXT.sub("", text)).translate(_MINUS)
+    text = re.sub(f"[{_VULGAR}]", _plain_fraction, text)
     text = re.sub(_CURRENCY, "", text, count=1).strip()
     text, percent = re.subn(r"\s*\\?%$", "", text)
+    scale = 1
+    if scaled := _SCALED.fullmatch(text):
+        text, scale = scaled[1], 10 ** _SCALES[scaled[2].lower()]
     value = _value(text.strip(), point)
-    return value / 100 if percent and value is not None else value
+    if value is None:
+        return None
+    return value * scale / (100 if percent else 1)
 
 
 def written(value: Fraction) -> str:
@@ -75,10 +95,7 @@ def last(text: str) -> str:
     boxed = _BOXED.findall(text)
     if boxed:
         return boxed[-1].strip()
-    fractions = list(_FRACTION.finditer(text))
     numbers = list(_WRITTEN.finditer(text))
-    if fractions and (not numbers or fractions[-1].end() >= numbers[-1].end()):
-        return fractions[-1][0]
     return numbers[-1][0].strip().rstrip(".,/") if numbers else ""
 
 
@@ -90,6 +107,11 @@ def _bare(text: str) -> str:
         if found:
             return _bare(next(group for group in found.groups() if group is not None))
     return text
+
+
+def _plain_fraction(found: re.Match) -> str:
+    """½ as ` 1/2`; in front of it may stand a whole number."""
+    return " " + unicodedata.normalize("NFKC", found[0]).replace("\u2044", "/")
 
 
 def _value(text: str, point: str) -> Fraction | None:
@@ -110,6 +132,11 @@ def _value(text: str, point: str) -> Fraction | None:
         made = number(found[2]) * power
     elif found := re.fullmatch(sign + rf"({plain})" + ten, text):
         made = number(found[2]) * Fraction(10) ** int(found[3])
+    elif found := re.fullmatch(sign + r"(\d{1,9})(?:\^|\*\*)\{?(-?\d{1,4})\}?", text):
+        base, power = int(found[2]), int(found[3])
+        if abs(power) > _MOST or (power < 0 and not base):
+            return None
+        made = Fraction(base) ** power
     elif found := re.fullmatch(sign + rf"(?:({whole})\s+)?(\d+)\s?/\s?(\d+)", text):
         if not int(found[4]):
             return None

@@ -167,6 +167,18 @@ def ending(*suffixes: str) -> Callable[[str], bool]:
     return lambda name: name.lower().endswith(ends)
 
 
+def _columns(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an object of columns, {name: {number: value}}, as pandas writes a
+    table by default; none of another object."""
+    columns = list(whole.values())
+    if not columns or not all(isinstance(c, dict) and c for c in columns):
+        return []
+    numbers = list(columns[0])
+    if any(list(c) != numbers for c in columns) or not all(map(str.isdigit, numbers)):
+        return []
+    return [{name: whole[name][n] for name in whole} for n in numbers]
+
+
 def plain_name(name: str) -> str:
     """A name in lower case, without the suffix of a compression."""
     name = name.lower()
@@ -183,6 +195,8 @@ def list_in(name: str, text: str) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(whole, dict):
         return None
+    if rows := _columns(whole):
+        return rows
     lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
     if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
         return lists[0]

@@ -40,6 +40,7 @@ from llm.errors import InputError
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _is_read = reading.ending(*_PLAIN)
 _SPLIT = re.compile(r"[_-](test|dev|val|validation|train)$")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a cell as CSV quotes it
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -283,9 +284,16 @@ def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         head = columns or next(rows, [])
+        _check_head(name, head)
         for number, row in enumerate(filter(None, rows), start=1):
-            if number == 1 and row == columns:
+            if number == 1 and columns and _plain(row) == _plain(columns):
                 continue  # the head, which says what we were told
+            if tabs and any("\t" in cell for cell in row):
+                raise InputError(
+                    got=f"{name}, row {number}, with a tab inside of quotes",
+                    want="lines of as many cells, or quotes around cells with line "
+                    "breaks alone",
+                )
             if len(row) != len(head):
                 raise InputError(
                     got=f"{name}, row {number}, with {len(row)} columns",
@@ -300,11 +308,28 @@ def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _lines_of_tabs(text: str) -> Iterator[list[str]] | None:
-    """The rows of a TSV file whose quotes are text; None if its lines are not all of as
-    many cells, so that some cells with line breaks must be in quotes."""
+    """The rows of a TSV file whose quotes are text; None if it is read as CSV: its lines
+    are not all of as many cells, as some cells have line breaks in quotes, or quotes
+    within quotes are doubled."""
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
     rows = [line.split("\t") for line in lines]
+    quoted = [cell for row in rows for cell in row if cell.startswith('"')]
+    doubled = any('""' in cell[1:-1] for cell in quoted)
+    if doubled and all(_QUOTED.fullmatch(cell) for cell in quoted):
+        return None
     return iter(rows) if len({len(row) for row in rows}) <= 1 else None
+
+
+def _check_head(name: str, head: Sequence[str]) -> None:
+    twice = sorted({column for column in head if head.count(column) > 1})
+    if twice:
+        raise InputError(
+            got=f"{name} with two columns {twice[0]!r}", want="a name for each column"
+        )
+
+
+def _plain(row: Sequence[str]) -> list[str]:
+    return [cell.strip().lower() for cell in row]
 
 
 def _json(where: str, text: str) -> Any:

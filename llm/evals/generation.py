@@ -33,6 +33,7 @@ from llm.task import Context, Generate, Generated, Task
 
 TINY: dict[str, Any] = {"max_tokens": 8, "limit": 2}
 _KNOWN = ("bleu", "chrf", "rouge")
+_SAID = "%#&*/@"  # punctuation that is a part of what is said
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # A character is a word in scripts without spaces: Chinese, Japanese, Thai and others.
 _WORD = re.compile(
@@ -85,6 +86,11 @@ def make(
       metrics: more figures: bleu, chrf, rouge.
     """
     _check(extract, target, stop, metrics, point)
+    if (preface and chat) or (system and not chat):
+        raise InputError(
+            got="preface with chat" if chat else "system without chat",
+            want="system for a conversation, preface for a text",
+        )
     if path:
         asked = solved.asked(
             path, fields=fields, columns=columns, shots=shots, shots_path=shots_path,
@@ -190,7 +196,8 @@ def normalised(text: str, exact: bool = False, point: str = ".") -> str:
     if number is not None:
         return numerals.written(number)
     words = [_normalised_word(word, point) for word in text.lower().split()]
-    return " ".join(_ARTICLES.sub(" ", " ".join(words)).split())
+    # Of punctuation alone nothing would be left, as of no answer.
+    return " ".join(_ARTICLES.sub(" ", " ".join(words)).split()) or text.strip()
 
 
 def _normalised_word(word: str, point: str) -> str:
@@ -199,12 +206,15 @@ def _normalised_word(word: str, point: str) -> str:
         number = numerals.read(word.rstrip(",;:!?.)").lstrip("("), point=point)
         if number is not None:
             return numerals.written(number)
-    # Not between digits: 12,5 is not 125, whatever it is.
+    word = word.strip("*_`$")  # of Markdown and TeX
+    # Not between digits: 12,5 is not 125, whatever it is. A minus in front counts, too.
     return "".join(
         char
         for n, char in enumerate(word)
-        if not unicodedata.category(char).startswith(("P", "S"))
+        if char in _SAID
+        or not unicodedata.category(char).startswith("P")
         or word[n - 1 : n].isdigit() & word[n + 1 : n + 2].isdigit()
+        or (n == 0 and char in "-−" and word[1:].strip("-−"))
     )
 
 

@@ -152,8 +152,9 @@ def _of_labels(choices: Any) -> bool:
 
 def _choices(item: Item) -> list[str]:
     choices = item["choices"]
-    if isinstance(choices, Mapping) and isinstance(choices.get("label"), list):
-        choices = choices.get("text")
+    if isinstance(choices, Mapping):
+        named = isinstance(choices.get("label"), list)
+        choices = choices.get("text") if named else list(choices.values())
     elif _of_labels(choices):
         choices = [choice["text"] for choice in choices]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(_LETTERS):
@@ -242,10 +243,11 @@ def _text(item: Item) -> int:
 def _label(item: Item) -> int:
     """Of ARC: the answer is one of the labels that choices have, letters or digits."""
     choices = item["choices"]
-    labels = (
-        choices["label"]
-        if isinstance(choices, Mapping)
-        else [choice["label"] for choice in choices]
-    )
+    if not isinstance(choices, Mapping):
+        labels = [choice["label"] for choice in choices]
+    elif isinstance(choices.get("label"), list):
+        labels = choices["label"]
+    else:  # {"A": ..., "B": ...}
+        labels = list(choices)
     labels, value = [str(label) for label in labels], str(item["answer"])
     return labels.index(value) if labels.count(value) == 1 else -1

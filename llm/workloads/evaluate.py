@@ -39,7 +39,7 @@ from llm.task import Context, Task
 
 _AT_THE_TOP = ("perplexity", "syntax")  # of the results
 _NEED_CORPUS = _AT_THE_TOP
-_BLOCK = 512  # examples after which those that are finished are kept
+_BLOCK = 128  # examples after which those that are finished are kept
 
 
 def run(c: ConfigDict, workdir: str) -> None:

@@ -23,13 +23,19 @@ SAME = [
     ("1 1/2", "1.5"), ("1.5e3", "1500"), (r"1.5 \times 10^3", "1,500"),
     (r"\frac{7}{8}", "7/8"), ("-$5", "$-5"), ("−5", "-5"), ("$18$", "18"),
     ("1 000 000", "1000000"), ("500.000", "500"), ("(5)", "5"), ("1/3", "2/6"),
-    ("The Cat.", "cat"), ("it costs 1,200.", "it costs 1200"),
+    ("The Cat.", "cat"), ("it costs 1,200.", "it costs 1200"), ("10^6", "1,000,000"),
+    ("½", "0.5"), ("1½", "3/2"), ("$1.5 million", "1,500,000"), ("2 billion", "2e9"),
+    ("1\u00a0000", "1000"), ("1\u202f000\u202f000", "1000000"), ("10^{-3}", "0.001"),
+    (r"-\frac{1}{2}", "-0.5"), ("**Cat**", "cat"), ("`x`", "x"), ("Cat!", "cat"),
 ]  # fmt: skip
 OTHER = [
     ("1234567", "1234568"), ("100000000", "100000001"), ("-$5", "5"), (".5", "5"),
     ("12,5", "125"), ("50%", "50"), ("7/8", "7"), ("1.5e3", "1.5"), ("-5 m", "5 m"),
     (".5 m", "5 m"), ("1,23", "123"), ("500.000", "500000"), ("1/0", "0"),
     ("0.1", "0.10000000000000001"), ("10000000000000001", "10000000000000000"),
+    ("+", ""), ("?", ""), ("<", ">"), ("x>5", "x<5"), ("-x", "x"), ("C++", "C"),
+    ("C#", "C"), ("√2", "2"), ("∞", "-∞"), ("x^2", "x2"), ("10^6", "106"),
+    ("1½", "1"), ("1.5 million", "1.5"), ("a*b", "a/b"), ("50% off", "50 off"),
 ]  # fmt: skip
 
 
@@ -57,6 +63,11 @@ def test_the_other_point_and_exact_texts():
         (r"first 3, then \boxed{18} of 20", "18"), ("7/8 of it: 7/8", "7/8"),
         ("from 3 to -4.", "-4"), ("about 12,5 km", "12,5"), ("it is 50 %", "50 %"),
         ("none at all", ""), ("costs $1,234.56.", "$1,234.56"), ("1.5e3", "1.5e3"),
+        ("in all 1 000 000 of them", "1 000 000"), ("in 2020 300 people", "300"),
+        ("3 1/2 cups", "3 1/2"), (r"so $-\frac{1}{2}$.", r"$-\frac{1}{2}"),
+        ("about 10^6.", "10^6"), (r"c = 3 \times 10^8 m/s", r"3 \times 10^8"),
+        ("1½ cups", "1½"), ("it is $1.5 million.", "$1.5 million"), ("at 12:30", ""),
+        ("Answer:5", "5"), ("at 10:30, 5 men", "5"), ("1\u00a0000 km", "1\u00a0000"),
     ],
 )  # fmt: skip
 def test_the_last_number(text, number):
@@ -130,6 +141,77 @@ def test_quotes_in_tabs_are_text(tmp_path):
     assert [(i["q"], i["a"]) for i in read(tmp_path / "a.tsv")] == [
         ('"one', "x"), ('two"', "y"),
     ]  # fmt: skip
+
+
+def test_tabs_where_cells_are_quoted_as_in_csv(tmp_path):
+    """pandas: quotes within quotes are doubled, and a cell may have line breaks."""
+    (tmp_path / "a.tsv").write_text('q\ta\n"He said ""hi"""\tx\n"one\ntwo"\ty\n')
+    assert [(i["q"], i["a"]) for i in read(tmp_path / "a.tsv")] == [
+        ('He said "hi"', "x"), ("one\ntwo", "y"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # One line with a cell too many, between two that begin and end with a quote.
+        ('q\ta\n"Yes\tA\nWho?\textra\tcell\nno"\tB\np\tC\n', "a tab inside of quotes"),
+        ("q\ta\nx\ty\nx\ty\tz\n", "3 columns"),
+        ("q\tc\tc\nx\ty\tz\n", "two columns 'c'"),
+    ],
+)
+def test_tables_that_are_not_whole(tmp_path, content, message):
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.tsv")
+
+
+def test_a_head_in_other_words_than_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("Question, ANSWER\nx,y\n")
+    (item,) = read(tmp_path / "a.csv", columns="question,answer")
+    assert item["answer"] == "y"
+
+
+def test_columns_of_pandas(tmp_path):
+    table = {"question": {"0": "q", "1": "r"}, "answer": {"0": 1, "1": 2}}
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    assert [(i["question"], i["answer"]) for i in read(tmp_path / "a.json")] == [
+        ("q", 1), ("r", 2),
+    ]  # fmt: skip
+
+
+def test_files_that_are_not_read_are_named(tmp_path, capsys):
+    (tmp_path / "a.JSONL").write_text('{"q": "x"}')
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("x.csv", "q\nx\n")
+        archive.writestr("y.parquet", b"PAR1")
+    assert [i.id for i in read(tmp_path)] == ["a.JSONL:1"]
+    assert "not read: b.parquet, c.zip" in capsys.readouterr().out
+    assert len(read(tmp_path / "c.zip")) == 1
+    assert "not read: y.parquet" in capsys.readouterr().out
+
+
+def test_choices_by_letter(tmp_path):
+    """MedQA: an object of choices, whose keys answers are."""
+    rows = [{"question": "q", "choices": {"A": "w", "B": "x"}, "answer": a}
+            for a in "BA"]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = multiple_choice.make(path=str(tmp_path / "a.jsonl"), context=CONTEXT)
+
+    def likes_w(asked):
+        return [Likelihood(-float(r.continuation.strip() != "w"), 1, True)
+                for r in asked]  # fmt: skip
+
+    made, _ = evaluate.perform(task, likes_w)
+    assert made["accuracy"] == 0.5
+
+
+def test_options_of_another_form_of_prompt(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "q", "answer": "a"}')
+    for knobs in ({"preface": "x", "chat": True}, {"system": "x"}):
+        with pytest.raises(InputError, match="system for a conversation"):
+            generation.make(path=str(tmp_path / "a.jsonl"), context=CONTEXT, **knobs)
 
 
 def test_a_table_without_a_head(tmp_path):
