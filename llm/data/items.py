@@ -308,9 +308,9 @@ def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _lines_of_tabs(text: str) -> Iterator[list[str]] | None:
-    """The rows of a TSV file whose quotes are text; None if it is read as CSV: its lines
-    are not all of as many cells, as some cells have line breaks in quotes, or quotes
-    within quotes are doubled."""
+    """The rows of a TSV file whose quotes are text; None if it is read as CSV: where
+    its lines are not all of as many cells, as some have line breaks in quotes, or where
+    quotes within quotes are doubled."""
     lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
     rows = [line.split("\t") for line in lines]
     quoted = [cell for row in rows for cell in row if cell.startswith('"')]

@@ -40,23 +40,41 @@ _Input = Filled | Ids | _several(Filled, MOST_TEXTS) | _several(Ids, MOST_TEXTS)
 
 # Values of fields that we lack which ask for what is done anyway.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "add_bos_token": (True,),
     "add_generation_prompt": (True,),
     "audio": (),
+    "best_of": (1,),
     "cache_prompt": (True, False),
     "detokenize": (True,),
+    "do_sample": (True,),
+    "dry_multiplier": (0,),
+    "enable_thinking": (),
     "function_call": ("none", "auto"),
     "include_reasoning": (True, False),
     "length_penalty": (1.0,),
+    "min_tokens": (0,),
+    "mirostat": (0,),
     "modalities": (["text"],),
+    "n_probs": (0,),
+    "num_beams": (1,),
     "parallel_tool_calls": (True, False),
+    "priority": (0,),
     "reasoning_format": ("auto", "none"),
+    "repeat_penalty": (1.0,),
     "return_progress": (True, False),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
+    "tfs_z": (1.0,),
+    "think": (),
     "timings_per_token": (True, False),
     "tool_choice": ("none", "auto"),
+    "top_a": (0,),
+    "typical_p": (1.0,),
     "verbosity": ("medium",),
+    "xtc_probability": (0,),
 }
+# Of messages and their parts: marks of other servers that change no answer.
+_MARKS = ("cache_control", "id")
 _TOOLS = ("tools", "functions", "tool_calls", "function_call", "tool_choice")
 _named: set[str] = set()
 
@@ -67,7 +85,8 @@ def _asks_nothing(name: str, value: Any) -> bool:
         return True
     if name in _NEUTRAL:  # where False may ask for something
         return value in _NEUTRAL[name]
-    return value in (False, "", [], {})
+    # A zero asks for none of something; whatever that is, it is not done.
+    return value is False or value in ("", [], {})
 
 
 class _Strict(BaseModel):
@@ -87,6 +106,8 @@ class _Strict(BaseModel):
             for name in (field, about.alias)
             if name
         }
+        if given.get("tool_choice") == "none":  # whatever the tools are, none is called
+            given = {n: v for n, v in given.items() if n not in ("tools", "functions")}
         required = {n for n, about in cls.model_fields.items() if about.is_required()}
         kept = {
             name: value
@@ -192,6 +213,14 @@ class _Sampled(_Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _without_empty(cls, stop: Any) -> Any:
+        """An empty text stops nothing."""
+        if isinstance(stop, list):
+            return [text for text in stop if text != ""]
+        return stop or None if isinstance(stop, str) else stop
+
     @model_validator(mode="after")
     def _one_form(self) -> "_Sampled":
         form = self.response_format
@@ -242,6 +271,12 @@ class _Sampled(_Strict):
 class CompletionRequest(_Sampled):
     """POST /v1/completions."""
 
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _none_wanted(cls, wanted: Any) -> Any:
+        """A chat says false for none."""
+        return None if wanted is False else wanted
+
     prompt: _Prompt = Field(
         description="a text, a list of token ids, or a list of either, of at most "
         f"{MOST_CHOICES}"
@@ -252,6 +287,13 @@ class CompletionRequest(_Sampled):
     echo: Flag | None = None
     best_of: Annotated[Int, Field(ge=1, le=1)] | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
+
+
+def _unmarked(given: Any) -> Any:
+    """A message or a part of one, without marks that change no answer."""
+    if not isinstance(given, dict):
+        return given
+    return {name: value for name, value in given.items() if name not in _MARKS}
 
 
 class TextPart(_Strict):
@@ -266,11 +308,16 @@ class TextPart(_Strict):
         kind = part.get("type") if isinstance(part, dict) else "text"
         if isinstance(kind, str) and kind != "text":
             raise ValueError(f"type {kind[:40]!r}: this server reads text alone")
-        return part
+        return _unmarked(part)
 
 
 class Message(_Strict):
     """One of a conversation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_marks(cls, message: Any) -> Any:
+        return _unmarked(message)
 
     role: Literal["system", "developer", "user", "assistant"]
 

@@ -59,6 +59,20 @@ ANSWERED = {
     "Agents SDK without tools": {
         "messages": ASKED, "model": "tiny", "max_tokens": 4, "tool_choice": "auto",
         "parallel_tool_calls": True, "store": None, "metadata": None, "tools": []},
+    "llama.cpp's samplers at values that do nothing": {
+        "messages": ASKED, "repeat_penalty": 1.0, "typical_p": 1.0, "mirostat": 0,
+        "xtc_probability": 0, "dry_multiplier": 0, "n_probs": 0, "tfs_z": 1},
+    "best of one": {"messages": ASKED, "best_of": 1},
+    "stops that are empty": {"messages": ASKED, "stop": ["", "x"]},
+    "an empty stop": {"messages": ASKED, "stop": ""},
+    "tools that are not to be called": {
+        "messages": ASKED, "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "none"},
+    "marks of other servers": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi",
+                                          "cache_control": {"type": "ephemeral"}}]},
+            RETURNED | {"id": "msg_1"}, *ASKED]},
     "vLLM's extras at their defaults": {
         "messages": ASKED, "max_tokens": 4, "top_k": None, "min_p": None,
         "repetition_penalty": None, "length_penalty": 1.0, "ignore_eos": None,
@@ -86,6 +100,14 @@ REFUSED = {
         {"messages": [*ASKED, RETURNED | {"tool_calls": [{"id": "x"}]}]},
         "tool_calls: this server does not call tools"),
     "an extra that asks for something": ({"min_tokens": 5}, "min_tokens"),
+    "no sampling": ({"do_sample": False}, "do_sample"),
+    "no thinking, where the template's variables are": (
+        {"enable_thinking": False}, "enable_thinking"),
+    "no thinking, as Ollama has it": ({"think": False}, "think"),
+    "no tokens, in the words of llama.cpp": ({"n_predict": 0}, "n_predict"),
+    "no tokens, in those of transformers": ({"max_new_tokens": 0}, "max_new_tokens"),
+    "no token in front": ({"add_bos_token": False}, "add_bos_token"),
+    "a zero that we do not know": ({"prompt_logprobs": 0}, "prompt_logprobs"),
     "special tokens shown": ({"skip_special_tokens": False}, "skip_special_tokens"),
     "no prompt for an answer": ({"add_generation_prompt": False},
                                 "add_generation_prompt"),
@@ -211,6 +233,24 @@ def test_thumbs(tmp_path):
 
 MINE = "I am anna@mail.example.org, +49 (0)30 1234567"
 SCRUBBED = "I am [email], [phone]"
+
+
+def test_thumbs_taken_back_after_they_met(tmp_path):
+    """A preference goes with either of its thumbs, and the other waits again."""
+    feedback, file = Feedback(str(tmp_path)), tmp_path / PREFERENCES
+
+    def pairs():
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(r["chosen"], r["rejected"]) for r in map(json.loads, lines)]
+
+    assert not feedback.rate("p", "a", True) and feedback.rate("p", "b", False)
+    assert feedback.rate("q", "a", True) is False and pairs() == [("a", "b")]
+    assert not feedback.rate("p", "b", None) and pairs() == []
+    assert feedback.rate("p", "c", False) and pairs() == [("a", "c")]
+    assert feedback.rate("p", "b", False) is False
+    # Turned: a is down now; c waits with b, and no thumb is up.
+    assert not feedback.rate("p", "a", False) and pairs() == []
+    assert feedback.rate("p", "d", True) and pairs()[0][0] == "d"
 
 
 @pytest.mark.parametrize("prompt", ["prompt", "messages"])
@@ -430,3 +470,9 @@ def test_completions_have_a_figure_for_each_token(up, ends, echo, stream):
     text = "".join(p["text"] for p in parts)
     assert offsets[-1] == len(text) - (0 if ends else 1)
     assert parts[-1]["finish_reason"] == ("stop" if ends else "length")
+
+
+def test_no_likelihoods_in_the_words_of_a_chat(up):
+    body = {"prompt": "a", "max_tokens": 1, "logprobs": False}
+    reply = post(up[0], "/v1/completions", body)
+    assert reply.status_code == 200 and reply.json()["choices"][0]["logprobs"] is None
