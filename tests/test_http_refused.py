@@ -30,7 +30,7 @@ BAD = [
     ("/v1/completions", {"prompt": ["a"] * 100, "n": 100}, 400),
     ("/v1/completions", {"prompt": "a", "logit_bias": {"999": 1}}, 400),
     ("/v1/completions", {"prompt": "a", "logit_bias": {"x": 1}}, 400),
-    ("/v1/completions", {"prompt": "a", "stop": [""]}, 400),
+    ("/v1/completions", {"prompt": "a", "stop": ["x" * 201]}, 400),
     ("/v1/completions", {"prompt": "a", "temprature": 1}, 400),
     ("/v1/completions", {"prompt": []}, 400),
     ("/v1/completions", {"prompt": [-1]}, 400),
