@@ -79,7 +79,8 @@ def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
     jax would take one for each task, whatever it sees.
     """
     shown = environment.get("CUDA_VISIBLE_DEVICES", "")
-    visible = len([name for name in shown.split(",") if name.strip()])
+    names = [name for name in shown.split(",") if name.strip()]
+    visible = 0 if names == ["NoDevFiles"] else len(names)  # Slurm's word for none
     if not visible:
         return None
     # Such as `4(x2),3`: of the node at hand, which Slurm numbers.
@@ -88,10 +89,19 @@ def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
         tasks, _, times = part.partition("(x")
         counts += [int(tasks)] * int(times.rstrip(")") or 1)
     tasks = counts[min(int(environment.get("SLURM_NODEID", 0)), len(counts) - 1)]
-    bound = "SLURM_GPUS_PER_TASK" in environment or visible < tasks
+    on_node = environment.get("SLURM_GPUS_ON_NODE", "")
+    bound = (  # Slurm shows a task its own alone
+        "SLURM_GPUS_PER_TASK" in environment
+        or "gres/gpu" in environment.get("SLURM_TRES_PER_TASK", "")
+        or visible < tasks
+        or (on_node.isdigit() and visible < int(on_node))
+    )
     if bound or tasks == 1:
         return list(range(visible))
     each, place = visible // tasks, int(environment.get("SLURM_LOCALID", 0))
+    if visible % tasks and not place:
+        print(f"{visible} GPUs for {tasks} tasks: {visible % tasks} are not used",
+              flush=True)  # fmt: skip
     return list(range(place * each, (place + 1) * each))
 
 

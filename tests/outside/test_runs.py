@@ -25,6 +25,16 @@ ONE = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}
         ({"CUDA_VISIBLE_DEVICES": "5"}, [0]),  # bound: each task sees its own
         ({"SLURM_GPUS_PER_TASK": "8", "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
           "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [0, 1, 2, 3]),
+        # Two tasks of a node of four GPUs, each bound to two.
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_GPUS_ON_NODE": "4",
+          "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "CUDA_VISIBLE_DEVICES": "0,1",
+          "SLURM_TRES_PER_TASK": "cpu=8,gres/gpu=2"}, [0, 1]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_GPUS_ON_NODE": "4",
+          "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [2, 3]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5"},
+         [1]),
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None),
         ({"CUDA_VISIBLE_DEVICES": ""}, None),
         ({}, None),
     ],
