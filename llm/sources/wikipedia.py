@@ -8,9 +8,10 @@ are left out and counted; the namespace of a page is what the dump says it is, s
 title may have a colon (`Alien: Covenant`). Of a dump with the history of pages, the
 last revision is read. Wiki markup becomes plain text by rules of our own: templates,
 tables, references and files go, links keep their words, headings stand alone, formulas
-and code stay as they are written. What only a template says is lost with it. A document
-is named by its page; meta has its title, URL and timestamp and the language and licence
-of the project.
+and code stay as they are written. Templates that show their words in a sentence, such
+as {{lang}} and {{convert}}, leave these; what only another one says is lost with it. A
+document is named by its page; meta has its title, URL and timestamp and the language
+and licence of the project.
 
     --config=configs/quickstart.py:text=wikipedia:DUMP.xml.bz2
 """
@@ -49,6 +50,15 @@ _INNER = {  # without another one inside; from within, until none is left
     "template": re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.S),
     "table": re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S),
 }
+# Templates that show the first, or the last, of what they are given.
+_FIRST = frozenset({
+    "nowrap", "nobr", "small", "big", "em", "strong", "abbr", "nihongo", "sic", "code",
+    "mono", "circa", "as of", "ill", "interlanguage link", "keypress", "key",
+    "not a typo",
+})  # fmt: skip
+_LAST = frozenset({"lang", "transliteration", "transl", "langx", "color", "font color"})
+_BAR = re.compile(r"\|(?![^\[\]]*\]\])")  # not one within a link
+_NAMED = re.compile(r"\s*[A-Za-z][\w -]*=")  # an argument with a name
 _COMMENT = re.compile(r"(?s)<!--.*?(?:-->|\Z)")
 # Text that is no markup inside: kept as it is written.
 _CODE = ("pre", "source", "syntaxhighlight")
@@ -209,7 +219,7 @@ def plain(markup: str, hidden: Collection[str] = _HIDDEN) -> str:
     text, kept = _set_aside(_COMMENT.sub("", markup.replace("\0", "")))
     for pattern in _INNER.values():
         for _ in range(_DEPTH):
-            text, count = pattern.subn("", text)
+            text, count = pattern.subn(_shown, text)
             if not count:
                 break
     text = _linked(_WEB.sub(r"\1", text), hidden)
@@ -218,6 +228,34 @@ def plain(markup: str, hidden: Collection[str] = _HIDDEN) -> str:
     lines = [re.sub(r"^[*#:;]+\s*", "- ", line).rstrip() for line in text.split("\n")]
     text = _BLANK.sub("\n\n", "\n".join(lines)).strip("\n")
     return _KEPT.sub(lambda match: kept[int(match[1])], text).strip()
+
+
+def _shown(inner: re.Match) -> str:
+    """What a template shows in its sentence; nothing of a table or of another one."""
+    name, *parts = _BAR.split(inner[0][2:-2])
+    name, _, argument = name.partition(":")
+    name = name.strip().lower().replace("_", " ")
+    given = [part.strip() for part in parts if not _NAMED.match(part)]
+    if name == "formatnum":
+        return argument.strip()
+    if not (given and given[0]) or not inner[0].startswith("{{"):
+        return ""
+    if name in _FIRST:
+        return given[0]
+    if name in _LAST:
+        return given[-1]
+    if name in ("convert", "cvt"):
+        # A range: 10|to|20|m.
+        count = 3 if len(given) > 3 and not given[1][:1].isdigit() else 1
+        count = count if given[count - 1][:1].isdigit() else 1
+        return " ".join(given[: count + 1])
+    if name == "val":
+        unit = next((p.partition("=")[2] for p in parts if p.strip()[:2] == "u="), "")
+        return f"{given[0]} {unit.strip()}".strip()
+    if name in ("frac", "fraction", "sfrac"):
+        whole = f"{given[0]} " if len(given) > 2 else ""
+        return whole + "/".join(["1", *given][-2:])
+    return ""
 
 
 def _set_aside(text: str) -> tuple[str, list[str]]:

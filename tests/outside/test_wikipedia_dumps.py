@@ -153,13 +153,33 @@ def test_hidden_links_are_those_of_the_dump(tmp_path, language):
          "x = {'a': [[1]]}  # =="),
         ("<nowiki>[[a]] ''b''</nowiki>", "[[a]] ''b''"), ("a<nowiki/>b", "ab"),
         ('<syntaxhighlight lang="c" inline>a[[0]]</syntaxhighlight> is', "a[[0]] is"),
-        ("{{code|<nowiki>}}</nowiki>}}x", "x"), ("a<!-- <pre> -->b</pre>", "ab"),
+        ("{{code|<nowiki>}}</nowiki>}}x", "}}x"), ("a<!-- <pre> -->b</pre>", "ab"),
         ("<ref>a<math>x</math></ref>b<ref name=x />c", "bc"),
         ("<gallery>\nFile:a.jpg|''b''\n</gallery>c", "c"),
         ("a\x000\x00b", "a0b"),
     ],
 )  # fmt: skip
 def test_markup_of_real_pages(markup, text):
+    assert wikipedia.plain(markup) == text
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("It is {{convert|330|m|ft}} tall.", "It is 330 m tall."),
+        ("It weighs {{cvt|10|to|20|t|abbr=on}}.", "It weighs 10 to 20 t."),
+        ("a {{nowrap|[[sea level|level]] of 3}} m", "a level of 3 m"),
+        ("the {{lang|fr|café}} and {{lang-de|x}}.", "the café and ."),
+        ("{{formatnum:1234567}} people", "1234567 people"),
+        ("{{val|1.5|u=km}} or {{frac|1|2}}, {{frac|3}}, {{frac|2|1|2}}",
+         "1.5 km or 1/2, 1/3, 2 1/2"),
+        ("{{nowrap|{{lang|de|a}} b}}{{Infobox|a=b|c}}", "a b"),
+        ("since {{circa|1900}}{{citation needed|date=May 2020}}", "since 1900"),
+        ("{| class=x\n| {{lang|fr|a}}\n|}z", "z"),
+        ("{{nowrap}} {{convert|}} {{frac|}}x", "x"),
+    ],
+)  # fmt: skip
+def test_templates_that_show_words(markup, text):
     assert wikipedia.plain(markup) == text
 
 
