@@ -226,7 +226,7 @@ def load_params(found: Found, abstract: Any) -> Any:
         used.add(piece.theirs)
         stored = held[piece.theirs]
         values = _from_theirs(stored.read(), piece, found.vocab_size, shapes)
-        _check_finite(piece.theirs, values)
+        check_finite(piece.theirs, values)
         for name, value in zip(piece.ours, values, strict=True):
             target = filled[name] if piece.at is None else filled[name][piece.at]
             target[tuple(slice(0, n) for n in value.shape)] = value
@@ -246,7 +246,8 @@ def load_params(found: Found, abstract: Any) -> Any:
     return tree.map_named(lambda name, _: filled[name], abstract)
 
 
-def _check_finite(name: str, values: list[np.ndarray]) -> None:
+def check_finite(name: str, values: list[np.ndarray]) -> None:
+    """Raises InputError for a tensor with NaN or an infinity."""
     wrong = sum(int(value.size - np.isfinite(value).sum()) for value in values)
     if wrong:
         raise InputError(

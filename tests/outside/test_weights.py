@@ -1,5 +1,6 @@
 """Weights and configs as other programs write them: read as they mean, or refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -236,6 +237,123 @@ def test_patterns_of_ranks_and_alphas(tmp_path):
         place[last] = leaf
     found = np.asarray(tiny.logits(of, nested, inputs))[..., :vocab]
     np.testing.assert_allclose(found, want, atol=1e-3, rtol=1e-3)
+
+
+def adapter(folder, tensors=None, targets=("q_proj",), **config):
+    """A plain adapter of queries, in both layers, with other fields."""
+    name, knobs, _, params, _ = build("llama")
+    rng, made = np.random.default_rng(0), {}
+    for layer in range(knobs["layers"]):
+        at = f"base_model.model.model.layers.{layer}.self_attn.q_proj."
+        inputs, outputs = knobs["width"], knobs["heads"] * knobs["head_dim"]
+        made[at + "lora_A.weight"] = rng.normal(size=(2, inputs)).astype(np.float32)
+        made[at + "lora_B.weight"] = rng.normal(size=(outputs, 2)).astype(np.float32)
+    made |= tensors(made) if tensors else {}
+    safetensors.write_file(
+        folder / "adapter_model.safetensors",
+        [safetensors.Made(n, x.shape, x.dtype, lambda x=x: x) for n, x in made.items()],
+    )
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4,
+              "target_modules": list(targets)} | config  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config, default=str))
+    merged = peft.merged(folder, name, knobs, tree.named_leaves(params))
+    return np.asarray(merged["stack/layer/attention/query/kernel"])
+
+
+# Fields of PEFT's config, with a value that is set, and whether it may be.
+ADAPTER_FIELDS = {
+    "alora_invocation_tokens": [1, 2], "arrow_config": {"top_k": 2}, "bias": "all",
+    "fan_in_fan_out": True, "kasa_config": {"x": 1}, "layer_replication": [[0, 2]],
+    "lora_bias": True, "modules_to_save": ["lm_head"], "monteclora_config": {"x": 1},
+    "target_parameters": ["x"], "trainable_token_indices": [1],
+    "use_bdlora": {"x": 1}, "use_dora": True, "use_qalora": True,
+}  # fmt: skip
+NEUTRAL_FIELDS = {
+    "task_type": "CAUSAL_LM", "auto_mapping": {"x": 1}, "peft_version": "0.9",
+    "base_model_name_or_path": "x/y", "revision": "main", "inference_mode": True,
+    "lora_dropout": 0.1, "megatron_config": {"x": 1}, "megatron_core": "x",
+    "loftq_config": {"bits": 4}, "eva_config": {"x": 1}, "corda_config": {"x": 1},
+    "lora_ga_config": {"x": 1}, "velora_config": {"x": 1}, "qalora_group_size": 8,
+    "runtime_config": {"x": 1}, "ensure_weight_tying": True,
+    "exclude_modules": ["v_proj"], "layers_to_transform": [0, 1],
+    "layers_pattern": "layers",
+}  # fmt: skip
+READ_FIELDS = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+               "peft_type", "target_modules", "init_lora_weights"}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ADAPTER_FIELDS)
+def test_fields_that_change_an_adapter_are_refused_by_name(field, tmp_path, capsys):
+    with pytest.raises(InputError, match=f"an adapter with {field} "):
+        adapter(tmp_path, **{field: ADAPTER_FIELDS[field]})
+    want = adapter(tmp_path)
+    for unset in (None, "none" if field == "bias" else False):
+        np.testing.assert_array_equal(adapter(tmp_path, **{field: unset}), want)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("field", NEUTRAL_FIELDS)
+def test_fields_of_the_training_alone_change_nothing(field, tmp_path, capsys):
+    made = adapter(tmp_path, **{field: NEUTRAL_FIELDS[field]})
+    np.testing.assert_array_equal(made, adapter(tmp_path))
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.oracle
+def test_every_field_of_peft_is_one_of_these():
+    library = pytest.importorskip("peft")
+    fields = {field.name for field in dataclasses.fields(library.LoraConfig)}
+    assert fields == READ_FIELDS | ADAPTER_FIELDS.keys() | NEUTRAL_FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("init", "fits"),
+    [(True, True), (False, True), (None, True), ("gaussian", True), ("eva", True),
+     ("orthogonal", True), ("mica", True), ("pissa", False), ("pissa_niter_4", False),
+     ("olora", False), ("corda", False), ("loftq", False), ("lora_ga", False),
+     ("news", False), ({}, False)],
+)  # fmt: skip
+def test_beginnings_that_change_the_model_are_refused(init, fits, tmp_path):
+    if fits:
+        np.testing.assert_array_equal(
+            adapter(tmp_path, init_lora_weights=init), adapter(tmp_path)
+        )
+        return
+    with pytest.raises(InputError, match=r"init_lora_weights .* changes the model"):
+        adapter(tmp_path, init_lora_weights=init)
+
+
+def test_fields_of_an_adapter_that_nobody_knows_are_named(tmp_path, capsys):
+    adapter(tmp_path, new_kind={"x": 1}, other=None, newer=True)
+    assert capsys.readouterr().out == "adapter_config.json: not read: new_kind, newer\n"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["lora_A", "lora_B"])
+def test_adapters_that_are_not_finite_are_refused_by_name(part, wrong, tmp_path):
+    def spoil(tensors):
+        name = next(name for name in tensors if part in name)
+        tensors[name][0, 0] = wrong
+        return {}
+
+    with pytest.raises(InputError, match=f"q_proj.{part}.weight' with 1 numbers"):
+        adapter(tmp_path, spoil)
+
+
+def test_targets_without_tensors_are_named(tmp_path, capsys):
+    with pytest.raises(InputError, match="without tensors of v_proj"):
+        adapter(tmp_path, targets=["q_proj", "v_proj"])
+    adapter(tmp_path, targets=["q_proj", "query_key_value"])  # which no Llama has
+    assert not capsys.readouterr().out
+
+    def lose(tensors):
+        for name in [name for name in tensors if "layers.1." in name]:
+            del tensors[name]
+        return {}
+
+    adapter(tmp_path, lose)
+    said = capsys.readouterr().out
+    assert "without tensors of base_model.model.model.layers.1.self_attn.q_proj" in said
 
 
 # --- few bits
