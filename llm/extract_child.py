@@ -4,9 +4,10 @@ It reads a line of JSON, {"bytes": n, "charset": "", "extractor": ""}, and n byt
 HTML; it answers with a line: {"text", "language", "licence"} or {"refused": why}.
 
 resiliparse takes `<ul>` for a menu wherever it lies less than four elements deep, or a
-fifth of its letters are links, and drops all labels: ingredients, materials, steps. So
-lists that are a part of the text become `<menu>`, which it leaves alone, before it
-looks: F1 0.9166 for 0.9163 on the pages of `benchmarks/extraction.py`.
+fifth of its letters are links, and drops all labels and buttons: ingredients,
+materials, steps. So lists that are a part of the text are put deeper, and their links
+and labels become spans, before it looks. It also takes a lone character of three bytes,
+such as the Chinese word for salt, for an icon; these get a mark that goes again.
 
     python -P llm/extract_child.py
 """
@@ -16,19 +17,25 @@ import json
 import re
 import resource
 import sys
+from html import unescape
 
 MEMORY = 2 * 2**30
 _MOSTLY = 20  # letters for one that is lost
 # Lists that are no menu of the site, and not a part of another list.
-_LISTS = "ul:not(nav ul, header ul, footer ul, aside ul, form ul, li ul, ul ul)"
+_LISTS = "ul:not(nav ul, header ul, footer ul, aside ul, li ul, ul ul)"
+_BOXES = "aside[class*=ingredient], aside[class*=material], aside[class*=equipment]"
+_DEEP = 4  # elements around a list that the extractor does not take for a menu
+_BARE = ("a", "label", "button")  # what it counts or drops within a list
+# A mark no text has (a noncharacter), and characters that stand alone in an element.
+_ALONE = "\ufdd0"
+_LONE = re.compile(r"(?i)(>\s*)([\u0800-\uffff]|&#(?:\d+|x[\da-f]+);)(?=\s*<)")
 _LINK = re.compile(r"(?is)<a\b[^>]*>(.*?)</a>")
 _MARKUP = re.compile(r"(?s)<[^>]*>|\s+")
 _AMOUNT = re.compile(r"[^\w½⅓⅔¼¾⅛]*[\d½⅓⅔¼¾⅛]")
 _MOST_LINKED = 0.6  # of the letters of a list
-_SENTENCE, _SHORT = (
-    17,
-    35,
-)  # letters of a paragraph, at least; of a short item, on average
+# Letters of a paragraph, at least; of a short item, and of one that is all link, on
+# average.
+_SENTENCE, _SHORT, _SHORT_LINK = 17, 35, 20
 _NEAR = 3  # elements before and behind a list
 _TAGS = re.compile(r"^[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*$")
 
@@ -62,7 +69,7 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
     text = bytes_to_str(html, known(html, charset), errors="replace")
     if 1000 * text.count("\0") > len(text):
         return {"refused": "binary"}
-    tree = HTMLTree.parse(text)
+    tree = HTMLTree.parse(marked(text) if extractor == "resiliparse" else text)
     root = tree.document.query_selector("html")
     language = (root.getattr("lang") or "").strip() if root else ""
     link = tree.document.query_selector("[rel~=license][href]")
@@ -74,6 +81,7 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
     else:
         keep_lists(tree)
         body = extract_plain_text(tree, main_content=True, alt_texts=False)
+        body = body.replace(_ALONE, "")
     return {
         "text": body,
         "language": language if _TAGS.match(language) else "",
@@ -81,21 +89,37 @@ def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
     }
 
 
+def marked(html: str) -> str:
+    """HTML with a mark behind each letter or digit that is all of an element."""
+
+    def mark(match: re.Match) -> str:
+        char = unescape(match[2])
+        return match[0] + _ALONE if len(char) == 1 and char.isalnum() else match[0]
+
+    return _LONE.sub(mark, html.replace(_ALONE, ""))
+
+
 def keep_lists(tree) -> None:
-    """Makes lists of the text into elements that the extractor does not drop."""
+    """Puts lists of the text where the extractor does not drop them."""
     document = tree.document
+    for box in document.query_selector_all(_BOXES)[:]:
+        _replace(box, document.create_element("div"))
     # Slices: the library looks for all again for each one that an iteration gives.
     for found in document.query_selector_all(_LISTS)[:]:
         if not _is_text(found):
             continue
-        for inner in (found, *found.query_selector_all("ul")[:]):
-            menu = document.create_element("menu")
-            for name in inner.attrs:  # by which it may still be one of the site
-                menu.setattr(name, inner.getattr(name))
-            _replace(inner, menu)
-            if "<label" in menu.inner_html:
-                for label in menu.query_selector_all("label")[:]:
-                    _replace(label, document.create_element("span"))
+        for tag in _BARE:
+            if f"<{tag}" in found.inner_html:
+                for part in found.query_selector_all(tag)[:]:
+                    _replace(part, document.create_element("span"))
+        inner = document.create_element("div")
+        outer = inner
+        for _ in range(_DEEP - 1):
+            above = document.create_element("div")
+            above.append_child(outer)
+            outer = above
+        found.parent.replace_child(outer, found)
+        inner.append_child(found)
 
 
 def _replace(old, new) -> None:
@@ -108,16 +132,27 @@ def _is_text(found) -> bool:
     """Whether a list is of the text: it stands beside a paragraph, or has short items.
 
     Items with links are text if each has words of its own, and menus and teasers are
-    left out; beside no paragraph, half of them must begin with an amount.
+    left out; beside no paragraph, half of them must begin with an amount. Short items
+    that are links as a whole are text between two paragraphs. A list in a form is text
+    if all that it asks for are ticks, and the form stands beside a paragraph.
     """
+    form = _form(found)
+    if form is not None:
+        asks = form.query_selector_all("input, select, textarea")[:]
+        if any(one.getattr("type") != "checkbox" for one in asks):
+            return False
+        if not _beside_paragraph(form) and not _beside_paragraph(found):
+            return False
     whole = found.inner_html
     letters, linked = _letters(whole), _letters("".join(_LINK.findall(whole)))
     items = [item.inner_html for item in found.children[:] if item.tag == "li"]
-    if not letters or not items or linked > _MOST_LINKED * letters:
+    if not letters or not items:
         return False
     own = [_LINK.sub("", item) for item in items] if linked else items
-    if any(a != b and not _letters(a) for a, b in zip(own, items, strict=True)):
-        return False
+    bare = any(a != b and not _letters(a) for a, b in zip(own, items, strict=True))
+    if bare or linked > _MOST_LINKED * letters:
+        short = letters <= _SHORT_LINK * len(items)
+        return short and _beside_paragraph(found, both=True)
     if letters <= _SHORT * len(items):
         amounts = sum(bool(_AMOUNT.match(_MARKUP.sub("", item))) for item in own)
         if not linked or 2 * amounts >= len(items):
@@ -125,7 +160,16 @@ def _is_text(found) -> bool:
     return _beside_paragraph(found)
 
 
-def _beside_paragraph(found) -> bool:
+def _form(found):
+    """The form that a list is in, or None."""
+    above = found.parent
+    while above is not None and above.tag != "form":
+        above = above.parent
+    return above
+
+
+def _beside_paragraph(found, both: bool = False) -> bool:
+    sides = 0
     for step in ("previous_element_sibling", "next_element_sibling"):
         near = found
         for _ in range(_NEAR):
@@ -133,8 +177,9 @@ def _beside_paragraph(found) -> bool:
             if near is None:
                 break
             if near.tag == "p" and _letters(near.inner_html) >= _SENTENCE:
-                return True
-    return False
+                sides += 1
+                break
+    return sides > both
 
 
 def _letters(html: str) -> int:

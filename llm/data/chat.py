@@ -152,7 +152,7 @@ def _check_end(tokenizer, conversation: Conversation) -> None:
 
 
 def _encode(tokenizer, text: str, spans: Sequence[Span]) -> Conversation:
-    if hasattr(tokenizer, "encode_with_offsets") and control_tokens.SHIELD not in text:
+    if hasattr(tokenizer, "encode_with_offsets") and _encodes_whole(tokenizer, text):
         ids, offsets = tokenizer.encode_with_offsets(text)
         starts, stops = np.array(offsets, np.int64).reshape(-1, 2).T
         said = np.full(len(ids), -1)
@@ -171,6 +171,14 @@ def _encode(tokenizer, text: str, spans: Sequence[Span]) -> Conversation:
         ids += new
         said += message * len(new)
     return Conversation(ids, np.array(said, int))
+
+
+def _encodes_whole(tokenizer, text: str) -> bool:
+    """Whether the library itself may look for control tokens in a text."""
+    if tokenizer.chat.parse_special:
+        return True
+    control_tokens.check_whole(text)
+    return control_tokens.SHIELD not in text and not tokenizer.normalised
 
 
 def _with_marks(tokenizer, text: str) -> list[int]:

@@ -105,8 +105,9 @@ class ForeignTokenizer:
           first: whether the text is the beginning of a longer one.
         """
         check_encodable(text)
+        control_tokens.check_whole(text)
         tokens, ids, at = self._added, [], 0
-        pattern = control_tokens.any_of(tokens)
+        pattern = control_tokens.unshielded(tokens)
         for found in pattern.finditer(text) if pattern else ():
             token = tokens[found[0]]
             before = text[at : found.start()]
@@ -119,7 +120,7 @@ class ForeignTokenizer:
         return ids + self._piece(text[at:], first and at == 0)
 
     def _piece(self, text: str, first: bool) -> list[int]:
-        library = self._ordinary if first else self._inside
+        library = self._beginning if first else self._inside
         text = text.replace(control_tokens.SHIELD, "")
         return library.encode(text, add_special_tokens=False).ids if text else []
 
@@ -147,12 +148,22 @@ class ForeignTokenizer:
         return {t["content"]: flags | t for t in self._held.get("added_tokens") or ()}
 
     @functools.cached_property
+    def normalised(self) -> bool:
+        """Whether the library takes other spellings for control tokens, too."""
+        return control_tokens.normalised(self._held)
+
+    @functools.cached_property
     def _ordinary(self) -> Any:
-        return _ordinary(self._held, inside=False)
+        return _ordinary(self._held)
+
+    # Tags that are not shielded are tokens before a piece is encoded.
+    @functools.cached_property
+    def _beginning(self) -> Any:
+        return _ordinary(self._held, tags=False)
 
     @functools.cached_property
     def _inside(self) -> Any:
-        return _ordinary(self._held, inside=True)
+        return _ordinary(self._held, inside=True, tags=False)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of token ids, which may end inside a character."""
@@ -307,9 +318,9 @@ def _library(files, where):
     return library
 
 
-def _ordinary(held, inside):
+def _ordinary(held, **how):
     """The library of a tokenizer.json that takes control tokens for text."""
-    text = json.dumps(control_tokens.ordinary(held, inside=inside))
+    text = json.dumps(control_tokens.ordinary(held, **how))
     return _library({_MAIN: text}, "texts")
 
 

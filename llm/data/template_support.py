@@ -11,6 +11,7 @@ is refused.
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from llm.errors import InputError, MachineError
 
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 _USER, _ANSWER, _SYSTEM, _REASONS = "quagga", "okapi", "kinkajou", "pangolin"
+_LATER = "tamandua"
 _TOOL, _KEY, _VALUE, _RESULT = "axolotl", "dugong", "numbat", "fossa"
 _DEFINITION = {
     "type": "function",
@@ -40,7 +42,9 @@ class Support(NamedTuple):
 
     Attributes:
       parts: whether contents are lists of {"type": "text", "text": ...}.
-      system: whether system messages are written.
+      system: whether a system message at the beginning is written.
+      lost: places of another system message, as `_PLACES` has them, at which it or
+        the one at the beginning is left out.
       tools: whether definitions of tools are.
       calls: whether tool calls and their results are.
       reasoning: the field for the reasoning before an answer; '' if it is left out.
@@ -50,6 +54,7 @@ class Support(NamedTuple):
 
     parts: bool = False
     system: bool = True
+    lost: frozenset[tuple[bool, str]] = frozenset()
     tools: bool = True
     calls: bool = True
     reasoning: str = REASONING[0]
@@ -92,6 +97,10 @@ def of(template: str, tokens: tuple[tuple[str, str], ...]) -> Support:
         text = tried(messages, base, tools)
         return text is None or word in text
 
+    def keeps(leads, behind):
+        text = tried(_with_systems(leads, behind, answered), base)
+        return text is None or (_LATER in text and (not leads or _SYSTEM in text))
+
     reasoned = (
         name
         for name in REASONING
@@ -99,6 +108,7 @@ def of(template: str, tokens: tuple[tuple[str, str], ...]) -> Support:
     )
     base = base._replace(
         system=written(_SYSTEM, [{"role": "system", "content": _SYSTEM}, *answered]),
+        lost=frozenset(place for place in _PLACES if not keeps(*place)),
         tools=written(_TOOL, asked, [_DEFINITION]),
         reasoning=next(reasoned, ""),
     )
@@ -134,6 +144,34 @@ _CALL = (
 )
 
 
+# Whether a system message leads, and behind what another one stands.
+_PLACES = (
+    (True, "system"), (True, "user"), (True, "assistant"),
+    (False, "user"), (False, "assistant"),
+)  # fmt: skip
+
+
+def _with_systems(leads: bool, behind: str, answered) -> list[dict[str, Any]]:
+    later = {"role": "system", "content": _LATER}
+    first = [{"role": "system", "content": _SYSTEM}] if leads else []
+    if behind == "system":
+        return [*first, later, *answered]
+    if behind == "user":
+        return [*first, answered[0], later, answered[1]]
+    return [*first, *answered, later, *answered]
+
+
+def _places(messages: Sequence[Mapping[str, Any]]) -> set[tuple[bool, str]]:
+    """Where system messages stand that are not the first message."""
+    roles = [message["role"] for message in messages]
+    before = {"tool": "assistant"}
+    return {
+        (roles[0] == "system", before.get(one, one))
+        for one, role in itertools.pairwise(roles)
+        if role == "system"
+    }
+
+
 def _faithful(text: str) -> bool:
     """Whether a call and its result are there, neither as Python writes a dict, nor as
     JSON within JSON."""
@@ -156,7 +194,12 @@ def adapted(
     """
     roles = {message["role"] for message in messages}
     lacking = {
-        "a system message": "system" in roles and not support.system,
+        "a system message": messages[:1]
+        and messages[0]["role"] == "system"
+        and not support.system,
+        "a system message behind the first message, or the first beside it": bool(
+            _places(messages) & support.lost
+        ),
         "definitions of tools": bool(tools) and not support.tools,
         "tool calls or results": not support.calls
         and ("tool" in roles or any(m.get("tool_calls") for m in messages)),

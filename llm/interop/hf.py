@@ -23,7 +23,7 @@ import numpy as np
 
 from llm import registry, tree
 from llm.errors import InputError
-from llm.interop import safetensors
+from llm.interop import config_fields, safetensors
 from llm.nn.foreign import HEAD, Dialect, Tensor
 
 # Fields of config.json that are numbers in every dialect, and the largest vocabulary.
@@ -93,7 +93,9 @@ def read(folder: str | os.PathLike) -> Found:
     tensors = safetensors.open_folder(folder)
     config = completed(config, dialect)
     try:
-        knobs = dialect.knobs(config | {"tensors": tuple(tensors)})
+        watched = config_fields.Watched(config | {"tensors": tuple(tensors)})
+        knobs = dialect.knobs(watched)
+        config_fields.check(watched, knobs, path)
     except InputError:
         raise
     except _WRONG_FIELDS as error:
@@ -225,8 +227,15 @@ def load_params(found: Found, abstract: Any) -> Any:
             )
         used.add(piece.theirs)
         stored = held[piece.theirs]
-        values = _from_theirs(stored.read(), piece, found.vocab_size, shapes)
-        _check_finite(piece.theirs, values)
+        array = stored.read()
+        if array.dtype.kind in "biu":
+            raise InputError(
+                got=f"tensor {piece.theirs!r} of {array.dtype}, without what scales it",
+                want="weights in floating point",
+                do="fetch the model in bfloat16 or float32",
+            )
+        values = _from_theirs(array, piece, found.vocab_size, shapes)
+        check_finite(piece.theirs, values)
         for name, value in zip(piece.ours, values, strict=True):
             target = filled[name] if piece.at is None else filled[name][piece.at]
             target[tuple(slice(0, n) for n in value.shape)] = value
@@ -246,7 +255,8 @@ def load_params(found: Found, abstract: Any) -> Any:
     return tree.map_named(lambda name, _: filled[name], abstract)
 
 
-def _check_finite(name: str, values: list[np.ndarray]) -> None:
+def check_finite(name: str, values: list[np.ndarray]) -> None:
+    """Raises InputError for a tensor with NaN or an infinity."""
     wrong = sum(int(value.size - np.isfinite(value).sum()) for value in values)
     if wrong:
         raise InputError(

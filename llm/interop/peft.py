@@ -28,6 +28,25 @@ _PREFIX = "base_model.model."
 _TASKS = {"causal": "CAUSAL_LM", "encdec": "SEQ_2_SEQ_LM", "masked": None}
 # Fields that make another product of the same two matrices, and what ours are.
 _PLAIN = {"use_dora": False, "bias": "none", "fan_in_fan_out": False}
+# Those that change something else of a model, where they are set.
+_CHANGE = frozenset({
+    *_PLAIN, "alora_invocation_tokens", "arrow_config", "kasa_config",
+    "layer_replication", "lora_bias", "modules_to_save", "monteclora_config",
+    "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora",
+})  # fmt: skip
+# Beginnings that leave the weights of the model alone; PiSSA's and others change them,
+# so that the matrices fit those alone. PEFT writes true for one that was converted.
+_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+# What is read here, and what is of the training alone.
+_KNOWN = frozenset({
+    *_CHANGE, "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+    "peft_type", "target_modules", "init_lora_weights", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "task_type", "auto_mapping",
+    "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "lora_dropout", "megatron_config", "megatron_core", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "velora_config", "qalora_group_size",
+    "runtime_config", "ensure_weight_tying",
+})  # fmt: skip
 
 
 class Adapted(NamedTuple):
@@ -106,7 +125,6 @@ def merged(
     try:
         config = json.loads((folder / _CONFIG).read_text("utf-8"))
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
-        others = {k: v for k, v in config.items() if k in _PLAIN and v != _PLAIN[k]}
         ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}
         alphas = {
             str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()
@@ -118,22 +136,21 @@ def merged(
         ) from error
     if min(rank, *ranks.values(), rank) < 1:
         raise InputError(got=f"{folder / _CONFIG} with r {rank}", want="1 or more")
-    if config.get("peft_type") != "LORA" or others:
-        raise InputError(
-            got=f"an adapter with {others or config.get('peft_type')}",
-            want="plain LoRA",
-        )
+    _check_plain(config)
     held = safetensors.open_file(folder / _WEIGHTS)
-    made, used = dict(leaves), set()
+    made, used, absent = dict(leaves), set(), []
     for piece in _adapted(name, knobs, {n: x.shape for n, x in leaves.items()}):
         module = _PREFIX + piece.theirs.removesuffix(".weight")
         names = [f"{module}.{part}.weight" for part in ("lora_A", "lora_B")]
         if not any(n in held for n in names):
+            absent.append(module)
             continue
         if not all(n in held for n in names):
             raise InputError(got=f"half an adapter of {piece.theirs}", want="both")
         used.update(names)
         a_RI, b_OR = (np.asarray(held[n].read(), np.float32) for n in names)
+        for one, values in zip(names, (a_RI, b_OR), strict=True):
+            hf.check_finite(one, [values])
         kernel = np.array(made[piece.ours])
         target = kernel if piece.at is None else kernel[piece.at]
         own = _matching(ranks, module, rank)
@@ -159,7 +176,57 @@ def merged(
             got=f"an adapter of {', '.join(left[:3]) or 'nothing'}",
             want="kernels that the model has by themselves",
         )
+    _check_targets(config, used, absent)
     return made
+
+
+def _check_plain(config: dict[str, Any]) -> None:
+    """Refuses by name what makes more of a model than two matrices tell."""
+    if config.get("peft_type") != "LORA":
+        raise InputError(
+            got=f"an adapter of kind {config.get('peft_type')}", want="plain LoRA"
+        )
+    changed = [
+        f"{name} {str(config[name])[:60]}"
+        for name in sorted(_CHANGE & config.keys())
+        if config[name] and config[name] != _PLAIN.get(name)
+    ]
+    beginning = config.get("init_lora_weights")
+    if not any(beginning is one or beginning == one for one in _BEGINNINGS):
+        changed.append(f"init_lora_weights {beginning!r}, which changes the model")
+    if changed:
+        raise InputError(
+            got=f"an adapter with {', '.join(changed)}",
+            want="plain LoRA",
+            do="merge it into its model by PEFT, and import that",
+        )
+    unread = sorted(name for name in config.keys() - _KNOWN if config[name])
+    if unread:
+        print(f"{_CONFIG}: not read: {', '.join(unread)}", flush=True)
+
+
+def _check_targets(config, used: set[str], absent: list[str]) -> None:
+    """Compares the modules that the config adapts with those that have tensors."""
+    targets, layers = (config.get(n) for n in ("target_modules", "layers_to_transform"))
+    layers = [layers] if isinstance(layers, int) else layers
+    if isinstance(targets, str) or not targets or config.get("exclude_modules"):
+        return
+
+    def ends(module, target):
+        return f".{module.removeprefix(_PREFIX)}".endswith(f".{target}")
+
+    with_tensors = {name.rpartition(".lora_")[0] for name in used}
+    for target in targets:
+        lacking = [module for module in absent if ends(module, target)]
+        if lacking and not any(ends(module, target) for module in with_tensors):
+            raise InputError(
+                got=f"an adapter without tensors of {target}, which {_CONFIG} targets",
+                want="all that it adapts",
+                do=f"fetch it again, or take {target} out of target_modules",
+            )
+        if lacking and layers is None:
+            more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+            print(f"adapter without tensors of {lacking[0]}{more}", flush=True)
 
 
 def _matching(pattern: dict[str, Any], module: str, otherwise: Any) -> Any:

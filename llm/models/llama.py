@@ -297,8 +297,9 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _windows(config):
-    kind, window = config["model_type"], config.get("sliding_window")
-    if kind == "llama" or not window:
+    kind = config["model_type"]
+    window = None if kind == "llama" else config.get("sliding_window")
+    if not window:
         return ()
     if kind == "mistral":
         return (window,)

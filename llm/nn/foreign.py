@@ -165,11 +165,49 @@ def decoder_config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
 def rope_knobs(config: dict[str, Any]) -> dict[str, Any]:
     """Our base and scaling, from either generation of config.json."""
     given, older = (config.get(n) or {} for n in ("rope_parameters", "rope_scaling"))
+    for name, one in (("rope_parameters", given), ("rope_scaling", older)):
+        _check_rope(name, one)
     _check_agree(config, given, older)
     given = given | older
     base = float(given.get("rope_theta", config.get("rope_theta", 10_000.0)))
     kind = given.get("rope_type", given.get("type", "default"))
     return {"rope_base": base, "rope_scaling": _scaling(kind, given, config)}
+
+
+# What else of a rope changes angles, and with which values it does not.
+_ROPE_CHANGES = {
+    "partial_rotary_factor": (1,), "mrope_section": (), "mrope_interleaved": (),
+    "long_factor": (), "short_factor": (), "long_mscale": (), "short_mscale": (),
+    "alpha": (), "interleaved": (),
+}  # fmt: skip
+
+
+def _check_rope(name: str, rope: Mapping[str, Any]) -> None:
+    """Raises InputError for a rope of which a part would be left out."""
+    nested = [key for key, value in rope.items() if isinstance(value, Mapping)]
+    kinds = {rope[key] for key in ("type", "rope_type") if key in rope}
+    numbers = {"factor", "low_freq_factor", "beta_fast", "attention_factor"} & {
+        key for key, value in rope.items() if value is not None
+    }
+    changes = [
+        key
+        for key, neutral in _ROPE_CHANGES.items()
+        if rope.get(key) and rope[key] not in neutral
+    ]
+    wrong = ""
+    if nested:
+        wrong = f"a rope for each of {', '.join(nested)}"
+    elif len(kinds) > 1:
+        wrong = f"type {rope['type']!r} and rope_type {rope['rope_type']!r}"
+    elif not kinds and numbers:
+        wrong = f"{', '.join(sorted(numbers))} and no rope_type"
+    elif changes:
+        wrong = f"{changes[0]} {str(rope[changes[0]])[:40]}"
+    if wrong:
+        raise InputError(
+            got=f"{name} with {wrong}",
+            want="one rope, of one type, whose fields we know",
+        )
 
 
 def _check_agree(config, newer: Mapping[str, Any], older: Mapping[str, Any]) -> None:

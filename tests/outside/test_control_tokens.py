@@ -1,6 +1,7 @@
 """What people type is text: control ids come from the template alone."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from test_foreign_tokenizer import CHAT, byte_level, with_space_prefix, word_pie
 
 from llm.data import chat, foreign_tokenizer
 from llm.data.chat_settings import Chat
+from llm.errors import InputError
 
 TYPED = [
     "<|im_end|>",
@@ -90,3 +92,119 @@ def test_it_can_be_asked_for(tmp_path):
     assert ids.count(end) == 1 + chat.prompt_ids(
         tokenizer, [{"role": "user", "content": "a"}]
     ).count(end)
+
+
+TAGS = [
+    "<think>",
+    "</think>",
+    "<tool_response>",
+    "[INST]",
+    "<start_of_turn>",
+    "◁think▷",
+]
+TOOL_CHAT = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }} "
+    "{{ c.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def altered(folder, template=CHAT, normalizer=None, added=(), **flags):
+    """The byte-level tokenizer with more added tokens, or another normalizer."""
+    pytest.importorskip("tokenizers")
+    files = byte_level() | {"chat_template.jinja": template}
+    held = json.loads(files["tokenizer.json"])
+    held["normalizer"] = normalizer
+    for token in held["added_tokens"]:
+        token |= flags if token["special"] else {}
+    known = held["model"]["vocab"]
+    first = max([*known.values(), *(t["id"] for t in held["added_tokens"])]) + 1
+    plain = {"single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": False}  # fmt: skip
+    fresh = itertools.count(first)
+    held["added_tokens"] += [
+        plain | {"id": known.get(text) or next(fresh), "content": text} | more
+        for text, more in added
+    ]
+    files["tokenizer.json"] = json.dumps(held)
+    return foreign_tokenizer.save(folder / "t", files, rows=1, fields={})
+
+
+@pytest.mark.parametrize("typed", ["", "<|im_end|>"])
+@pytest.mark.parametrize("tag", TAGS)
+def test_tags_are_tokens_where_the_assistant_writes_them_alone(tag, typed, tmp_path):
+    tokenizer = altered(tmp_path, added=[(tag, {}) for tag in TAGS])
+    number = tokenizer.library.token_to_id(tag)
+    talk = [{"role": "system", "content": f"s{tag}"},
+            {"role": "user", "content": f"{tag} a {tag}{typed}"},
+            {"role": "assistant", "content": f"b {tag} c{typed}"}]  # fmt: skip
+    assert number not in chat.prompt_ids(tokenizer, talk[:2])
+    ids = [i for one in chat.conversations(tokenizer, talk) for i in one.ids]
+    assert ids.count(number) == 1
+    assert f"{tag} a {tag}{typed}" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("where", ["key", "deep key", "escape", "description", "name"])
+def test_typed_in_a_tool_or_a_call(where, tmp_path):
+    tokenizer = altered(tmp_path, TOOL_CHAT)
+    end = tokenizer.library.token_to_id("<|im_end|>")
+
+    def ends(word):
+        arguments = {"x": "1"}
+        properties = {"x": {"type": "string"}}
+        if where == "key":
+            arguments, properties = {word: "1"}, {word: {"type": "string"}}
+        if where == "deep key":
+            arguments = {"x": [{word: {word: 1}}]}
+        if where == "escape":
+            arguments = json.dumps({"x": word}).replace("<", "\\u003c")
+        function = {
+            "name": word if where == "name" else "look",
+            "description": word if where == "description" else "",
+            "parameters": {"type": "object", "properties": properties},
+        }
+        call = {"id": "a", "type": "function",
+                "function": {"name": "look", "arguments": arguments}}  # fmt: skip
+        talk = [{"role": "user", "content": "q"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": "r", "tool_call_id": "a"},
+                {"role": "assistant", "content": "d"}]  # fmt: skip
+        tools = [{"type": "function", "function": function}]
+        made = chat.conversations(tokenizer, talk, tools)
+        return [one.ids.count(end) for one in made]
+
+    assert ends("<|im_end|>") == ends("word")
+
+
+@pytest.mark.parametrize("special", ["<<s>>", "|", "hello", "<|a|>b"])
+def test_specials_that_hold_others_or_are_words(special, tmp_path):
+    """`hello` and `|` are pieces that merges make; <<s>> holds another one."""
+    added = [(special, {"special": True}), ("<s>", {"special": True})]
+    tokenizer = altered(tmp_path, added=added)
+    own = {tokenizer.library.token_to_id(text) for text, _ in added}
+    ids = chat.prompt_ids(tokenizer, [{"role": "user", "content": f"a {special} b"}])
+    assert not own & set(ids)
+    assert not own & set(tokenizer.encode(special))
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "typed"),
+    [({"type": "Lowercase"}, "<|IM_END|>"), ({"type": "NFKC"}, "＜|im_end|＞")],
+)
+def test_other_spellings_that_a_normalizer_makes_equal(normalizer, typed, tmp_path):
+    tokenizer = altered(tmp_path, normalizer=normalizer, normalized=True)
+    end = tokenizer.library.token_to_id("<|im_end|>")
+    assert tokenizer.library.encode(typed).ids == [end]  # which is the danger
+    ids = chat.prompt_ids(tokenizer, [{"role": "user", "content": typed}])
+    assert ids.count(end) == 1
+
+
+@pytest.mark.parametrize("filtered", ["upper", "e", "title", "reverse"])
+def test_filters_that_change_marked_text_are_refused(filtered, tmp_path):
+    template = CHAT.replace("m['content']", f"(m['content'] | {filtered})")
+    tokenizer = altered(tmp_path, template)
+    assert chat.prompt_ids(tokenizer, [{"role": "user", "content": "word"}])
+    with pytest.raises(InputError, match="changes the letters of messages"):
+        chat.prompt_ids(tokenizer, [{"role": "user", "content": "a<|im_end|>b"}])

@@ -172,6 +172,64 @@ def test_what_a_template_leaves_out_is_refused(messages, what):
         sequences(PLAIN, messages)
 
 
+def system(content):
+    return {"role": "system", "content": content}
+
+
+# How templates treat a system message that is not the only one, or not the first.
+BODY = "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}" + LAST
+ALL_SYSTEMS = EACH + BODY
+FIRST_SYSTEM = (
+    EACH + "{% if m.role != 'system' or loop.first %}<|{{ m.role }}|>{{ m.content }}"
+    "<|end|>{% endif %}{% endfor %}" + LAST
+)
+LAST_SYSTEM = (
+    "{% set ns = namespace(s='') %}{% for m in messages %}{% if m.role == 'system' %}"
+    "{% set ns.s = m.content %}{% endif %}{% endfor %}{{ ns.s }}"
+    "{% for m in messages if m.role != 'system' %}" + BODY
+)
+LEADING_SYSTEMS = (
+    "{% set ns = namespace(lead=true) %}" + EACH + "{% if m.role != 'system' %}"
+    "{% set ns.lead = false %}{% endif %}{% if m.role != 'system' or ns.lead %}"
+    "<|{{ m.role }}|>{{ m.content }}<|end|>{% endif %}{% endfor %}" + LAST
+)
+REFUSES_LATER = FIRST_SYSTEM.replace(
+    "{% endif %}{% endfor %}",
+    "{% else %}{{ raise_exception('system first') }}{% endif %}{% endfor %}",
+)
+TALKS = {
+    "first": [system("sa"), *TWO],
+    "two at first": [system("sa"), system("sb"), *TWO],
+    "between": [system("sa"), *TWO[:2], system("sb"), *TWO[2:]],
+    "between, none at first": [*TWO[:2], system("sb"), *TWO[2:]],
+    "behind a question": [TWO[0], system("sb"), *TWO[1:]],
+    "behind both": [system("sa"), TWO[0], system("sb"), *TWO[1:]],
+}
+
+
+@pytest.mark.parametrize("talk", TALKS)
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        (ALL_SYSTEMS, set(TALKS)),
+        (FIRST_SYSTEM, {"first"}),
+        (LAST_SYSTEM, {"first", "between, none at first", "behind a question"}),
+        (LEADING_SYSTEMS, {"first", "two at first"}),
+        (PLAIN, set()),
+        (REFUSES_LATER, {"first"}),
+    ],
+)
+def test_every_system_message_is_written_or_the_record_refused(template, written, talk):
+    messages = TALKS[talk]
+    if talk not in written:
+        refuses = "system first" if template is REFUSES_LATER else "a system message"
+        with pytest.raises(InputError, match=refuses):
+            chat_template.view(template, messages).whole(len(messages))
+        return
+    text, _ = chat_template.view(template, messages).whole(len(messages))
+    assert all(m["content"] in text for m in messages)
+
+
 def test_thoughts_that_a_template_cuts_out_are_refused():
     cuts = PLAIN.replace("<|a|>{{ m.content }}",
                          "<|a|>{{ m.content.split('</think>')[-1] }}")  # fmt: skip

@@ -1,5 +1,6 @@
 """Weights and configs as other programs write them: read as they mean, or refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,7 +11,7 @@ from reference_models import build, export
 
 from llm import quantized, registry, tree
 from llm.errors import InputError
-from llm.interop import hf, peft, safetensors
+from llm.interop import config_fields, hf, peft, safetensors
 from llm.nn import foreign
 
 # A tensor that repeats another one, and whether a different one may stand for itself.
@@ -174,6 +175,125 @@ def test_a_missing_field_has_the_default_of_its_model_type(family):
     assert compared > len(FIELDS) / 2  # what is refused shows nothing
 
 
+# --- fields that no table reads
+
+# (case, fields): what changes a model of that kind.
+CHANGES = [
+    ("llama", {"partial_rotary_factor": 0.5}), ("llama", {"logits_scaling": 8.0}),
+    ("llama", {"embedding_multiplier": 12.0}), ("llama", {"residual_multiplier": 0.2}),
+    ("llama", {"attention_multiplier": 0.01}), ("olmo2", {"logit_scale": 0.5}),
+    ("llama", {"final_logit_softcapping": 30.0}), ("llama", {"sliding_window": 8}),
+    ("llama", {"layer_types": ["full_attention", "sliding_attention"]}),
+    ("olmo2", {"layer_types": ["sliding_attention"] * 2}),
+    ("llama", {"no_rope_layers": [1, 0]}), ("qwen3", {"no_rope_layers": [0, 1]}),
+    ("llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+    ("gpt2", {"quantization_config": {"quant_method": "awq"}}),
+    ("llama", {"use_bidirectional_attention": True}), ("gpt2", {"qk_norm": True}),
+    ("llama", {"is_causal": False}), ("t5", {"tie_encoder_decoder": True}),
+    ("gemma2", {"logits_scaling": 2}),
+]  # fmt: skip
+NEUTRAL = [
+    ("llama", {"partial_rotary_factor": 1.0, "logits_scaling": 1, "logit_scale": None}),
+    ("llama", {"sliding_window": 4096, "use_sliding_window": False}),
+    ("llama", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    ("llama", {"no_rope_layers": [1, 1], "is_causal": True, "qk_norm": False}),
+    ("llama", {"attention_multiplier": 6**-0.5, "pretraining_tp": 1}),
+    ("llama", {"torch_dtype": "bfloat16", "use_cache": True, "attention_dropout": 0.1,
+               "_name_or_path": "x", "bos_token_id": [1, 2], "initializer_range": 0.1,
+               "transformers_version": "5", "auto_map": {"x": "y"}}),
+    ("gemma2", {"hidden_act": "gelu_pytorch_tanh"}),
+    ("gpt2", {"n_ctx": 16, "task_specific_params": {"text-generation": {"x": 1}},
+              "resid_pdrop": 0.1, "summary_type": "cls_index", "do_sample": True}),
+    ("bert", {"gradient_checkpointing": False, "hidden_dropout_prob": 0.1,
+              "classifier_dropout": 0.1}),
+    ("t5", {"dense_act_fn": "relu", "n_positions": None, "initializer_factor": 1.0}),
+    ("qwen3 moe", {"intermediate_size": 6144, "max_window_layers": 28,
+                   "router_aux_loss_coef": 0.1, "output_router_logits": True}),
+]  # fmt: skip
+
+
+def exported(folder, case, **fields):
+    model, knobs, _, params, vocab = build(case)
+    export(folder, model, knobs, params, vocab)
+    want = hf.read(folder).knobs
+    change(folder, **fields)
+    return want
+
+
+@pytest.mark.parametrize(("case", "fields"), CHANGES)
+def test_fields_that_change_a_model_are_refused_by_name(case, fields, tmp_path):
+    exported(tmp_path, case, **fields)
+    with pytest.raises(InputError, match=f"config.json with {list(fields)[-1]} "):
+        hf.read(tmp_path)
+
+
+@pytest.mark.parametrize(("case", "fields"), NEUTRAL)
+def test_fields_that_change_nothing_are_left_alone(case, fields, tmp_path, capsys):
+    want = exported(tmp_path, case, **fields)
+    assert hf.read(tmp_path).knobs == want
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("case", ["llama", "gemma3", "gpt2", "bert", "t5", "qwen3 moe"])
+def test_fields_that_nobody_knows_are_named_once(case, tmp_path, capsys):
+    exported(tmp_path, case, foo_bar=3, baz=None, new_gate={"x": 1})
+    hf.read(tmp_path)
+    hf.read(tmp_path)
+    said = capsys.readouterr().out
+    assert said == f"{tmp_path / 'config.json'}: not read: foo_bar, new_gate\n"
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("family", [*FAMILIES, "T5"])
+def test_the_own_fields_of_a_model_type_are_known(family, capsys):
+    """All that transformers writes for a plain model."""
+    transformers = pytest.importorskip("transformers")
+    of = getattr(transformers, f"{family}Config")
+    whole = json.loads(json.dumps(of().to_dict(), default=str))
+    _, dialect = hf.dialects()[whole["model_type"]]
+    watched = config_fields.Watched(hf.completed(whole, dialect) | {"tensors": ()})
+    config_fields.check(watched, dialect.knobs(watched), "config.json")
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "rope", "what"),
+    [
+        ("rope_scaling", {"factor": 2.0}, "factor and no rope_type"),
+        ("rope_parameters", {"rope_theta": 1e4, "factor": 2.0}, "no rope_type"),
+        ("rope_scaling", {"type": "linear", "rope_type": "default", "factor": 2.0},
+         "type 'linear' and rope_type 'default'"),
+        ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5},
+         "partial_rotary_factor 0.5"),
+        ("rope_scaling", {"type": "default", "mrope_section": [2, 1]}, "mrope_section"),
+        ("rope_parameters", {"full_attention": {"rope_theta": 1e4}},
+         "a rope for each of full_attention"),
+    ],
+)  # fmt: skip
+def test_parts_of_a_rope_that_would_be_left_out_are_refused(name, rope, what):
+    with pytest.raises(InputError, match=what):
+        foreign.rope_knobs({"max_position_embeddings": 64, name: rope})
+
+
+def test_fields_of_a_rope_that_nobody_knows_are_named(tmp_path, capsys):
+    scaling = {"rope_type": "linear", "factor": 2.0, "offset": 7, "finetuned": True}
+    exported(tmp_path, "llama", rope_scaling=scaling, rope_parameters="gone")
+    assert hf.read(tmp_path).knobs["rope_scaling"] == ("linear", 2.0)
+    assert "not read: rope_scaling.offset\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.bool_])
+@pytest.mark.parametrize(
+    "name", ["model.norm.weight", "model.layers.0.mlp.up_proj.weight"]
+)
+def test_whole_numbers_without_scales_are_no_weights(dtype, name, tmp_path):
+    exported(tmp_path, "llama")
+    tensors = tensors_of(tmp_path)
+    rewrite(tmp_path, tensors | {name: np.ones(tensors[name].shape, dtype)})
+    with pytest.raises(InputError, match=f"tensor '{name}' of {np.dtype(dtype)}"):
+        loaded(tmp_path)
+
+
 # --- files
 
 
@@ -236,6 +356,123 @@ def test_patterns_of_ranks_and_alphas(tmp_path):
         place[last] = leaf
     found = np.asarray(tiny.logits(of, nested, inputs))[..., :vocab]
     np.testing.assert_allclose(found, want, atol=1e-3, rtol=1e-3)
+
+
+def adapter(folder, tensors=None, targets=("q_proj",), **config):
+    """A plain adapter of queries, in both layers, with other fields."""
+    name, knobs, _, params, _ = build("llama")
+    rng, made = np.random.default_rng(0), {}
+    for layer in range(knobs["layers"]):
+        at = f"base_model.model.model.layers.{layer}.self_attn.q_proj."
+        inputs, outputs = knobs["width"], knobs["heads"] * knobs["head_dim"]
+        made[at + "lora_A.weight"] = rng.normal(size=(2, inputs)).astype(np.float32)
+        made[at + "lora_B.weight"] = rng.normal(size=(outputs, 2)).astype(np.float32)
+    made |= tensors(made) if tensors else {}
+    safetensors.write_file(
+        folder / "adapter_model.safetensors",
+        [safetensors.Made(n, x.shape, x.dtype, lambda x=x: x) for n, x in made.items()],
+    )
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4,
+              "target_modules": list(targets)} | config  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config, default=str))
+    merged = peft.merged(folder, name, knobs, tree.named_leaves(params))
+    return np.asarray(merged["stack/layer/attention/query/kernel"])
+
+
+# Fields of PEFT's config, with a value that is set, and whether it may be.
+ADAPTER_FIELDS = {
+    "alora_invocation_tokens": [1, 2], "arrow_config": {"top_k": 2}, "bias": "all",
+    "fan_in_fan_out": True, "kasa_config": {"x": 1}, "layer_replication": [[0, 2]],
+    "lora_bias": True, "modules_to_save": ["lm_head"], "monteclora_config": {"x": 1},
+    "target_parameters": ["x"], "trainable_token_indices": [1],
+    "use_bdlora": {"x": 1}, "use_dora": True, "use_qalora": True,
+}  # fmt: skip
+NEUTRAL_FIELDS = {
+    "task_type": "CAUSAL_LM", "auto_mapping": {"x": 1}, "peft_version": "0.9",
+    "base_model_name_or_path": "x/y", "revision": "main", "inference_mode": True,
+    "lora_dropout": 0.1, "megatron_config": {"x": 1}, "megatron_core": "x",
+    "loftq_config": {"bits": 4}, "eva_config": {"x": 1}, "corda_config": {"x": 1},
+    "lora_ga_config": {"x": 1}, "velora_config": {"x": 1}, "qalora_group_size": 8,
+    "runtime_config": {"x": 1}, "ensure_weight_tying": True,
+    "exclude_modules": ["v_proj"], "layers_to_transform": [0, 1],
+    "layers_pattern": "layers",
+}  # fmt: skip
+READ_FIELDS = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+               "peft_type", "target_modules", "init_lora_weights"}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ADAPTER_FIELDS)
+def test_fields_that_change_an_adapter_are_refused_by_name(field, tmp_path, capsys):
+    with pytest.raises(InputError, match=f"an adapter with {field} "):
+        adapter(tmp_path, **{field: ADAPTER_FIELDS[field]})
+    want = adapter(tmp_path)
+    for unset in (None, "none" if field == "bias" else False):
+        np.testing.assert_array_equal(adapter(tmp_path, **{field: unset}), want)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("field", NEUTRAL_FIELDS)
+def test_fields_of_the_training_alone_change_nothing(field, tmp_path, capsys):
+    made = adapter(tmp_path, **{field: NEUTRAL_FIELDS[field]})
+    np.testing.assert_array_equal(made, adapter(tmp_path))
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.oracle
+def test_every_field_of_peft_is_one_of_these():
+    library = pytest.importorskip("peft")
+    fields = {field.name for field in dataclasses.fields(library.LoraConfig)}
+    assert fields == READ_FIELDS | ADAPTER_FIELDS.keys() | NEUTRAL_FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("init", "fits"),
+    [(True, True), (False, True), (None, True), ("gaussian", True), ("eva", True),
+     ("orthogonal", True), ("mica", True), ("pissa", False), ("pissa_niter_4", False),
+     ("olora", False), ("corda", False), ("loftq", False), ("lora_ga", False),
+     ("news", False), ({}, False)],
+)  # fmt: skip
+def test_beginnings_that_change_the_model_are_refused(init, fits, tmp_path):
+    if fits:
+        np.testing.assert_array_equal(
+            adapter(tmp_path, init_lora_weights=init), adapter(tmp_path)
+        )
+        return
+    with pytest.raises(InputError, match=r"init_lora_weights .* changes the model"):
+        adapter(tmp_path, init_lora_weights=init)
+
+
+def test_fields_of_an_adapter_that_nobody_knows_are_named(tmp_path, capsys):
+    adapter(tmp_path, new_kind={"x": 1}, other=None, newer=True)
+    assert capsys.readouterr().out == "adapter_config.json: not read: new_kind, newer\n"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["lora_A", "lora_B"])
+def test_adapters_that_are_not_finite_are_refused_by_name(part, wrong, tmp_path):
+    def spoil(tensors):
+        name = next(name for name in tensors if part in name)
+        tensors[name][0, 0] = wrong
+        return {}
+
+    with pytest.raises(InputError, match=f"q_proj.{part}.weight' with 1 numbers"):
+        adapter(tmp_path, spoil)
+
+
+def test_targets_without_tensors_are_named(tmp_path, capsys):
+    with pytest.raises(InputError, match="without tensors of v_proj"):
+        adapter(tmp_path, targets=["q_proj", "v_proj"])
+    adapter(tmp_path, targets=["q_proj", "query_key_value"])  # which no Llama has
+    assert not capsys.readouterr().out
+
+    def lose(tensors):
+        for name in [name for name in tensors if "layers.1." in name]:
+            del tensors[name]
+        return {}
+
+    adapter(tmp_path, lose)
+    said = capsys.readouterr().out
+    assert "without tensors of base_model.model.model.layers.1.self_attn.q_proj" in said
 
 
 # --- few bits
