@@ -239,6 +239,41 @@ def test_thoughts_that_a_template_cuts_out_are_refused():
         sequences(cuts, [user("one"), said("<think>hm</think>uno")])
 
 
+BOTH_CALLS = [
+    user("look"),
+    said(None, tool_calls=[CALL, CALL | {"id": "abcdef124"}]),
+    {"role": "tool", "content": "blue"},
+    {"role": "tool", "content": "grey"},
+    said("Both."),
+]
+MARKED_CALLS = JSON_CALLS.replace(
+    "{{ m.content }}{%", "{% generation %}{{ m.content or '' }}{%", 1
+).replace("<|end|>{% else", "<|end|>{% endgeneration %}{% else", 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages"),
+    [
+        (MARKED.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}", 1),
+         [user("one"), said("<think>hm</think>uno")]),
+        (MARKED.replace("{{ m.content }}", "{{ m.content | upper }}", 1), TWO),
+        (MARKED_CALLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"),
+         BOTH_CALLS),
+        (MARKED_CALLS.replace("{{ m.content or '' }}", "{% if not m.tool_calls %}"
+                              "{{ m.content }}{% endif %}"),
+         [user("look"), said("Let me see", tool_calls=[CALL]), *CALLING[2:]]),
+    ],
+)  # fmt: skip
+def test_marks_leave_nothing_out(template, messages):
+    with pytest.raises(InputError, match="message 2, an answer that the chat template"):
+        sequences(template, messages)
+
+
+def test_marks_around_all_calls():
+    ((text, spans),) = sequences(MARKED_CALLS, BOTH_CALLS)
+    assert text[spans[0].start : spans[0].stop].count('look {"at": "sky"}') == 2
+
+
 def test_the_date_is_a_value():
     template = "{{ strftime_now('%d %b %Y') }}" + PLAIN
     text = chat_template.prompt(template, [user("hi")], date="2026-01-31")
