@@ -112,6 +112,15 @@ class _Finder(NamedTuple):
             if not whole[end.end() : stop].strip():
                 stop = end.end()
                 break
+        at, message = (
+            min((s.start for s in own), default=stop),
+            self.view.messages[number],
+        )
+        for text in (*_thoughts(message), *_texts(message)):
+            place = whole.find(text, at)
+            if place < 0:
+                raise _apart(number)
+            at = place + len(text)
         spans = [Span(number, s.start, min(s.stop, stop)) for s in own]
         return Rendered(whole[:stop], spans)
 

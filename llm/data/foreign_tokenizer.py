@@ -40,6 +40,7 @@ FILES = (_MAIN, _CONFIG, _MAP, _TEMPLATE)
 _BROKEN = (LookupError, AttributeError, TypeError, ValueError, RecursionError)
 _SPARE = 1 << 16  # ids beyond the tokens of a tokenizer, and the rows of its model
 _SPECIAL = ("pad", "unk", "bos", "eos")
+_NAMED = ("sep", "cls", "mask")  # which templates may write, too, if there are any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,19 +193,19 @@ class ForeignTokenizer:
     @property
     def chat_template(self) -> str:
         """The Jinja template that makes a text of messages; '' where there is none."""
-        if _TEMPLATE in self.files:
-            return self.files[_TEMPLATE]
-        found = _settings(self.files).get("chat_template") or ""
-        if isinstance(found, list):  # several, with names
-            found = {one["name"]: one["template"] for one in found}.get("default", "")
-        return found
+        return _template(self.files)
 
     @property
     def spellings(self) -> dict[str, str]:
         """`bos_token` and the like as a chat template writes them."""
         settings = _settings(self.files)
         names = {f"{n}_token": _content(settings.get(f"{n}_token")) for n in _SPECIAL}
-        return {name: text or "" for name, text in names.items()}
+        names = {name: text or "" for name, text in names.items()}
+        more = {f"{n}_token": settings.get(f"{n}_token") for n in _NAMED}
+        extra = settings.get("extra_special_tokens")
+        more |= extra if isinstance(extra, dict) else {}
+        texts = {name: _content(token) for name, token in more.items() if token}
+        return names | {n: text for n, text in texts.items() if isinstance(text, str)}
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode`, and from which character to which each token reaches."""
@@ -327,6 +328,7 @@ def _ordinary(held, **how):
 def _about(library, files, rows, fields) -> dict[str, Any]:
     """What is to be known about a tokenizer, from all that its files say."""
     settings = _settings(files)
+    _template(files)  # or refused here, before a model is taught to chat
     known = library.get_vocab(with_added_tokens=True)
     size = max(rows, max(known.values(), default=-1) + 1)
     if size > max(rows, len(known)) + _SPARE:  # before so much memory is asked for
@@ -397,6 +399,24 @@ def _settings(files) -> dict[str, Any]:
     found = {}
     for name in (_MAP, _CONFIG):
         found |= json.loads(files[name]) if name in files else {}
+    return found
+
+
+def _template(files) -> str:
+    """The chat template of a tokenizer's files; '' where there is none."""
+    if _TEMPLATE in files:
+        return files[_TEMPLATE]
+    found = _settings(files).get("chat_template") or ""
+    if isinstance(found, list) and all(
+        isinstance(one, dict) and {"name", "template"} <= one.keys() for one in found
+    ):  # several, with names
+        found = {one["name"]: one["template"] for one in found}.get("default", "")
+    if not isinstance(found, str):
+        raise InputError(
+            got=f"chat_template {str(found)[:60]} in {_CONFIG}",
+            want="a text, or a list of objects with name and template",
+            do=f"put the template into {_TEMPLATE}",
+        )
     return found
 
 

@@ -109,7 +109,7 @@ def check(config: Watched, knobs: Mapping[str, Any], path: Any) -> None:
             unknown.append(name)
     unknown += _of_ropes(config)
     if unknown:
-        _say(f"{path}: not read: {', '.join(sorted(unknown))}")
+        say_once(f"{path}: not read: {', '.join(sorted(unknown))}")
 
 
 def _of_ropes(config: Mapping[str, Any]) -> list[str]:
@@ -163,5 +163,6 @@ def _neutral(name, value, config, knobs) -> bool:
 
 
 @functools.cache
-def _say(line: str) -> None:
+def say_once(line: str) -> None:
+    """Prints a line, the first time that it is said."""
     print(line, flush=True)

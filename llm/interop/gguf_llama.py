@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm.errors import InputError
-from llm.interop import gguf, hf
+from llm.interop import config_fields, gguf, hf
 from llm.nn.foreign import rope_parameters
 from llm.nn.positions import rope_frequencies
 
@@ -30,6 +30,32 @@ _SCALING = "llm.rope_scaling"
 _FREQUENCIES = "rope_freqs.weight"
 _LLAMA3 = (1.0, 4.0, 8192)  # as every published model has it
 _FLOAT16_MOST = 65504.0
+
+# Keys of an architecture that are read, or that tell of a file or a training.
+_READ = frozenset({
+    "context_length", "embedding_length", "block_count", "feed_forward_length",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "attention.layer_norm_rms_epsilon",
+    "attention.sliding_window", "expert_count", "rope.dimension_count", "vocab_size",
+    "rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor",
+    "rope.scaling.original_context_length", "rope.scaling.finetuned",
+    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+    "tensor_data_layout",
+})  # fmt: skip
+# Those that change what a model computes, and with which values they do not.
+_CHANGE = {
+    "logit_scale": (0, 1), "embedding_scale": (0, 1), "residual_scale": (0, 1),
+    "final_logit_softcapping": (0,), "attn_logit_softcapping": (0,),
+    "attention.causal": (True,), "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,), "attention.scale": (0,),
+    "attention.sliding_window_pattern": (0, False), "attention.temperature_scale": (0,),
+    "attention.temperature_length": (0,), "attention.use_norm": (False,),
+    "expert_used_count": (0,), "use_parallel_residual": (False,),
+    "rope.dimension_sections": ([],), "rope.freq_base_swa": (0,),
+    "rope.scaling.attn_factor": (0, 1), "rope.scaling.yarn_attn_factor": (0, 1),
+    "rope.scaling.yarn_ext_factor": (1,), "rope.scaling.yarn_log_multiplier": (0,),
+    "pooling_type": (0,), "no_rope_layer_step": (0,), "token_shift_count": (0,),
+}  # fmt: skip
 
 _WHOLE = {
     "token_embd": "model.embed_tokens",
@@ -182,6 +208,8 @@ def _config(held: gguf.File) -> dict[str, Any]:
                 got=f"{held.path} with settings for a size of {size}",
                 want="those of its tensors",
             )
+    usual = {"attention.scale": head_dim**-0.5}
+    _check_keys(held, kind, {"attention.value_length": head_dim}, usual)
     base = setting("rope.freq_base", 10_000.0, many=True)
     return {
         "model_type": kind,
@@ -200,11 +228,60 @@ def _config(held: gguf.File) -> dict[str, Any]:
     }
 
 
+def _check_keys(held, kind: str, sizes, usual) -> None:
+    """Raises InputError for a key that changes the model, and names unknown ones.
+
+    Args:
+      sizes: {key: what it must be}.
+      usual: {key: a value besides that changes nothing}.
+    """
+    unknown = []
+    for whole, value in held.keys.items():
+        prefix, _, key = whole.partition(".")
+        if prefix != kind:
+            continue
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        neutral = _CHANGE.get(key, ())
+        fits = value in neutral
+        if key in usual and isinstance(value, float):
+            fits = fits or abs(value - usual[key]) < 1e-5
+        if (key in _CHANGE and not fits) or value != sizes.get(key, value):
+            raise InputError(
+                got=f"{held.path} with {whole} {str(value)[:40]}, which changes what "
+                "the model computes",
+                want="a model without it",
+            )
+        if key not in _CHANGE and key not in _READ:
+            unknown.append(whole)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        config_fields.say_once(f"{held.path}: not read: {names}")
+
+
 def _rope(held: gguf.File, kind: str, base: float, head_dim: int) -> dict[str, Any]:
     """`rope_parameters`; those of llama3 are found again from what they make."""
-    name = held.keys.get(f"{kind}.rope.scaling.type", "none")
-    factor = held.keys.get(f"{kind}.rope.scaling.factor", 1.0)
+    # As llama.cpp: the older key has the same factor, and without a type it is linear.
+    factors = {
+        float(held.keys[key])
+        for key in (f"{kind}.rope.scaling.factor", f"{kind}.rope.scale_linear")
+        if held.keys.get(key)
+    }
+    if len(factors) > 1:
+        raise InputError(
+            got=f"{held.path} with rope.scaling.factor and rope.scale_linear of "
+            f"{' and '.join(map(str, sorted(factors)))}",
+            want="the same in both",
+        )
+    factor = max(factors, default=1.0)
+    plain = "none" if factor == 1.0 else "linear"
+    name = held.keys.get(f"{kind}.rope.scaling.type", plain)
     context = held.keys.get(f"{kind}.rope.scaling.original_context_length")
+    if _FREQUENCIES in held.tensors and name != "none":
+        raise InputError(
+            got=f"{held.path} with a {_FREQUENCIES} and rope scaling {name!r} of "
+            f"{factor:g}",
+            want="one of them",
+        )
     if _FREQUENCIES in held.tensors:
         given = held.tensors[_FREQUENCIES].read()
         numbers = [float(x) for x in held.keys.get(_SCALING, ())]
@@ -228,6 +305,11 @@ def _rope(held: gguf.File, kind: str, base: float, head_dim: int) -> dict[str, A
             "rope_theta": base,
             "factor": float(factor),
             "original_max_position_embeddings": context,
+            **{
+                field: float(held.keys[f"{kind}.rope.scaling.yarn_{field}"])
+                for field in ("beta_fast", "beta_slow")
+                if f"{kind}.rope.scaling.yarn_{field}" in held.keys
+            },
         }
     raise InputError(
         got=f"{held.path} with rope scaling {name!r}", want="linear, yarn or llama3"

@@ -6,6 +6,7 @@ conversation is written out.
 """
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from llm.data import (
     chat,
     chat_settings,
     chat_template,
+    foreign_tokenizer,
     records,
     template_process,
     tokens,
@@ -237,6 +239,41 @@ def test_thoughts_that_a_template_cuts_out_are_refused():
         sequences(cuts, [user("one"), said("<think>hm</think>uno")])
 
 
+BOTH_CALLS = [
+    user("look"),
+    said(None, tool_calls=[CALL, CALL | {"id": "abcdef124"}]),
+    {"role": "tool", "content": "blue"},
+    {"role": "tool", "content": "grey"},
+    said("Both."),
+]
+MARKED_CALLS = JSON_CALLS.replace(
+    "{{ m.content }}{%", "{% generation %}{{ m.content or '' }}{%", 1
+).replace("<|end|>{% else", "<|end|>{% endgeneration %}{% else", 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages"),
+    [
+        (MARKED.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}", 1),
+         [user("one"), said("<think>hm</think>uno")]),
+        (MARKED.replace("{{ m.content }}", "{{ m.content | upper }}", 1), TWO),
+        (MARKED_CALLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"),
+         BOTH_CALLS),
+        (MARKED_CALLS.replace("{{ m.content or '' }}", "{% if not m.tool_calls %}"
+                              "{{ m.content }}{% endif %}"),
+         [user("look"), said("Let me see", tool_calls=[CALL]), *CALLING[2:]]),
+    ],
+)  # fmt: skip
+def test_marks_leave_nothing_out(template, messages):
+    with pytest.raises(InputError, match="message 2, an answer that the chat template"):
+        sequences(template, messages)
+
+
+def test_marks_around_all_calls():
+    ((text, spans),) = sequences(MARKED_CALLS, BOTH_CALLS)
+    assert text[spans[0].start : spans[0].stop].count('look {"at": "sky"}') == 2
+
+
 def test_the_date_is_a_value():
     template = "{{ strftime_now('%d %b %Y') }}" + PLAIN
     text = chat_template.prompt(template, [user("hi")], date="2026-01-31")
@@ -321,3 +358,40 @@ def test_variables_of_a_config():
     for wrong in ("enable_thinking", "[1]", '{"a": {}}', '{"a": null}'):
         with pytest.raises(InputError, match="template_variables"):
             chat_settings.check({"template_variables": wrong})
+
+
+def foreign(folder, **settings):
+    from test_foreign_tokenizer import byte_level
+
+    files = byte_level()
+    held = json.loads(files["tokenizer_config.json"]) | settings
+    files["tokenizer_config.json"] = json.dumps(held)
+    return foreign_tokenizer.save(folder / "t", files, rows=1, fields={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        ({"sep_token": "<s>"}, "<s>--"), ({"cls_token": {"content": "<c>"}}, "-<c>-"),
+        ({"extra_special_tokens": {"image_token": "<i>"}}, "--<i>"),
+        ({"extra_special_tokens": ["<i>"]}, "--"), ({"sep_token": None}, "--"),
+    ],
+)  # fmt: skip
+def test_special_tokens_that_a_template_writes_by_name(settings, written, tmp_path):
+    template = "{{ sep_token }}-{{ cls_token }}-{{ image_token }}"
+    made = foreign(tmp_path, chat_template=template, **settings)
+    text = chat_template.prompt(made.chat_template, TWO[:1], tokens=made.spellings)
+    assert text == written
+
+
+@pytest.mark.parametrize(
+    "template", [{"default": PLAIN}, [PLAIN], [{"default": PLAIN}], 7, True]
+)
+def test_a_template_that_is_no_text_is_one_line(template, tmp_path):
+    with pytest.raises(
+        InputError, match=r"got chat_template .*; want a text"
+    ) as caught:
+        foreign(tmp_path, chat_template=template)
+    assert "\n" not in str(caught.value)
+    several = [{"name": "rag", "template": "x"}, {"name": "default", "template": PLAIN}]
+    assert foreign(tmp_path, chat_template=several).chat_template == PLAIN

@@ -11,7 +11,7 @@ from reference_models import build, export
 
 from llm import quantized, registry, tree
 from llm.errors import InputError
-from llm.interop import config_fields, hf, peft, safetensors
+from llm.interop import config_fields, gguf, gguf_llama, hf, peft, safetensors
 from llm.nn import foreign
 
 # A tensor that repeats another one, and whether a different one may stand for itself.
@@ -292,6 +292,87 @@ def test_whole_numbers_without_scales_are_no_weights(dtype, name, tmp_path):
     rewrite(tmp_path, tensors | {name: np.ones(tensors[name].shape, dtype)})
     with pytest.raises(InputError, match=f"tensor '{name}' of {np.dtype(dtype)}"):
         loaded(tmp_path)
+
+
+# --- settings of GGUF files
+
+
+def rope_of(folder, name="llama", case="llama", **keys):
+    """The knobs of a file with more keys of its architecture."""
+    model, knobs, _, params, vocab = build(case)
+    hf.write(folder, model, knobs | {"rope_scaling": ()}, params, vocab)
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = 64
+    tensors = safetensors.open_folder(folder)
+    gguf_llama.write(folder / "m.gguf", config, tensors, {}, "f16")
+    held = gguf.open_file(folder / "m.gguf")
+    more = {f"{name}.{key.replace('__', '.')}": value for key, value in keys.items()}
+    return gguf_llama.read(held._replace(keys={**held.keys, **more})).knobs
+
+
+SCALED = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0,
+          "rope__scaling__original_context_length": 16}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "want"),
+    [
+        ({"rope__scale_linear": 4.0}, ("linear", 4.0)),
+        ({"rope__scaling__factor": 4.0}, ("linear", 4.0)),
+        ({"rope__scaling__factor": 4.0, "rope__scale_linear": 4.0}, ("linear", 4.0)),
+        ({"rope__scaling__factor": 4.0, "rope__scaling__type": "none"}, ()),
+        ({"rope__scaling__factor": 1.0}, ()),
+        ({"rope__scale_linear": 0.0}, ()),
+        (SCALED | {"rope__scaling__yarn_beta_fast": 8.0,
+                   "rope__scaling__yarn_beta_slow": 2.0},
+         ("yarn", 4.0, 8.0, 2.0, 16, 1 + 0.1 * np.log(4))),
+    ],
+)  # fmt: skip
+def test_scalings_of_gguf_files(keys, want, tmp_path, capsys):
+    found = rope_of(tmp_path, **keys)["rope_scaling"]
+    assert found[:1] == want[:1]
+    np.testing.assert_allclose(found[1:], want[1:])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "neutral"),
+    [
+        ("rope__scaling__attn_factor", 2.0, 1.0),
+        ("rope__scaling__yarn_log_multiplier", 0.1, 0.0),
+        ("rope__scaling__yarn_ext_factor", 0.5, 1.0), ("logit_scale", 8.0, 1.0),
+        ("embedding_scale", 12.0, 1.0), ("residual_scale", 0.2, 1.0),
+        ("attention__scale", 0.1, 6**-0.5), ("final_logit_softcapping", 30.0, 0.0),
+        ("attn_logit_softcapping", 50.0, 0.0), ("attention__causal", False, True),
+        ("attention__clamp_kqv", 5.0, 0.0), ("attention__max_alibi_bias", 8.0, 0.0),
+        ("attention__sliding_window", 8, 0), ("expert_used_count", 2, 0),
+        ("attention__value_length", 7, 6), ("use_parallel_residual", True, False),
+        ("rope__dimension_sections", np.array([1, 2]), np.array([])),
+    ],
+)  # fmt: skip
+def test_keys_that_change_a_gguf_model_are_refused(key, value, neutral, tmp_path):
+    for case in ("llama", "qwen3"):
+        want = rope_of(tmp_path, case, case)
+        assert rope_of(tmp_path, case, case, **{key: neutral}) == want
+        with pytest.raises(InputError, match=f"{case}.{key.replace('__', '.')} "):
+            rope_of(tmp_path, case, case, **{key: value})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"rope__scaling__factor": 4.0, "rope__scale_linear": 2.0},
+     {"rope__scaling__type": "longrope"}, {"rope__scaling__type": "yarn"}],
+)  # fmt: skip
+def test_scalings_that_are_not_to_be_had_are_refused(keys, tmp_path):
+    with pytest.raises(InputError, match=r"rope.scal"):
+        rope_of(tmp_path, **keys)
+
+
+def test_keys_of_gguf_that_nobody_knows_are_named_once(tmp_path, capsys):
+    for _ in range(2):
+        rope_of(tmp_path, foo=1, rope__bar=2, context_length=64)
+    said = capsys.readouterr().out
+    assert said == f"{tmp_path / 'm.gguf'}: not read: llama.foo, llama.rope.bar\n"
 
 
 # --- files
