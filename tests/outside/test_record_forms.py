@@ -345,13 +345,14 @@ def test_words_for_a_bad_answer(mark):
 
 
 ROWS = [{"prompt": f"q{n}", "response": f"a{n}"} for n in range(3)]
+LINES = b"\n".join(json.dumps(row).encode() for row in ROWS)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(b"\n".join(json.dumps(r).encode() for r in ROWS))),
-        ("a.JSONL", b"\n".join(json.dumps(r).encode() for r in ROWS)),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)),
+        ("a.JSONL", LINES),
         ("a.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()),
         ("a.json", json.dumps({"data": ROWS}, indent=1).encode()),
     ],
@@ -369,7 +370,7 @@ def test_files_of_records(tmp_path, name, content):
 
 
 def test_a_file_of_records_that_is_cut_off(tmp_path):
-    whole = gzip.compress(b"\n".join(json.dumps(r).encode() for r in ROWS))
+    whole = gzip.compress(LINES, mtime=0)
     (tmp_path / "a.jsonl.gz").write_bytes(whole[:-9])
     with pytest.raises(InputError, match=r"a\.jsonl\.gz"):
         source(tmp_path)
