@@ -379,8 +379,9 @@ def uneven():
 
 @pytest.mark.parametrize(
     "accumulate, axes",
-    [(2, (("data", 1),)), (8, (("data", 1),)), (1, (("stage", 2),)),
-     (2, (("stage", 2), ("data", 2)))],
+    [(2, (("data", 1),)), (1, (("stage", 2),)),
+     pytest.param(8, (("data", 1),), marks=pytest.mark.long),
+     pytest.param(2, (("stage", 2), ("data", 2)), marks=pytest.mark.long)],
 )  # fmt: skip
 def test_losses_of_a_batch_in_parts_are_those_of_the_whole(
     devices, uneven, accumulate, axes
