@@ -169,7 +169,7 @@ def _answer(of: _Item) -> str:
     present = {n: str(of.fields[n]) for n in _ANSWERS if of.fields.get(n)}
     for name, said in present.items():
         if len(present) > 1 and all(other in said for other in present.values()):
-            of.read.add(name)
+            of.read.update(n for n, other in present.items() if other == said)
             return name
     return of.one_of(_ANSWERS, "answer")
 
@@ -227,7 +227,8 @@ def _check_liked(of: _Item) -> None:
             raise Disliked("weight 0: the record is not to be learned")
         if weight != 1:
             raise ValueError(f"a weight of {weight}: only 0 and 1 are honoured")
-    for name in _MARKS if "text" not in of else ():
+    # Of a class, and of a pair, a label says something else.
+    for name in () if "text" in of or "chosen" in of else _MARKS:
         mark = str(of.fields.get(name, "")).strip().lower().removesuffix(".0")
         if mark in _BAD:
             raise Disliked(f"{name} {mark}: the answer is marked as bad")

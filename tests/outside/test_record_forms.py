@@ -200,6 +200,14 @@ FORMS = {
          "chosen": [said("a")], "rejected": [said("b")]},
         {"prompt": [user("q")], "chosen": [said("a")], "rejected": [said("b")]}, [],
     ),
+    "a pair with a label of its own": (
+        {"prompt": [user("q")], "chosen": "a", "rejected": "b", "label": 0},
+        {"prompt": [user("q")], "chosen": "a", "rejected": "b"}, ["label"],
+    ),
+    "one answer under two names": (
+        {"question": "q", "response": "a", "output": "a"},
+        {"messages": [user("q"), said("a")]}, [],
+    ),
     "a short prompt that both answers repeat": (
         {"prompt": "What is 2+2?", "chosen": "What is 2+2? 4",
          "rejected": "What is 2+2? 5"},
