@@ -14,7 +14,7 @@ VERSION = re.search(
 
 
 class BuildWithConfigs(build_py):
-    """Puts configs/ into a wheel as llm/_configs/, where `llm/locations.py` looks.
+    """Puts configs/ into a wheel as llm/_configs/, where `llm/files.py` looks.
 
     An editable installation finds them in the checkout.
     """

@@ -16,9 +16,10 @@ import argparse
 import json
 import pathlib
 
-from llm import aot, config, topology, units
+from llm import config, units
 from llm.errors import InputError
 from llm.nn.low_precision import PRODUCTS
+from llm.planning import aot, topology
 
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
 SIBLING = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")

@@ -18,7 +18,7 @@ import pathlib
 
 import jax
 
-from llm import config, host, network, registry, tree
+from llm import config, models, process, registry, tree
 from llm.precision import FLOAT32
 
 VOCAB, SEQ_LEN, BATCH = 2048, 256, 16
@@ -62,7 +62,7 @@ def of_size(name, parameters):
     for width in range(64, 321, 8):
         knobs = SHAPES[name](width)
         spec = registry.spec("models", **knobs)
-        made = network.build(spec, objective, FLOAT32, VOCAB)
+        made = models.build(spec, objective, FLOAT32, VOCAB)
         shapes = jax.eval_shape(made.init, jax.random.key(0))
         found.append((abs(tree.count(shapes) - parameters), tree.count(shapes), spec))
     _, count, spec = min(found, key=lambda one: one[0])
@@ -130,5 +130,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.prepare()
+    process.prepare()
     main()

@@ -4,23 +4,24 @@
 
 Both are run directories of which `prepare_data` made the corpus, such as the same
 source without and with a stage. --groups and --themes are folders of NAME.txt with a
-word or phrase a line, for lists of one's own; `llm/associations.py` has the others.
+word or phrase a line, for lists of one's own; `llm/text/cooccurrence.py` has the
+others.
 """
 
 import argparse
 import pathlib
 import sys
 
-from llm import associations
-from llm.data import corpus
+from llm.corpus import storage
 from llm.errors import InputError, report_input_error
+from llm.text import cooccurrence
 
 
 def documents(run):
     """The documents of all splits of a run's corpus."""
     folder = pathlib.Path(run) / "corpus"
-    for split in corpus.manifest(folder)["splits"]:
-        yield from corpus.read(folder, split)
+    for split in storage.manifest(folder)["splits"]:
+        yield from storage.read(folder, split)
 
 
 def main():
@@ -32,16 +33,16 @@ def main():
     parser.add_argument("--window", type=int, default=10, help="words on either side")
     args = parser.parse_args()
     try:
-        finder = associations.Finder(
-            associations.lists(args.groups, associations.GROUPS),
-            associations.lists(args.themes, associations.THEMES),
+        finder = cooccurrence.Finder(
+            cooccurrence.lists(args.groups, cooccurrence.GROUPS),
+            cooccurrence.lists(args.themes, cooccurrence.THEMES),
             args.window,
         )
-        counts = [associations.count(documents(run), finder)
+        counts = [cooccurrence.count(documents(run), finder)
                   for run in (args.before, args.after)]  # fmt: skip
     except InputError as error:
         return report_input_error(error)
-    print(associations.report(*counts, finder))
+    print(cooccurrence.report(*counts, finder))
     return 0
 
 

@@ -20,8 +20,9 @@ import subprocess
 import sys
 import time
 
-from llm import metrics, monitor
-from llm.data import corpus
+from llm import metrics
+from llm.corpus import storage
+from llm.training import metric_writer
 
 LENGTH, ROWS = 64, 16  # tokens and rows of ours
 RATE, DECAY, WARMUP = 5e-5, 0.01, 0.1
@@ -49,7 +50,7 @@ def ours(options, seed, folder):
         ],
         check=True,
     )  # fmt: skip
-    test = corpus.read(folder / "corpus", "test")
+    test = storage.read(folder / "corpus", "test")
     asked = folder / "asked.txt"  # a text a line
     asked.write_text(
         "".join(d.text.replace("\n", " ") + "\n" for d in test), encoding="utf-8"
@@ -67,7 +68,7 @@ def ours(options, seed, folder):
     ]
     right = [p["best"] == d.meta["label"] for p, d in zip(predicted, test, strict=True)]
     trained = json.loads((folder / "train.json").read_text("utf-8"))
-    return right, trained["steps"], monitor.read(folder)[-1]["seconds"]
+    return right, trained["steps"], metric_writer.read(folder)[-1]["seconds"]
 
 
 def theirs(options, seed, folder, batch):
@@ -83,7 +84,7 @@ def theirs(options, seed, folder, batch):
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     parts = {
-        name: corpus.read(folder / "corpus", name)
+        name: storage.read(folder / "corpus", name)
         for name in ("train", "validation", "test")
     }
     names = sorted({d.meta["label"] for d in parts["train"]})
@@ -146,7 +147,7 @@ def main():
     for seed in range(options.seeds):
         folder = options.workdir / f"seed_{seed}"
         mine, steps, seconds = ours(options, seed, folder)
-        texts = len(corpus.read(folder / "corpus", "train"))
+        texts = len(storage.read(folder / "corpus", "train"))
         batch = math.ceil(texts * options.epochs / steps)
         peer, peer_seconds = theirs(options, seed, folder, batch)
         mine, peer = ([(float(x), 1.0) for x in right] for right in (mine, peer))

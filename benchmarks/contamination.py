@@ -13,8 +13,7 @@ import json
 import pathlib
 import sys
 
-from llm import contamination
-from llm.data import corpus
+from llm.corpus import contamination, storage
 from llm.errors import InputError, report_input_error
 
 _SHOWN = 3  # documents of an item
@@ -30,7 +29,7 @@ def main():
     args = parser.parse_args()
     try:
         index = contamination.Index(contamination.items(args.items), args.words)
-        documents = corpus.read(pathlib.Path(args.run) / "corpus", args.split)
+        documents = storage.read(pathlib.Path(args.run) / "corpus", args.split)
     except InputError as error:
         return report_input_error(error)
     held = collections.defaultdict(dict)

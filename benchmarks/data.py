@@ -29,7 +29,7 @@ STAGES = (
 
 _OURS = """
 import json, pathlib, sys
-from llm.data import runner
+from llm.corpus import runner
 if __name__ == "__main__":
     pages, out, processes, extractor, stages = sys.argv[1:]
     source = {"name": "warc", "path": pages, "extractor": extractor}

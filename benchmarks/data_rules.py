@@ -21,8 +21,8 @@ import statistics
 import time
 
 from llm import registry
-from llm import words as own_words
 from llm.document import Document
+from llm.text import word_breaks as own_words
 
 RULES = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 

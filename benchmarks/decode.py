@@ -31,7 +31,7 @@ import time
 
 from in_turns import best_forms, in_turns
 
-from llm import host
+from llm import process
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROMPT, NEW = 512, 64
@@ -68,15 +68,15 @@ def ours(run, batches, dtype):
     import jax
     import numpy as np
 
-    from llm.inference import load
+    from llm.inference import load_model
     from llm.inference.engine import PIECE, Engine, key_data
-    from llm.inference.prompts import inputs_of
+    from llm.inference.prompt_rows import inputs_of
     from llm.inference.sampling import Sampling, rows
     from llm.precision import Policy
 
-    loaded = load.load(run, jax.devices()[0])
+    loaded = load_model.load(run, jax.devices()[0])
     own = loaded.model.clone(policy=Policy(dtype, "cpu"))
-    model, params = load.for_decoding(loaded._replace(model=own))
+    model, params = load_model.for_decoding(loaded._replace(model=own))
     engine = Engine(model)
 
     def prefill(batch):
@@ -266,5 +266,5 @@ def compare(run, folder, file, batches, amounts, args):
 
 
 if __name__ == "__main__":
-    host.prepare()  # for all sides
+    process.prepare()  # for all sides
     main()

@@ -16,7 +16,7 @@ import pathlib
 import re
 import time
 
-from llm import extract
+from llm.corpus import extract
 
 _RUN = 4
 

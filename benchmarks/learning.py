@@ -27,12 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from llm import host, optim, tree
+from llm import process, tree
 from llm.losses import cross_entropy
 from llm.models import llama
 from llm.nn.contract import plain_inputs, with_head
 from llm.precision import Policy
-from llm.train_step import logical_axes
+from llm.training import optim
+from llm.training.train_step import logical_axes
 
 LENGTH = 64
 POLICY = Policy("float32", "cpu")
@@ -223,5 +224,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.prepare()
+    process.prepare()
     main()

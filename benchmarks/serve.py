@@ -30,7 +30,7 @@ import time
 from decode import prepared, smollm
 from in_turns import best_forms, in_turns
 
-from llm import host
+from llm import process
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -181,5 +181,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.prepare()
+    process.prepare()
     main()

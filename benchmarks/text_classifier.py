@@ -24,8 +24,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from llm import metrics, text_classifier
-from llm.words import words
+from llm import metrics
+from llm.text import linear_classifier
+from llm.text.word_breaks import words
 
 _FASTTEXT = ({"lr": 0.1, "epoch": 5}, {"lr": 0.5, "epoch": 5}, {"lr": 0.5, "epoch": 25})
 
@@ -44,7 +45,7 @@ def read(path, lines):
 
 def ours(learned, bits, l2):
     """A function from texts to the probability of the second label."""
-    made = text_classifier.fit(learned, bits=bits, l2=l2)
+    made = linear_classifier.fit(learned, bits=bits, l2=l2)
     return lambda texts: made.score(texts)[:, 1]
 
 

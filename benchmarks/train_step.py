@@ -22,7 +22,7 @@ import time
 
 from in_turns import best_forms, in_turns
 
-from llm import host
+from llm import process
 
 SIZES = {
     "1m": {
@@ -46,11 +46,12 @@ def ours(size, dtype, micro):
     import jax.numpy as jnp
     import numpy as np
 
-    from llm import optim, sharding, train_step
+    from llm import sharding
     from llm.models import llama
     from llm.nn.contract import plain_inputs, with_head
     from llm.objectives import causal_lm
     from llm.precision import Policy
+    from llm.training import optim, train_step
 
     s = dict(size)
     batch, length, steps = s.pop("batch"), s.pop("length"), s.pop("steps")
@@ -192,5 +193,5 @@ def main():
 
 
 if __name__ == "__main__":
-    host.prepare()  # for both sides
+    process.prepare()  # for both sides
     main()

@@ -4,7 +4,7 @@
 
 `model` is as in `configs/sft.py`; `data=PATH` holds records of prompt, chosen and
 rejected, such as the server writes of what its users like, or whole dialogues that
-begin alike, as HH-RLHF and UltraFeedback have them (`llm/record_forms.py`).
+begin alike, as HH-RLHF and UltraFeedback have them (`llm/data/record_forms.py`).
 Without it: the functions of the standard library, where the body that belongs to a
 signature is preferred to that of another function. `adapter=lora` trains low-rank
 updates, and needs no second copy of the model. The log shows the share of pairs whose

@@ -5,9 +5,9 @@
 
 The last 24 hours of the log are compared with what came before or, with
 `monitor.reference=FILE`, with another log: lengths, log-probabilities, tokens that are
-bytes, latency, how answers ended, languages. Lines are those of `llm/traffic.py`.
-Writes monitor.json and monitor.html; the exit code is 0, or 3 where something drifted,
-so that a timer can call for help. Seconds.
+bytes, latency, how answers ended, languages. Lines are those of
+`llm/serve/request_record.py`. Writes monitor.json and monitor.html; the exit code is 0,
+or 3 where something drifted, so that a timer can call for help. Seconds.
 """
 
 from llm import config

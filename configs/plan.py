@@ -5,9 +5,9 @@
 
 prints parameters, FLOPs a token, memory of a chip by kind and whether it fits, hours
 and dollars, and writes plan.json, in seconds on any machine. `model` is any config of
-this folder; `accelerator` a name of `llm.flops.CHIPS` (v4 v5e v5p v6e tpu7x a100-80gb
-h100 h200 b200 l4 rtx4090 ...); `price` dollars per chip-hour (0: that of the table);
-`mfu` the share of peak FLOP/s to expect. Everything else is a flag, such as
+this folder; `accelerator` a name of `llm.planning.flops.CHIPS` (v4 v5e v5p v6e tpu7x
+a100-80gb h100 h200 b200 l4 rtx4090 ...); `price` dollars per chip-hour (0: that of the
+table); `mfu` the share of peak FLOP/s to expect. Everything else is a flag, such as
 `--config.train.accumulate=1` on more chips, or `--config.model.remat=full`.
 
     python -m llm.main --workdir=runs/plan_pod \\

@@ -5,7 +5,7 @@
 `model` is what to begin with: a run directory, a Hugging Face folder, a GGUF file, or
 the name of a size (`model=quickstart`, the default), which begins with random weights.
 `data=PATH` is a JSON or JSON-lines file of your own, or a folder of them, in one of
-these forms (`llm/record_forms.py`):
+these forms (`llm/data/record_forms.py`):
 
     {"messages": [{"role": ..., "content": ...}, ...], "tools": [...]}       OpenAI
     {"conversations": [{"from": "human", "value": ...}, ...]}                ShareGPT

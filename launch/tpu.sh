@@ -86,14 +86,14 @@ runtime() {
   esac
 }
 
-# Dollars an hour of an accelerator type, on demand, from the table of llm/flops.py;
+# Dollars an hour of an accelerator type, on demand, from the table of llm/planning/flops.py;
 # nothing where there is no price.
 price() {
   local name="${1%%-*}"
   [ "$name" = v5litepod ] && name=v5e
   awk -v name="\"$name\": Chip(" -v chips="$(chips "$1")" '
     index($0, name) { getline; split($0, field, ","); gsub(/ /, "", field[5])
-      if (field[5] + 0 > 0) printf "%.2f\n", field[5] * chips }' "$HERE/../llm/flops.py"
+      if (field[5] + 0 > 0) printf "%.2f\n", field[5] * chips }' "$HERE/../llm/planning/flops.py"
 }
 
 # --- gcloud
@@ -326,7 +326,7 @@ status() {
     case "$vm" in PREEMPTED | TERMINATED | STOPPED) continue ;; esac
     total="$(awk -v a="$total" -v b="${dollars:-0}" 'BEGIN { printf "%.2f", a + b }')"
   done <<<"$listed"
-  say "$ZONE: \$$total an hour at most, at the prices on demand of llm/flops.py"
+  say "$ZONE: \$$total an hour at most, at the prices on demand of llm/planning/flops.py"
 }
 
 # Create, setup, run; again where chips are taken away or there are none yet.

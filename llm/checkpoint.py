@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from llm import atomic, hosts, tree
+from llm import distributed, files, tree
 from llm.errors import InputError
 
 FOLDER = "checkpoints"
@@ -150,8 +150,8 @@ class Checkpoints:
         target, number = aside / str(step), 1
         while target.exists():
             target, number = aside / f"{step}.{number}", number + 1
-        with hosts.first_goes_first(f"set aside {step}"):
-            if hosts.first():
+        with distributed.first_goes_first(f"set aside {step}"):
+            if distributed.first():
                 (self._root / str(step)).rename(target)
         self._manager.reload()
 
@@ -293,8 +293,8 @@ def _own(leaf: jax.Array) -> jax.Array:
 
 @contextlib.contextmanager
 def _writing(path: epath.Path) -> Iterator[None]:
-    """As `atomic.writing`, also for what tensorstore says of a disk."""
-    with atomic.writing(path):
+    """As `files.writing`, also for what tensorstore says of a disk."""
+    with files.writing(path):
         try:
             yield
         except (ValueError, RuntimeError) as error:

@@ -10,21 +10,48 @@ A config is a Python file with `get_config(arg=None) -> ConfigDict`. It starts f
         return c
 
 The argument string picks structure (`configs/1b.py:debug`), dotted flags set values
-(`--config.optimizer.learning_rate=0.01`, see `llm/command_line.py`).
+(`--config.optimizer.learning_rate=0.01`, see `llm/cli.py`).
 """
 
 import importlib.util
+import os
 import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from llm import locations, registry, run_directory
+from llm import registry, run_dir
 from llm.errors import InputError
 from llm.fields import base, debug
 
 __all__ = ("base", "begin_with", "chats", "debug", "load", "of_run", "parse_arg",
            "records", "source")  # fmt: skip
+
+_PACKAGE = pathlib.Path(__file__).parent
+_INSTALLED = _PACKAGE / "_configs"
+# The folder of the configs that come with this package.
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"
+
+
+def find_config(path: str) -> pathlib.Path | None:
+    """The file of a config: of the current directory, else a shipped one, else None.
+
+    `1b.py` and `configs/1b.py` both name a shipped config, since the documentation
+    writes them as a checkout has them.
+    """
+    if os.path.isfile(path):
+        return pathlib.Path(path)
+    name = pathlib.PurePath(path)
+    if name.parts in ((name.name,), ("configs", name.name)):
+        shipped = CONFIGS / name.name
+        if shipped.is_file():
+            return shipped
+    return None
+
+
+def config_names() -> list[str]:
+    """The shipped configs, as `--config` takes them in any directory."""
+    return sorted(f"configs/{path.name}" for path in CONFIGS.glob("*.py"))
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -53,9 +80,7 @@ def of_run(path: str) -> ConfigDict:
     """
     folder = pathlib.Path(path)
     name = folder.name if folder.suffix == ".json" else "config.json"
-    held = run_directory.load(
-        str(folder.parent if name == folder.name else folder), name
-    )
+    held = run_dir.load(str(folder.parent if name == folder.name else folder), name)
     defaults = base().to_dict()
     for field in ("adapter", "model", "objective"):  # whose knobs depend on their name
         defaults[field] = {}
@@ -163,7 +188,7 @@ def _typed(name: str, text: str, default: Any) -> Any:
 
 def _beside(sibling: str, name: str) -> pathlib.Path | None:
     """The file of the config `name`, in the folder of `sibling` or a shipped one."""
-    for folder in (pathlib.Path(sibling).parent, locations.CONFIGS):
+    for folder in (pathlib.Path(sibling).parent, CONFIGS):
         path = folder / f"{name}.py"
         if path.exists():
             return path
@@ -178,7 +203,7 @@ def load(sibling: str, name: str, arg: str | None = None) -> ConfigDict:
     """
     path = _beside(sibling, name)
     if not path:
-        folders = pathlib.Path(sibling).parent, locations.CONFIGS
+        folders = pathlib.Path(sibling).parent, CONFIGS
         known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
         raise InputError(
             got=f"config {name!r}",

@@ -1,7 +1,7 @@
 """What flows through the data pipeline: documents, and the three kinds of stage.
 
 A stage says what to do with documents and nothing about where it runs: the local runner
-(`data/runner.py`) and any other execute these three kinds and know nothing else.
+(`corpus/runner.py`) and any other execute these three kinds and know nothing else.
 
 `Map` turns a document into documents (normalise, split, redact). `Tag` scores a
 document; whether a score drops it is a separate pure function, `decide`, so that a

@@ -102,8 +102,8 @@ def base() -> ConfigDict:
     # Peak learning rate; with muon, of the parameters that AdamW updates.
     c.optimizer.learning_rate = 3e-3
     # Width of the model at which the learning rates were found: at another width each
-    # parameter learns as much slower or faster as it must (muP, see llm/optim.py).
-    # 0 takes them as they are.
+    # parameter learns as much slower or faster as it must (muP, see
+    # llm/training/optim.py). 0 takes them as they are.
     c.optimizer.base_width = 0
     # Peak learning rate of the matrices that Muon updates.
     c.optimizer.muon_learning_rate = 0.02
@@ -412,7 +412,7 @@ def base() -> ConfigDict:
 
     c.sweep = ConfigDict()
     # Fields of `trial`, the config of a trial, that trials differ in: axes such as
-    # ("optimizer.learning_rate", "log", 1e-3, 1e-1), see llm/sweep.py.
+    # ("optimizer.learning_rate", "log", 1e-3, 1e-1), see llm/sweeps/search.py.
     c.sweep.space = ()
     # grid, random, or bayes (needs optuna); how many trials random and bayes take, and
     # how many points of a range a grid has.
@@ -432,8 +432,8 @@ def base() -> ConfigDict:
     c.sweep.first_rung = 0
 
     c.plan = ConfigDict()
-    # Chip to plan for (a name of llm/flops.py), how many, and dollars per chip-hour; 0
-    # is the chip's list price (llm/flops.py).
+    # Chip to plan for (a name of llm/planning/flops.py), how many, and dollars per
+    # chip-hour; 0 is the chip's list price (llm/planning/flops.py).
     c.plan.accelerator = "v5e"
     c.plan.chips = 8
     c.plan.price = 0.0

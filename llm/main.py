@@ -20,7 +20,7 @@ import traceback
 
 from absl import app, logging
 
-from llm import command_line, host, hosts, registry
+from llm import cli, distributed, process, registry
 from llm.errors import InputError, Stopped, report_input_error
 
 
@@ -29,25 +29,25 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells much, and what it raises, twice
     signal.signal(signal.SIGTERM, _stop)
     try:
-        c, workdir = command_line.from_flags(argv)
-        hosts.join(c.workload)
+        c, workdir = cli.from_flags(argv)
+        distributed.join(c.workload)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
         code = report_input_error(error)
-        if hosts.several():
-            hosts.leave(code)
+        if distributed.several():
+            distributed.leave(code)
         sys.exit(code)
     except KeyboardInterrupt:
         raise Stopped("interrupted; run the same command again to go on", 130) from None
     except Exception as error:
-        if not hosts.several():
+        if not distributed.several():
             raise
         traceback.print_exc()
-        if not hosts.lost(error):
-            hosts.leave(1)
+        if not distributed.lost(error):
+            distributed.leave(1)
         said = "another process was lost; run the same command again to resume"
         print(f"llm: {said}", file=sys.stderr)
-        hosts.leave(76)
+        distributed.leave(76)
 
 
 def _stop(number, frame):
@@ -57,12 +57,12 @@ def _stop(number, frame):
 
 def run() -> None:
     """The command `llm`, and `python -m llm.main`."""
-    host.prepare()
-    host.print_any_text()
+    process.prepare()
+    process.print_any_text()
     try:
-        app.run(main, flags_parser=command_line.parse)
+        app.run(main, flags_parser=cli.parse)
     except Stopped as stopped:
-        host.leave(stopped.code)
+        process.leave(stopped.code)
 
 
 if __name__ == "__main__":

@@ -224,3 +224,13 @@ def _resampled(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         counts = np.bincount(index.reshape(-1), minlength=rows * n)
         yield counts.reshape(rows, n).astype(np.float64)
         done += rows
+
+
+def smoothed(y: Sequence[float], span: float) -> list[float]:
+    """A moving average over about `span` points around each, fewer at both ends."""
+    half, result = int(span) // 2, []
+    for i in range(len(y)):
+        reach = min(half, i, len(y) - 1 - i)
+        near = [v for v in y[i - reach : i + reach + 1] if math.isfinite(v)]
+        result.append(sum(near) / len(near) if near else math.nan)
+    return result

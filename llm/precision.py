@@ -10,7 +10,7 @@ float32. On a CPU, bfloat16 products are twice as fast as float32 ones only in t
 bfloat16 x bfloat16 -> float32, row-major and with the contracted axes where they
 belong; elementwise work is faster in float32. That form wants many rows: with few, as
 when one token is decoded, a product waits for its weights to come from memory, and
-`Half` weights are half the bytes (those of `llm/quantized.py` fewer).
+`Half` weights are half the bytes (those of `llm/nn/quantized.py` fewer).
 """
 
 import dataclasses

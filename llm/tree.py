@@ -14,6 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# Axes of a leaf that only stack what are separate parameters.
+STACKING = ("layers", "experts")
+
 
 def name(path: tuple) -> str:
     """The '/'-joined name of a key path as jax.tree_util gives it."""
@@ -57,3 +60,12 @@ def global_norm(tree: Any) -> jax.Array:
         jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)
     ]
     return jnp.sqrt(sum(squares))
+
+
+def is_matrix(axes: tuple[str, ...]) -> bool:
+    """Whether a leaf is a hidden layer's matrix (a stack of them, with heads unfolded).
+
+    Embeddings and the output projection have the axis `vocab` and are not.
+    """
+    own = [a for a in axes if a not in STACKING]
+    return len(own) >= 2 and "embed" in (own[0], own[-1]) and "vocab" not in own

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from llm import digests, registry
-from llm.data import passes, runner
-from llm.data import split as splits
+from llm import registry
+from llm.corpus import apply_stage, runner
+from llm.corpus import split as splits
 from llm.sources import stdlib
+from llm.text import hashing
 
 STAGES = ("normalise", "generated", "exact_dedup", "minhash")
 
@@ -41,11 +42,11 @@ class Left(NamedTuple):
 def through(stages, documents) -> Left:
     """Runs (name, stage) pairs over documents, as one shard."""
     documents = list(documents)
-    named = [passes.Named(name, {}, stage) for name, stage in stages]
+    named = [apply_stage.Named(name, {}, stage) for name, stage in stages]
     with folder() as root:
         work = runner.make_work(root, lambda skip: iter(documents), "key", named)
         result = runner.through(work)
-        ids = {digests.of_id(document.id): document.id for document in documents}
+        ids = {hashing.of_id(document.id): document.id for document in documents}
         links = sorted((ids[a], ids[b]) for a, b in result.links.T.tolist())
         return Left(list(result.documents()), links, result.counts)
 

@@ -19,7 +19,7 @@ _SERVER = """
 import json, os, sys
 from absl import app
 import llm.main
-from llm import command_line, registry
+from llm import cli, registry
 for folder in ("evals", "models", "objectives", "sources", "stages", "workloads"):
     for name in registry.choices(folder):
         registry.module(folder, name)
@@ -35,7 +35,7 @@ for line in sys.stdin:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(case[name], os.O_WRONLY | os.O_CREAT), number)
         sys.argv = ["llm/main.py", *case["words"]]
-        app.run(llm.main.main, flags_parser=command_line.parse)
+        app.run(llm.main.main, flags_parser=cli.parse)
         os._exit(0)
     print(child, flush=True)
 """

@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Texts with personal data in the forms of public documents, and texts that look like it.
 
-Written without a look at what `llm/pii.py` finds: forms of RFC 3696, 3966, 5952, 6531
+Written without a look at what `llm/text/personal_data.py` finds: forms of RFC 3696, 3966, 5952, 6531
 and 6750, ITU E.123, ISO 13616 and 7812, of the numbering plans and identity numbers of
 countries, and of what issuers of keys document. A line is (text, (kind, what is to be
 found), …). Half of the lines, by a hash, are for development; patterns were made without

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import tiny
 
-from llm import objective, registry
+from llm import objectives, registry
 
 PIECES = (
     *(b"",) * 4, b"a", b"b", b"ing", b" a", b" the", b".", b"(", b"\n    ", b"_x", b" ",
@@ -24,7 +24,7 @@ MODEL = {"causal": "gpt", "masked": "bert", "encdec": "t5"}
 
 def build(name, **knobs):
     tiny_knobs = registry.module("objectives", name).TINY
-    return objective.build({"name": name, **tiny_knobs, **knobs}, V, TOKENIZER)
+    return objectives.build({"name": name, **tiny_knobs, **knobs}, V, TOKENIZER)
 
 
 def bits(key, row):

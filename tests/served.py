@@ -9,17 +9,17 @@ import threading
 import pytest
 import tiny
 
-from llm.data.chat_settings import DEFAULT, Chat
-from llm.data.chat_template import mark
 from llm.inference.constrain import Grammars
-from llm.inference.embed import embedder
-from llm.inference.generate import generate
+from llm.inference.decoding import generate
+from llm.inference.embeddings import embedder
 from llm.serve.feedback import Feedback
 from llm.serve.guard import Guard
-from llm.serve.metrics import Metrics
+from llm.serve.prometheus import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
 from llm.serve.slots import Slots
+from llm.tokenizers.chat_settings import DEFAULT, Chat
+from llm.tokenizers.chat_template import mark
 from llm.workloads.serve import bound
 
 PAD, UNK, BOS, EOS = range(256, 260)

@@ -8,8 +8,7 @@ import pytest
 import tiny
 from reference_models import batch, build, export, reference, reference_logits
 
-from llm import adapter as adapters
-from llm import registry, tree
+from llm import adapters, registry, tree
 from llm.errors import InputError
 from llm.interop import peft
 from llm.nn.contract import plain_inputs, reads_source

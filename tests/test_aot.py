@@ -12,7 +12,8 @@ import sys
 
 import pytest
 
-from llm import aot, config, topology
+from llm import config
+from llm.planning import aot, topology
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "aot.json"
 CONFIGS = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")

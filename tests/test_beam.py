@@ -11,7 +11,7 @@ from reference_models import build as build_case
 
 from llm import registry
 from llm.errors import InputError
-from llm.inference.beam import beam_search
+from llm.inference.beam_search import beam_search
 from llm.nn.contract import plain_inputs
 
 pytestmark = pytest.mark.long

@@ -11,9 +11,10 @@ from test_convert import CONFIGS, foreign_folder
 
 from llm import config, registry, tree
 from llm.checkpoint import Checkpoints
-from llm.data import chat, corpus
+from llm.corpus import storage
+from llm.data import chat
 from llm.errors import InputError
-from llm.inference import load
+from llm.inference import load_model
 from llm.nn.contract import plain_inputs, with_head
 from llm.workloads import pipeline, prepare_data
 
@@ -25,7 +26,7 @@ def run(workdir, name, **fields):
     c = config.load(str(CONFIGS / "x"), name, arg)
     c.generate.update(max_tokens=4)
     pipeline.run(c.lock(), str(workdir))
-    return load.joined(str(workdir), CPU, which="last")
+    return load_model.joined(str(workdir), CPU, which="last")
 
 
 RECORDS = [
@@ -50,7 +51,7 @@ def tuned(folder):
 
 
 def test_weights_tokenizer_and_template_are_those_of_the_model(folder, tuned):
-    begun = load.load(str(folder / "full" / "model"), CPU)
+    begun = load_model.load(str(folder / "full" / "model"), CPU)
     assert tuned.config.model == begun.config.model
     assert tuned.tokenizer.fingerprint == begun.tokenizer.fingerprint
     assert tuned.tokenizer.chat_template == begun.tokenizer.chat_template
@@ -64,9 +65,9 @@ def test_weights_tokenizer_and_template_are_those_of_the_model(folder, tuned):
 def test_loss_before_and_after_as_a_plain_loop_has_it(folder, tuned):
     """Of the answers of the test split, each conversation by itself."""
     found = json.loads((folder / "full" / "evaluate.json").read_text())
-    begun = load.load(str(folder / "full" / "model"), CPU)
-    best = load.load(str(folder / "full"), CPU)
-    documents = corpus.read(folder / "full" / "corpus", "test")
+    begun = load_model.load(str(folder / "full" / "model"), CPU)
+    best = load_model.load(str(folder / "full"), CPU)
+    documents = storage.read(folder / "full" / "corpus", "test")
     for of, said in ((best, found), (begun, found["before"])):
         score, losses = jax.jit(with_head(of.model)), []
         for document in documents:
@@ -93,9 +94,9 @@ def test_a_lora_run_needs_no_other(folder, tuned):
     fields = {"model": folder / "hf", "data": folder / "data.json", "adapter": "lora"}
     shutil.rmtree(folder / "lora", ignore_errors=True)
     joined = run(folder / "lora", "sft", **fields)
-    base = load.load(str(folder / "lora" / "model"), CPU)
+    base = load_model.load(str(folder / "lora" / "model"), CPU)
     shutil.rmtree(folder / "lora" / "model")
-    merged = load.load(str(folder / "lora"), CPU)
+    merged = load_model.load(str(folder / "lora"), CPU)
     held = tree.named_leaves(merged.params)
     own = tree.named_leaves(base.params)
     changed = {n for n in own if (np.asarray(own[n]) != np.asarray(held[n])).any()}
@@ -119,8 +120,8 @@ def test_a_reference_is_kept_where_all_is_trained(folder):
     (folder / "pairs.json").write_text(json.dumps(pairs))
     fields = {"model": folder / "hf", "data": folder / "pairs.json"}
     loaded = run(folder / "dpo", "dpo", **fields)
-    base = load.load(str(folder / "dpo" / "model"), CPU)
-    kept = load.reference(loaded, str(folder / "dpo"))
+    base = load_model.load(str(folder / "dpo" / "model"), CPU)
+    kept = load_model.reference(loaded, str(folder / "dpo"))
     for name, leaf in tree.named_leaves(base.params).items():
         np.testing.assert_array_equal(leaf, tree.named_leaves(kept)[name])
     first = json.loads((folder / "dpo" / "metrics.jsonl").read_text().splitlines()[0])
@@ -193,7 +194,7 @@ def test_a_domain_is_measured_beside_what_was_known(folder, tuned, tmp_path):
         (tmp_path / f"text/{n}.txt").write_text(body)
     run(tmp_path / "run", "domain", model=folder / "full", text=tmp_path / "text")
     found = json.loads((tmp_path / "run/evaluate.json").read_text())
-    held_out = corpus.read(folder / "full" / "corpus", "test")
+    held_out = storage.read(folder / "full" / "corpus", "test")
     read = sum(document.raw_bytes for document in held_out)
     for figures in (found, found["before"]):
         assert figures["eval_text"]["bytes"] == read

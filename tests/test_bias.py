@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from llm import associations
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import bias
+from llm.text import cooccurrence
 
 GROUPS = {"women": ["she", "old woman"], "men": ["he"]}
 THEMES = {"career": ["office"], "family": ["home", "old"]}
@@ -19,7 +19,7 @@ def document(text):
 
 
 def test_counts_by_hand():
-    finder = associations.Finder(GROUPS, THEMES, window=2)
+    finder = cooccurrence.Finder(GROUPS, THEMES, window=2)
     text = "She went to the office . At home he sat , an old woman in office ."
     #       0   1    2  3   4      5 6  7    8  9   10 11 12 13   14 15    16
     assert finder.count(text) == {
@@ -30,7 +30,7 @@ def test_counts_by_hand():
 
 @pytest.mark.parametrize("window", [1, 3, 10])
 def test_counts_equal_a_loop_over_all_pairs(window):
-    finder = associations.Finder({"a": ["p"], "b": ["q"]}, {"x": ["r"], "y": ["s"]},
+    finder = cooccurrence.Finder({"a": ["p"], "b": ["q"]}, {"x": ["r"], "y": ["s"]},
                                  window)  # fmt: skip
     rng = random.Random(0)
     names = {"p": "a", "q": "b", "r": "x", "s": "y"}
@@ -51,17 +51,17 @@ def test_lift_and_report():
     before = [document("she office"), document("he office"), document("she home"),
               document("he home"), document("she")]  # fmt: skip
     after = before[1:2] + before[3:]
-    finder = associations.Finder(GROUPS, THEMES, window=5)
-    counts = [associations.count(part, finder) for part in (before, after)]
+    finder = cooccurrence.Finder(GROUPS, THEMES, window=5)
+    counts = [cooccurrence.count(part, finder) for part in (before, after)]
     assert counts[0]["women"] == 3 and counts[1]["women"] == 1
     # 1 of 3 against 2 of 5.
-    lift = associations.lift(counts[0], "women", "career", finder.groups)
+    lift = cooccurrence.lift(counts[0], "women", "career", finder.groups)
     assert lift == pytest.approx((1 / 3) / (2 / 5))
-    assert associations.lift(counts[1], "women", "career", finder.groups) == 0
-    table = associations.report(*counts, finder)
+    assert cooccurrence.lift(counts[1], "women", "career", finder.groups) == 0
+    table = cooccurrence.report(*counts, finder)
     assert "| women | 3 | 333333.3 | 1 | 200000.0 | 33.3% |" in table
     assert "| women | 0.83 -> 0.00 | 0.83 -> 0.00 |" in table
-    assert associations.report(Counter(), Counter(), finder)
+    assert cooccurrence.report(Counter(), Counter(), finder)
 
 
 def test_stage_adds_up_to_the_report():
@@ -72,11 +72,11 @@ def test_stage_adds_up_to_the_report():
         scores = stage.score(document(text))
         assert stage.decide(scores) == ""
         total.update(scores)
-    finder = associations.Finder(
-        associations.lists("", associations.GROUPS),
-        associations.lists("", associations.THEMES), 10,
+    finder = cooccurrence.Finder(
+        cooccurrence.lists("", cooccurrence.GROUPS),
+        cooccurrence.lists("", cooccurrence.THEMES), 10,
     )  # fmt: skip
-    whole = associations.count(map(document, texts), finder)
+    whole = cooccurrence.count(map(document, texts), finder)
     del whole["documents"]
     assert total == whole and total["women+pleasant"] == 2
     assert total["muslims+arts"] == total["gay people+pleasant"] == 1

@@ -7,14 +7,14 @@ import pytest
 from test_foreign_tokenizer import CHAT, byte_level
 from test_tokenizer import CODE
 
-from llm.data import (
-    answer_spans,
-    chat,
-    chat_template,
-    foreign_tokenizer,
-    tokenizer,
-)
+from llm.data import chat
 from llm.errors import InputError
+from llm.tokenizers import (
+    answer_spans,
+    chat_template,
+    hf_tokenizer,
+    sentencepiece_tokenizer,
+)
 
 TALK = [
     {"role": "system", "content": "Be short."},
@@ -42,15 +42,17 @@ def conversation(tokenizer, messages):
 def foreign(folder, template=CHAT):
     pytest.importorskip("tokenizers")
     given = byte_level() | {"chat_template.jinja": template}
-    return foreign_tokenizer.save(folder / "t", given, rows=1, fields={})
+    return hf_tokenizer.save(folder / "t", given, rows=1, fields={})
 
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours") / "t"
-    tokenizer.train([CODE], folder, vocab_size=600)
-    (folder / tokenizer.TEMPLATE).write_text(chat_template.TEMPLATES["plain"])
-    return tokenizer.load(folder)
+    sentencepiece_tokenizer.train([CODE], folder, vocab_size=600)
+    (folder / sentencepiece_tokenizer.TEMPLATE).write_text(
+        chat_template.TEMPLATES["plain"]
+    )
+    return sentencepiece_tokenizer.load(folder)
 
 
 def test_rendering_as_written_out():
@@ -212,6 +214,6 @@ def test_an_end_that_ends_nothing(tmp_path, ours):
 
 def test_without_a_template(tmp_path):
     folder = tmp_path / "t"
-    made = tokenizer.train([CODE], folder, vocab_size=600)
+    made = sentencepiece_tokenizer.train([CODE], folder, vocab_size=600)
     with pytest.raises(InputError, match="without a chat template"):
         chat.prompt_ids(made, TALK[:1])

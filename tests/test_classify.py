@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from llm import config, network, registry
+from llm import config, models, registry
 from llm.data import loader
 from llm.errors import InputError
 from llm.nn.contract import with_head
@@ -58,7 +58,7 @@ def test_short_pieces_of_a_text_are_not_asked_about():
 @pytest.mark.parametrize("name", ["llama", "bert"])
 def test_loss_is_written_out(name):
     spec = {"name": name, **registry.module("models", name).TINY}
-    made = network.build(
+    made = models.build(
         spec,
         {"name": "classify", "classes": CLASSES, "ask": "last", "least": 1},
         FLOAT32,
@@ -89,7 +89,7 @@ def test_loss_is_written_out(name):
 
 def test_documents_of_a_row_do_not_touch_each_other():
     bert = {"name": "bert", **registry.module("models", "bert").TINY}
-    made = network.build(bert, SPEC | {"ask": "first"}, FLOAT32, 16)
+    made = models.build(bert, SPEC | {"ask": "first"}, FLOAT32, 16)
     params, apply = tiny.unboxed(made.init, 1), with_head(made.model)
 
     def loss(record):
@@ -157,15 +157,16 @@ def test_an_encoder_has_no_likelihood_of_texts():
 
 
 def test_labels_reach_the_rows(tmp_path):
-    from llm.data import tokenizer, tokens
+    from llm.data import tokens
     from llm.document import Document
+    from llm.tokenizers import sentencepiece_tokenizer
 
     texts = {"a": "one two three", "b": "four five six seven"}
     made = [
         Document(n, t, "made", n, "prose", len(t), {"label": n.upper()})
         for n, t in texts.items()
     ]
-    trained = tokenizer.train(
+    trained = sentencepiece_tokenizer.train(
         list(texts.values()) * 20, tmp_path / "tokenizer", vocab_size=300
     )
     tokens.write(tmp_path / "tokens", {"train": made}, trained, corpus_hash="")

@@ -13,6 +13,7 @@ import pathlib
 import re
 import shlex
 import signal
+import sys
 import textwrap
 import zipfile
 
@@ -134,28 +135,23 @@ def test_every_config_says_its_command(path):
     assert own, f"{path.name}: want its exact command in the docstring"
 
 
-def test_the_readme_names_files_that_are_there():
-    """Paths in code spans and in the file tree exist."""
-    text = README.read_text()
-    spans = re.findall(r"`((?:llm|configs|launch|tests|benchmarks)/[\w./]*)", text)
-    tree = re.search(r"^```text\n(llm/\n.*?)^```", text, re.S | re.M).group(1)
-    folder, within, listed = "", "", []
-    for line in tree.splitlines():
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = name if name.endswith("/") else ""
-            listed.append(name)
-        elif line.startswith("  ") and line[2] != " ":
-            listed.append(folder + name)
-        else:
-            listed.append(folder + within + name)
-        if line.startswith("  ") and line[2] != " ":
-            within = name if name.endswith("/") else ""
-    missing = [path for path in {*spans, *listed} if not (ROOT / path).exists()]
-    assert not missing, f"README.md names {sorted(missing)}"
-    files = {str(p.relative_to(ROOT)) for p in (ROOT / "llm").rglob("*.py")}
-    unlisted = files - set(listed) - {"llm/__init__.py"}
-    assert not unlisted, f"README.md's tree lacks {sorted(unlisted)}"
+def test_documents_name_files_that_are_there():
+    """Paths in code spans exist."""
+    for document in (README, ROOT / "CONTRIBUTING.md"):
+        text = document.read_text()
+        spans = re.findall(r"`((?:llm|configs|launch|tests|benchmarks)/[\w./]*)`", text)
+        named = [path for path in spans if "NAME" not in path]
+        missing = [path for path in named if not (ROOT / path).exists()]
+        assert not missing, f"{document.name} names {sorted(missing)}"
+
+
+def test_the_index_of_files_is_up_to_date():
+    sys.path.insert(0, str(ROOT / "docs"))
+    import file_index
+
+    assert file_index.PAGE.read_text("utf-8") == file_index.page(), (
+        "run python docs/file_index.py"
+    )
 
 
 def test_launch_scripts_are_executable():

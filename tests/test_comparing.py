@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from llm import comparing, config, registry
+from llm import config, registry
 from llm.errors import InputError
+from llm.reports import comparison
 
 
 def write(folder, rows):
@@ -20,7 +21,7 @@ def write(folder, rows):
         {"task": "perplexity", "id": "d", "values": {"bits_per_byte": [20.0, 10.0]}}
     )
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / comparing.FILE).write_text(text)
+    (folder / comparison.FILE).write_text(text)
     return str(folder)
 
 
@@ -32,7 +33,7 @@ def runs(tmp_path):
 
 
 def test_figures_are_of_shared_items(runs):
-    made = comparing.compare(*runs)["tasks"]["mc"]
+    made = comparison.compare(*runs)["tasks"]["mc"]
     assert (made["items"], made["only_one"], made["only_other"]) == (96, 4, 10)
     both = made["figures"]["accuracy"]
     assert both["one"]["value"] == 0.25 and both["other"]["value"] == 0.5
@@ -42,7 +43,7 @@ def test_figures_are_of_shared_items(runs):
     spread = 1.96 * (0.25 * 0.75 / 96) ** 0.5
     assert low == pytest.approx(0.25 - spread, abs=0.02)
     assert high == pytest.approx(0.25 + spread, abs=0.02)
-    assert comparing.verdict("accuracy", both) == "better"
+    assert comparison.verdict("accuracy", both) == "better"
     assert {e["better"] for e in made["examples"]} == {1} and len(made["examples"]) == 5
 
 
@@ -56,7 +57,7 @@ def test_figures_are_of_shared_items(runs):
     ],
 )  # fmt: skip
 def test_verdicts(figure, interval, want):
-    assert comparing.verdict(figure, {"difference": {"interval": interval}}) == want
+    assert comparison.verdict(figure, {"difference": {"interval": interval}}) == want
 
 
 def test_as_a_user_does(runs, tmp_path, capsys):
@@ -71,14 +72,14 @@ def test_as_a_user_does(runs, tmp_path, capsys):
 
 def test_bad_input(runs, tmp_path):
     with pytest.raises(InputError, match=r"no evaluate_items\.jsonl in"):
-        comparing.compare(runs[0], str(tmp_path))
+        comparison.compare(runs[0], str(tmp_path))
     apart = write(tmp_path / "apart", [])
-    (tmp_path / "apart" / comparing.FILE).write_text("")
+    (tmp_path / "apart" / comparison.FILE).write_text("")
     with pytest.raises(InputError, match="no item that both"):
-        comparing.compare(runs[0], apart)
-    (tmp_path / "apart" / comparing.FILE).write_text('{"task": ')
+        comparison.compare(runs[0], apart)
+    (tmp_path / "apart" / comparison.FILE).write_text('{"task": ')
     with pytest.raises(InputError, match=r"line 1 \(JSONDecodeError"):
-        comparing.compare(runs[0], apart)
+        comparison.compare(runs[0], apart)
     c = config.load("configs/x", "compare")
     with pytest.raises(InputError, match=r"compare\.runs \(\)"):
         registry.build("workloads", "compare")(c, str(tmp_path / "c"))

@@ -9,21 +9,21 @@ import pytest
 import tiny
 from test_convert import CONFIGS, foreign_folder
 
-from llm import compression, config, importing, registry, tree
-from llm.adapter import named_boxes
+from llm import compress, config, registry, tree
+from llm.adapters import named_boxes
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.generate import generate
+from llm.inference import import_model, load_model
+from llm.inference.decoding import generate
 from llm.inference.sampling import Sampling
 from llm.nn.contract import plain_inputs, reads_source
 from llm.precision import FLOAT32, dense
-from llm.workloads import compress
+from llm.workloads import compress as workload
 
 NAMES = registry.choices("compress")
 
 
 def made_by(name):
-    return compression.build({"name": name, **registry.module("compress", name).TINY})
+    return compress.build({"name": name, **registry.module("compress", name).TINY})
 
 
 @pytest.mark.parametrize("model", registry.choices("models"))
@@ -43,7 +43,7 @@ def test_every_model_in_eight_bits(model):
     plain = dense(made)
     assert jax.tree.structure(plain) == jax.tree.structure(params)
     share = 1 if model == "moe" else 0.6  # whose experts stay as they are
-    assert compression.bits(made) < share * compression.bits(params)
+    assert compress.bits(made) < share * compress.bits(params)
     for name, leaf in tree.named_leaves(plain).items():
         whole = tree.named_leaves(params)[name]
         assert np.abs(leaf - whole).max() <= np.abs(whole).max() / 127
@@ -70,7 +70,7 @@ def some():
 
 
 def test_the_smallest_of_each_matrix_are_gone():
-    of = compression.build({"name": "prune_magnitude", "share": 0.25})
+    of = compress.build({"name": "prune_magnitude", "share": 0.25})
     made = of.apply(some(), AXES)
     for name, leaf in some().items():
         if not name.endswith("kernel"):
@@ -85,7 +85,7 @@ def test_the_smallest_of_each_matrix_are_gone():
 
 
 def test_two_of_four_along_the_inputs():
-    made = compression.build("prune_nm").apply(some(), AXES)
+    made = compress.build("prune_nm").apply(some(), AXES)
     for name in ("layer/mlp/up/kernel", "layer/attention/out/kernel"):
         was = np.asarray(some()[name]).reshape(2, 8, 6)
         now = np.asarray(made[name]).reshape(2, 8, 6)
@@ -108,7 +108,7 @@ def test_two_of_four_along_the_inputs():
 )
 def test_refused(spec, message):
     with pytest.raises(InputError, match=message):
-        compression.build(spec)
+        compress.build(spec)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def imported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
     foreign_folder(folder / "hf")
     c = config.base()
-    importing.import_model(
+    import_model.convert(
         str(folder / "hf"), str(folder / "run"), c.to_dict(), jax.devices("cpu")[0]
     )
     return folder
@@ -127,7 +127,7 @@ def compressed(source, workdir, method, **knobs):
     c = config.load(str(CONFIGS / "x"), "compress", f"model={source},method={method}")
     c.compress.method.update(knobs)
     c.compress.text = str(CONFIGS / "compress.py")
-    compress.run(c.lock(), str(workdir))
+    workload.run(c.lock(), str(workdir))
     return json.loads((workdir / "compress.json").read_text())
 
 
@@ -135,23 +135,25 @@ def compressed(source, workdir, method, **knobs):
 def test_a_run_directory_like_any_other(method, imported, tmp_path):
     run = imported / "run"
     result = compressed(run, tmp_path / "small", method)
-    loaded = load.load(str(tmp_path / "small"), jax.devices()[0])
-    before = load.load(str(run), jax.devices()[0])
+    loaded = load_model.load(str(tmp_path / "small"), jax.devices()[0])
+    before = load_model.load(str(run), jax.devices()[0])
     if method.startswith("int"):
         assert result["after"]["bits"] < 0.5 * result["before"]["bits"]
     else:
         assert result["zeros"] > 0.4
-    assert result["after"]["bits"] == compression.bits(loaded.params)
-    boxes = named_boxes(load.boxes(before))
-    want = compression.build(registry.spec("compress", method)).apply(
+    assert result["after"]["bits"] == compress.bits(loaded.params)
+    boxes = named_boxes(load_model.boxes(before))
+    want = compress.build(registry.spec("compress", method)).apply(
         before.params, {name: box.names for name, box in boxes.items()}
     )
     for name, leaf in tree.named_leaves(loaded.params).items():
         np.testing.assert_allclose(leaf, tree.named_leaves(want)[name], rtol=1e-6)
     knobs = {"knobs": Sampling(temperature=0.0), "max_tokens": 8}
-    made = generate(*load.for_decoding(loaded), loaded.tokenizer, ["a b"], **knobs)
+    made = generate(
+        *load_model.for_decoding(loaded), loaded.tokenizer, ["a b"], **knobs
+    )
     plain = loaded._replace(params=dense(loaded.params))
-    same = generate(*load.for_decoding(plain), loaded.tokenizer, ["a b"], **knobs)
+    same = generate(*load_model.for_decoding(plain), loaded.tokenizer, ["a b"], **knobs)
     assert made == same
     with pytest.raises(InputError, match="holds a compressed model"):
         compressed(run, tmp_path / "small", method)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from llm import contamination
-from llm.contamination import Index
+from llm.corpus import contamination
+from llm.corpus.contamination import Index
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import decontaminate
@@ -111,14 +111,14 @@ def test_items_that_cannot_be_read(tmp_path):
 
 
 def test_the_report(folder, tmp_path):
-    from llm.data import corpus
+    from llm.corpus import storage
 
     held = Document("held", " ".join(WORDS[:20]), "s", "a", "prose", 9)
     free = Document("free", " ".join(WORDS[50:90]), "s", "b", "prose", 9)
     run = tmp_path / "run"
     splits = {"train": [held, free], "validation": [], "test": []}
     pairs = [(name, d) for name, some in splits.items() for d in some]
-    corpus.write(run / "corpus", pairs, {})
+    storage.write(run / "corpus", pairs, {})
     told = subprocess.run(
         [sys.executable, "benchmarks/contamination.py", f"--run={run}",
          f"--items={folder}", f"--json={tmp_path / 'out.json'}"],

@@ -15,17 +15,17 @@ from reference_models import build, reference, reference_logits
 from test_foreign_tokenizer import byte_level
 from test_tokenizer import CODE
 
-from llm import checkpoint, config, registry, run_directory, tree
+from llm import checkpoint, config, registry, run_dir, tree
 from llm.checkpoint import Checkpoints, State
-from llm.data import chat_template, foreign_tokenizer, tokenizer
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.generate import generate
+from llm.inference import load_model
+from llm.inference.decoding import generate
 from llm.inference.sampling import Sampling
 from llm.interop import hf
 from llm.models import llama
 from llm.nn.contract import plain_inputs
-from llm.nn.embed import padded_vocab
+from llm.nn.embedding import padded_vocab
+from llm.tokenizers import chat_template, hf_tokenizer, sentencepiece_tokenizer
 from llm.workloads import convert
 
 KNOBS = {k: v for k, v in tiny.KNOBS.items() if k != "vocab_size"}
@@ -51,14 +51,14 @@ def make_run(folder, how="scan", **knobs):
     c.train.dtype = "float32"
     spec = registry.spec("models", "llama", **(KNOBS | {"how": how} | knobs))
     c.model = ml_collections.ConfigDict(spec)
-    made = tokenizer.train([CODE], folder / "tokenizer", vocab_size=330)
+    made = sentencepiece_tokenizer.train([CODE], folder / "tokenizer", vocab_size=330)
     size = padded_vocab(made.vocab_size)
     of = registry.build("models", spec, vocab_size=size)
     params = jax.tree.map(jnp.asarray, tiny.params(of))
     checkpoints = Checkpoints(str(folder), ())
     checkpoints.save(State(jnp.int32(7), params, None, None), {}, None)
     checkpoints.close()
-    run_directory.claim(str(folder), c.to_dict(), device="cpu", devices=1)
+    run_dir.claim(str(folder), c.to_dict(), device="cpu", devices=1)
     return folder
 
 
@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
 
 
 def loaded(folder):
-    return load.load(str(folder), jax.devices("cpu")[0])
+    return load_model.load(str(folder), jax.devices("cpu")[0])
 
 
 def greedy(folder):
@@ -263,7 +263,7 @@ def test_altered_tokenizers_are_noticed(tmp_path):
     path.write_text(path.read_text().replace("im_end", "im_END"))
     with pytest.raises(InputError, match="altered tokenizer"):
         loaded(tmp_path / "run")
-    assert foreign_tokenizer.KIND == "hf"
+    assert hf_tokenizer.KIND == "hf"
 
 
 def use(workload, workdir, model_dir, **fields):
@@ -350,7 +350,7 @@ def test_a_look_inside_a_model_without_a_first_token(tmp_path):
 def test_a_classifier_is_not_dropped_in_silence(trained, tmp_path, monkeypatch):
     given = loaded(trained)
     params = {**given.params, "classifier": {"bias": jnp.zeros(2)}}
-    monkeypatch.setattr(load, "load", lambda *_: given._replace(params=params))
+    monkeypatch.setattr(load_model, "load", lambda *_: given._replace(params=params))
     with pytest.raises(InputError, match="which has a classifier, for hf"):
         run(trained, tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm.data import corpus
+from llm.corpus import storage
 from llm.document import Document
 from llm.errors import InputError
 
@@ -22,26 +22,26 @@ def pairs(splits):
 
 
 def test_read_gives_what_was_written(tmp_path):
-    manifest = corpus.write(tmp_path / "corpus", pairs(SPLITS), {"seed": 1})
+    manifest = storage.write(tmp_path / "corpus", pairs(SPLITS), {"seed": 1})
     for name, documents in SPLITS.items():
-        assert corpus.read(tmp_path / "corpus", name) == documents
-    assert corpus.manifest(tmp_path / "corpus") == manifest
+        assert storage.read(tmp_path / "corpus", name) == documents
+    assert storage.manifest(tmp_path / "corpus") == manifest
     assert manifest["splits"]["train"]["raw_bytes"] == 11
     assert manifest["splits"]["train"]["text_bytes"] == 15
     assert manifest["settings"] == {"seed": 1}
 
 
 def test_hash_is_that_of_the_documents(tmp_path):
-    first = corpus.write(tmp_path / "a", pairs(SPLITS), {"seed": 1})
-    same = corpus.write(tmp_path / "b", pairs(SPLITS), {"seed": 2})
+    first = storage.write(tmp_path / "a", pairs(SPLITS), {"seed": 1})
+    same = storage.write(tmp_path / "b", pairs(SPLITS), {"seed": 2})
     moved = dict(SPLITS, train=SPLITS["train"][:1], test=SPLITS["test"] * 1)
-    other = corpus.write(tmp_path / "c", pairs(moved), {"seed": 1})
+    other = storage.write(tmp_path / "c", pairs(moved), {"seed": 1})
     assert first["hash"] == same["hash"] != other["hash"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "edit", "missing"])
 def test_altered_file(tmp_path, damage):
-    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
+    storage.write(tmp_path / "corpus", pairs(SPLITS), {})
     path = tmp_path / "corpus" / "train.jsonl"
     if damage == "missing":
         path.unlink()
@@ -49,21 +49,21 @@ def test_altered_file(tmp_path, damage):
         content = path.read_bytes()
         path.write_bytes(content[:-5] if damage == "cut" else b"#" + content[1:])
     with pytest.raises(InputError, match="altered or truncated"):
-        corpus.read(tmp_path / "corpus", "train")
-    assert corpus.read(tmp_path / "corpus", "test") == SPLITS["test"]
+        storage.read(tmp_path / "corpus", "train")
+    assert storage.read(tmp_path / "corpus", "test") == SPLITS["test"]
 
 
 def test_missing_corpus_and_split(tmp_path):
     with pytest.raises(InputError, match="no corpus in"):
-        corpus.read(tmp_path / "corpus", "train")
-    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
+        storage.read(tmp_path / "corpus", "train")
+    storage.write(tmp_path / "corpus", pairs(SPLITS), {})
     with pytest.raises(InputError, match="split 'dev'"):
-        corpus.read(tmp_path / "corpus", "dev")
+        storage.read(tmp_path / "corpus", "dev")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"hash": 1, "splits": {}}'])
 def test_broken_manifest(tmp_path, content):
-    corpus.write(tmp_path / "corpus", pairs(SPLITS), {})
+    storage.write(tmp_path / "corpus", pairs(SPLITS), {})
     (tmp_path / "corpus" / "manifest.json").write_text(content)
     with pytest.raises(InputError, match="broken manifest"):
-        corpus.read(tmp_path / "corpus", "train")
+        storage.read(tmp_path / "corpus", "train")

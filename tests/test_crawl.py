@@ -86,7 +86,7 @@ def settings(tmp_path, url, **more):
     }  # fmt: skip
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(asked))
-    return [sys.executable, "-P", str(ROOT / "llm/crawl_child.py"), str(path)]
+    return [sys.executable, "-P", str(ROOT / "llm/corpus/crawl_worker.py"), str(path)]
 
 
 def test_rules_and_traps(tmp_path, site):
@@ -177,6 +177,6 @@ def test_a_killed_crawl_goes_on(tmp_path, site):
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address, refused):
-    from llm.crawl_child import private
+    from llm.corpus.crawl_worker import private
 
     assert private(address) is refused

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from llm import config, data_card
+from llm import config
 from llm.errors import InputError
+from llm.reports import data_card
 from llm.workloads import prepare_data, train_tokenizer
 
 CONFIGS = __file__.replace("tests/test_data_card.py", "configs/x.py")

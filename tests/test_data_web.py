@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import website
 
-from llm.data import corpus, tokens
+from llm.corpus import storage
+from llm.data import tokens
 
 for package in ("scrapy", "warcio", "fastwarc", "resiliparse", "py3langid"):
     pytest.importorskip(package)
@@ -69,7 +70,7 @@ def test_the_corpus_is_clean(trained):
     told = json.loads((workdir / "prepare_data.json").read_text())
     documents = [
         d for split in ("train", "validation", "test")
-        for d in corpus.read(workdir / "corpus", split)
+        for d in storage.read(workdir / "corpus", split)
     ]  # fmt: skip
     text = "\n".join(d.text for d in documents)
     assert not any(planted in text for planted in website.PLANTED)

@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from llm import config, drift, registry, traffic
+from llm import config, registry
 from llm.errors import InputError
-from llm.traffic import Record
+from llm.serve import drift, request_record
+from llm.serve.request_record import Record
 
 pytest.importorskip("scipy")
 
@@ -79,7 +80,7 @@ def test_records_come_back(tmp_path):
     ]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(r.line() for r in records), encoding="utf-8")
-    assert traffic.read(str(path)) == records[::-1]
+    assert request_record.read(str(path)) == records[::-1]
     assert json.loads(records[1].line()) == {
         "time": 1.0, "prompt_tokens": 1, "completion_tokens": 0,
     }  # fmt: skip
@@ -89,12 +90,12 @@ def test_a_record_of_a_request():
     class Tokenizer:
         piece_bytes = (b"", b"a", b"\xc3", b"\xa9", b"the", "é".encode())
 
-    made = traffic.of(
+    made = request_record.of(
         5.0, [1, 2, 3, 4, 5], [4, 4], [-1.0, -2.0], tokenizer=Tokenizer(),
         finish_reason="length", latency=0.5,
     )  # fmt: skip
     assert made == Record(5.0, 5, 2, "length", -1.5, 0.4, "", 0.5)
-    assert traffic.of(5.0, [1], []).mean_logprob is None
+    assert request_record.of(5.0, [1], []).mean_logprob is None
 
 
 BAD = [
@@ -112,7 +113,7 @@ def test_bad_logs(tmp_path, text, message):
     path = tmp_path / "log.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        traffic.read(str(path))
+        request_record.read(str(path))
 
 
 def monitor(tmp_path, records, name, **knobs):

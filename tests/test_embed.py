@@ -13,7 +13,7 @@ from test_convert import make_run
 
 from llm import config
 from llm.errors import InputError
-from llm.inference.embed import POOLINGS, embedder
+from llm.inference.embeddings import POOLINGS, embedder
 from llm.nn.contract import plain_inputs
 from llm.workloads import embed as workload
 

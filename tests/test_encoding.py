@@ -6,16 +6,17 @@ import signal
 
 import pytest
 
-from llm.data import encoding, tokenizer, tokens
+from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
+from llm.tokenizers import parallel_encode, sentencepiece_tokenizer
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a tokenizer in `t`."""
     folder = tmp_path_factory.mktemp("encoding")
-    tokenizer.train(texts(300, 0), folder / "t", vocab_size=310)
+    sentencepiece_tokenizer.train(texts(300, 0), folder / "t", vocab_size=310)
     return folder
 
 
@@ -27,10 +28,10 @@ def texts(count, seed):
 
 @pytest.mark.parametrize("block", [1, 2000, 1 << 20])
 def test_the_order_is_that_of_the_texts(place, monkeypatch, block):
-    monkeypatch.setattr(encoding, "_BLOCK", block)
-    made = tokenizer.load(place / "t")
+    monkeypatch.setattr(parallel_encode, "_BLOCK", block)
+    made = sentencepiece_tokenizer.load(place / "t")
     some = [*texts(60, 1), "", "x"]
-    with encoding.encoder(made, place / "t", processes=2) as encode:
+    with parallel_encode.encoder(made, place / "t", processes=2) as encode:
         assert list(encode(iter(some))) == [made.encode(text) for text in some]
         assert list(encode([])) == []
         ahead = []
@@ -40,15 +41,15 @@ def test_the_order_is_that_of_the_texts(place, monkeypatch, block):
 
 
 def test_tokens_are_equal_to_the_byte(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "_BLOCK", 500)
-    made = tokenizer.load(place / "t")
+    monkeypatch.setattr(parallel_encode, "_BLOCK", 500)
+    made = sentencepiece_tokenizer.load(place / "t")
     splits = {
         name: [Document(f"{name}{n}", text, "s", "g", "prose", len(text))
                for n, text in enumerate(texts(40, seed))]
         for seed, name in enumerate(("train", "validation", "test"))
     }  # fmt: skip
     tokens.write(tmp_path / "1", splits, made, corpus_hash="x")
-    with encoding.encoder(made, place / "t", processes=2) as encode:
+    with parallel_encode.encoder(made, place / "t", processes=2) as encode:
         tokens.write(tmp_path / "2", splits, made, corpus_hash="x", encode=encode)
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
@@ -58,10 +59,10 @@ def test_tokens_are_equal_to_the_byte(place, tmp_path, monkeypatch):
 
 
 def test_a_process_that_is_ended_is_said(place):
-    made = tokenizer.load(place / "t")
+    made = sentencepiece_tokenizer.load(place / "t")
     with (
         pytest.raises(InputError, match="a process that was ended"),
-        encoding.encoder(made, place / "t", processes=2) as encode,
+        parallel_encode.encoder(made, place / "t", processes=2) as encode,
     ):
         pool = encode.args[0]
         list(encode(["a"]))

@@ -9,10 +9,10 @@ from tiny import V
 
 from llm import registry
 from llm.errors import InputError
+from llm.inference.decoding import forbidden, generate
 from llm.inference.engine import LIKELIEST, NONE, Engine, key_data
-from llm.inference.generate import forbidden, generate
+from llm.inference.prompt_rows import inputs_of
 from llm.inference.prompt_scores import prompt_scores
-from llm.inference.prompts import inputs_of
 from llm.inference.sampling import Sampling, rows
 from llm.nn.contract import plain_inputs
 from llm.serve.slots import Slots

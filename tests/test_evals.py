@@ -9,8 +9,15 @@ import pytest
 from llm import registry
 from llm.document import Document
 from llm.errors import InputError
-from llm.evals import classification, generation, robustness
-from llm.task import Context, Generate, Generated, Likelihood, Predict, Predicted, Score
+from llm.evals import Context, classification, generation, robustness
+from llm.inference.requests import (
+    Generate,
+    Generated,
+    Likelihood,
+    Predict,
+    Predicted,
+    Score,
+)
 
 NOTHING = Context([], lambda: [], len)
 QUESTIONS = [
@@ -342,7 +349,7 @@ def test_robustness_is_the_drop_of_another_task(tmp_path):
 
 def test_a_perplexity_has_an_interval():
     from llm.document import Document
-    from llm.task import Scored
+    from llm.inference.requests import Scored
 
     documents = [Document(str(n), "x", "t", "g", "prose", 10 + n) for n in range(5)]
     task = build("perplexity", NOTHING._replace(documents=documents))

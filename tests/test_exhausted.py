@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from llm import exhausted
 from llm.errors import InputError
+from llm.training import out_of_memory
 
 SHARD = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 STATE = {
@@ -19,7 +19,7 @@ STATE = {
 
 
 def test_one_line_and_a_file(tmp_path):
-    with pytest.raises(InputError) as caught, exhausted.told(str(tmp_path), STATE):
+    with pytest.raises(InputError) as caught, out_of_memory.told(str(tmp_path), STATE):
         jnp.zeros(1 << 46, jnp.float32).block_until_ready()
     line = str(caught.value)
     assert "\n" not in line and "RESOURCE_EXHAUSTED" in line
@@ -38,7 +38,7 @@ def test_what_runs_is_named_too(tmp_path):
     program = lambda: jax.jit(step).trace(jnp.zeros((256, 256))).jaxpr  # noqa: E731
     with (
         pytest.raises(InputError) as caught,
-        exhausted.told(str(tmp_path), STATE, program),
+        out_of_memory.told(str(tmp_path), STATE, program),
     ):
         jnp.zeros(1 << 46, jnp.float32).block_until_ready()
     line = str(caught.value)
@@ -51,10 +51,10 @@ def test_a_part_of_an_array_is_what_a_device_holds():
     mesh = jax.make_mesh((4,), ("fsdp",), devices=jax.devices()[:4])
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
     leaf = jax.ShapeDtypeStruct((64, 2), jnp.float32, sharding=spec)
-    assert exhausted.largest({"x": leaf}) == [("x", 16 * 2 * 4)]
+    assert out_of_memory.largest({"x": leaf}) == [("x", 16 * 2 * 4)]
 
 
 def test_other_failures_pass(tmp_path):
-    with pytest.raises(TypeError), exhausted.told(str(tmp_path), STATE):
+    with pytest.raises(TypeError), out_of_memory.told(str(tmp_path), STATE):
         jnp.zeros(3) @ jnp.zeros(4)
     assert not list(tmp_path.iterdir())

@@ -7,9 +7,10 @@ import pytest
 import rows
 import tiny
 
-from llm import finite, registry, tree
+from llm import registry, tree
 from llm.precision import FLOAT32
-from llm.train_step import Frozen, Knobs
+from llm.training import find_nan
+from llm.training.train_step import Frozen, Knobs
 
 V, B, T = 64, 4, 12
 
@@ -38,7 +39,7 @@ def located(of, params, made=None, at=3, accumulate=1, **change):
     wanted = registry.build("objectives", {"name": "causal_lm"}, vocab_size=V)
     wanted = wanted._replace(**change)
     knobs = Knobs(steps=9, tokens_per_step=1, accumulate=accumulate)
-    locate = finite.build_locate(of, wanted, FLOAT32, knobs, keep)
+    locate = find_nan.build_locate(of, wanted, FLOAT32, knobs, keep)
     rng = np.random.default_rng(0)
     return locate(params, made or batch(rng, accumulate), at)
 
@@ -107,7 +108,7 @@ def test_every_kind_of_objective(name):
     model, params = rows.small_model(of)
     params = jax.tree.map(jnp.asarray, params)
     made = rows.batch_of(of, 4)
-    locate = finite.build_locate(
+    locate = find_nan.build_locate(
         model, of, FLOAT32, Knobs(steps=9, tokens_per_step=1), keep
     )
     frozen = Frozen(reference=params) if of.reference else Frozen()

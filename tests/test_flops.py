@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from llm import flops, registry
+from llm import registry
+from llm.planning import flops
 
 S, D, N, K, H, F, L, V = 7, 12, 4, 2, 3, 20, 3, 11
 

@@ -11,11 +11,17 @@ import time
 import pytest
 from test_tokenizer import CODE, NASTY
 
-from llm.data import chat_template, foreign_tokenizer, tokenizer, tokenizer_json, tokens
-from llm.data.chat_settings import Chat
+from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
-from llm.interop import gguf, gguf_tokenizer, hf_tokenizer
+from llm.interop import gguf, gguf_tokenizer, hf_tokenizer_files
+from llm.tokenizers import (
+    chat_template,
+    hf_tokenizer,
+    sentencepiece_tokenizer,
+    tokenizer_json,
+)
+from llm.tokenizers.chat_settings import Chat
 
 library = pytest.importorskip("tokenizers")
 
@@ -123,7 +129,7 @@ MAKERS = {"byte level": byte_level, "prefix": with_space_prefix}
 @pytest.fixture(scope="module", params=MAKERS)
 def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("t") / "tokenizer"
-    return foreign_tokenizer.save(folder, MAKERS[request.param](), rows=500, fields={})
+    return hf_tokenizer.save(folder, MAKERS[request.param](), rows=500, fields={})
 
 
 def strings(count, seed=0):
@@ -176,7 +182,7 @@ def test_bytes_of_pieces_add_up(made):
 
 
 def test_special_ids(tmp_path):
-    made = foreign_tokenizer.save(
+    made = hf_tokenizer.save(
         tmp_path / "t", byte_level(), rows=500, fields={"eos_token_id": [2, 0]}
     )
     assert (made.pad_id, made.unk_id, made.bos_id, made.eos_id) == (2, 0, 1, 2)
@@ -196,19 +202,15 @@ def test_special_ids(tmp_path):
 
 def test_the_tokenizer_says_how_a_text_begins(tmp_path):
     given = with_space_prefix()
-    made = foreign_tokenizer.save(tmp_path / "a", given, rows=1, fields={})
+    made = hf_tokenizer.save(tmp_path / "a", given, rows=1, fields={})
     assert made.start() == [1]
     settings = json.loads(given["tokenizer_config.json"]) | {"add_bos_token": False}
     given["tokenizer_config.json"] = json.dumps(settings)
-    assert (
-        foreign_tokenizer.save(tmp_path / "b", given, rows=1, fields={}).start() == []
-    )
+    assert hf_tokenizer.save(tmp_path / "b", given, rows=1, fields={}).start() == []
     given = byte_level()
     settings = json.loads(given["tokenizer_config.json"]) | {"add_bos_token": True}
     given["tokenizer_config.json"] = json.dumps(settings)
-    assert foreign_tokenizer.save(tmp_path / "c", given, rows=1, fields={}).start() == [
-        1
-    ]
+    assert hf_tokenizer.save(tmp_path / "c", given, rows=1, fields={}).start() == [1]
 
 
 def test_the_tokenizer_says_what_stands_behind_a_text(tmp_path):
@@ -217,15 +219,15 @@ def test_the_tokenizer_says_what_stands_behind_a_text(tmp_path):
         settings = json.loads(given["tokenizer_config.json"])
         settings |= {} if asked is None else {"add_eos_token": asked}
         given["tokenizer_config.json"] = json.dumps(settings)
-        made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+        made = hf_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
         assert (made.finish(), made.ends) == (finish, (2,))
-        assert tokenizer.load(tmp_path / "t").finish() == finish
+        assert sentencepiece_tokenizer.load(tmp_path / "t").finish() == finish
         again = through_gguf(made, tmp_path)
         assert (again.start(), again.finish(), again.ends) == ([1], finish, (2,))
 
 
 def test_tokenizers_that_older_imports_wrote(tmp_path):
-    made = foreign_tokenizer.save(tmp_path / "t", byte_level(), rows=1, fields={})
+    made = hf_tokenizer.save(tmp_path / "t", byte_level(), rows=1, fields={})
     path = tmp_path / "t" / "tokenizer.json"
     about = json.loads(path.read_text())
     del about["finishes"], about["fingerprint"]
@@ -233,18 +235,18 @@ def test_tokenizers_that_older_imports_wrote(tmp_path):
     identity = json.dumps([held, about], sort_keys=True).encode()
     about["fingerprint"] = hashlib.sha256(identity).hexdigest()[:32]
     path.write_text(json.dumps(about))
-    assert tokenizer.load(tmp_path / "t").finish() == []
+    assert sentencepiece_tokenizer.load(tmp_path / "t").finish() == []
 
 
 def test_ids_that_only_the_model_names(tmp_path):
     given = byte_level() | {"tokenizer_config.json": "{}"}
     fields = {"bos_token_id": 0, "eos_token_id": 2}
-    made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields=fields)
+    made = hf_tokenizer.save(tmp_path / "t", given, rows=1, fields=fields)
     assert (made.pad_id, made.bos_id, made.eos_id, made.ends) == (-1, 0, 2, (2,))
 
 
 def test_word_pieces(tmp_path):
-    made = foreign_tokenizer.save(tmp_path / "t", word_piece(), rows=300, fields={})
+    made = hf_tokenizer.save(tmp_path / "t", word_piece(), rows=300, fields={})
     assert made.piece_bytes is None and (made.start(), made.finish()) == ([2], [3])
     # It has no end of texts but that.
     assert (made.eos_id, made.ends) == (-1, (3,))
@@ -255,10 +257,10 @@ def test_word_pieces(tmp_path):
 
 
 def test_load_gives_what_was_saved(made, tmp_path):
-    saved = foreign_tokenizer.save(tmp_path / "t", made.files, rows=500, fields={})
+    saved = hf_tokenizer.save(tmp_path / "t", made.files, rows=500, fields={})
     about = json.loads((tmp_path / "t" / "tokenizer.json").read_text())
     assert about["kind"] == "hf" and about["fingerprint"] == saved.fingerprint
-    loaded = tokenizer.load(tmp_path / "t")
+    loaded = sentencepiece_tokenizer.load(tmp_path / "t")
     assert loaded.fingerprint == saved.fingerprint == made.fingerprint
     assert loaded.encode("the cat") == made.encode("the cat")
     path = tmp_path / "t" / "hf" / "tokenizer.json"
@@ -266,20 +268,20 @@ def test_load_gives_what_was_saved(made, tmp_path):
     held["model"]["merges"] = held["model"]["merges"][:-1]
     path.write_text(json.dumps(held))
     with pytest.raises(InputError, match="altered tokenizer"):
-        tokenizer.load(tmp_path / "t")
+        sentencepiece_tokenizer.load(tmp_path / "t")
 
 
 def test_files_that_are_no_tokenizer(tmp_path):
     with pytest.raises(InputError, match=r"no tokenizer\.json"):
-        foreign_tokenizer.read_files(tmp_path)
+        hf_tokenizer.read_files(tmp_path)
     for content in ("{", "{}", '{"model": 3}'):
         given = {"tokenizer.json": content}
         with pytest.raises(InputError, match="not to be used") as caught:
-            foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+            hf_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
         assert "\n" not in str(caught.value)
     given = byte_level() | {"tokenizer_config.json": "[1]"}
     with pytest.raises(InputError, match="not to be used"):
-        foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+        hf_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
     assert not (tmp_path / "t").exists()
 
 
@@ -294,7 +296,9 @@ def test_bad_ids_and_texts(made):
 @pytest.fixture(scope="module", params=["bpe", "char"])
 def ours(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return tokenizer.train([CODE], folder / "t", vocab_size=600, kind=request.param)
+    return sentencepiece_tokenizer.train(
+        [CODE], folder / "t", vocab_size=600, kind=request.param
+    )
 
 
 HELD_OUT = [
@@ -316,7 +320,7 @@ def test_our_pieces_have_their_kinds(ours):
 def test_our_tokenizers_in_their_form_encode_as_ours(ours):
     """Also where a text holds U+2581, emoji, special tokens, or runs of anything."""
     held = library.Tokenizer.from_str(
-        hf_tokenizer.files(ours)["tokenizer.json"].decode()
+        hf_tokenizer_files.files(ours)["tokenizer.json"].decode()
     )
     held.encode_special_tokens = True
     texts = [*NASTY, *HELD_OUT, *strings(4000)]
@@ -330,7 +334,7 @@ def test_our_tokenizers_in_their_form_encode_as_ours(ours):
 @pytest.mark.oracle
 def test_transformers_encodes_as_ours(ours, tmp_path):
     transformers = pytest.importorskip("transformers")
-    for name, content in hf_tokenizer.files(ours).items():
+    for name, content in hf_tokenizer_files.files(ours).items():
         (tmp_path / name).write_bytes(content)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (2, 3, 0)
@@ -349,7 +353,7 @@ def test_facade_equals_transformers(maker, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "tokenizer.json").write_text(given["tokenizer.json"])
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    made = foreign_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
+    made = hf_tokenizer.save(tmp_path / "t", given, rows=1, fields={})
     special = dataclasses.replace(made, chat=Chat(parse_special=True))
     for text in [t for t in NASTY if t]:
         for ours, split in ((special, False), (made, True)):
@@ -369,7 +373,7 @@ def through_gguf(tokenizer, folder):
     gguf.write_file(folder / "t.gguf", gguf_tokenizer.keys(tokenizer), [])
     files, fields = gguf_tokenizer.read(gguf.open_file(folder / "t.gguf"))
     rows = tokenizer.vocab_size
-    return foreign_tokenizer.save(folder / "g", files, rows=rows, fields=fields)
+    return hf_tokenizer.save(folder / "g", files, rows=rows, fields=fields)
 
 
 def test_ours_through_gguf(ours, tmp_path):
@@ -384,7 +388,7 @@ def test_ours_through_gguf(ours, tmp_path):
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", None])
 def test_theirs_through_gguf(pre, tmp_path):
     given = byte_level(pre) if pre else with_space_prefix()
-    made = foreign_tokenizer.save(
+    made = hf_tokenizer.save(
         tmp_path / "a", given, rows=450, fields={"eos_token_id": [2, 0]}
     )
     again = through_gguf(made, tmp_path)
@@ -398,12 +402,14 @@ def test_theirs_through_gguf(pre, tmp_path):
 
 
 def test_what_gguf_does_not_hold(tmp_path):
-    made = foreign_tokenizer.save(tmp_path / "a", word_piece(), rows=1, fields={})
-    unigram = tokenizer.train([CODE], tmp_path / "u", vocab_size=330, kind="unigram")
+    made = hf_tokenizer.save(tmp_path / "a", word_piece(), rows=1, fields={})
+    unigram = sentencepiece_tokenizer.train(
+        [CODE], tmp_path / "u", vocab_size=330, kind="unigram"
+    )
     for one in (made, unigram):
         with pytest.raises(InputError, match="for GGUF"):
             gguf_tokenizer.keys(one)
-    assert "tokenizer.model" in hf_tokenizer.files(unigram)
+    assert "tokenizer.model" in hf_tokenizer_files.files(unigram)
 
 
 def test_large_vocabularies_are_read_at_once():
@@ -431,7 +437,7 @@ def test_how_text_is_cut_is_recognised():
 
 def test_documents_begin_and_end_as_the_tokenizer_says(tmp_path):
     """One without a token to begin with gets its end alone."""
-    made = foreign_tokenizer.save(tmp_path / "t", byte_level(), rows=0, fields={})
+    made = hf_tokenizer.save(tmp_path / "t", byte_level(), rows=0, fields={})
     text = "def f(x):\n"
     document = Document("a", text, "made", "a", "code", len(text))
     tokens.write(tmp_path / "tokens", {"train": [document]}, made, corpus_hash="")
@@ -451,5 +457,5 @@ def test_ids_that_no_tokenizer_has(tmp_path):
         change(held["model"]["vocab"])
         given["tokenizer.json"] = json.dumps(held)
         with pytest.raises(InputError, match=message):
-            foreign_tokenizer.save(tmp_path / "t", given, rows=402, fields={})
+            hf_tokenizer.save(tmp_path / "t", given, rows=402, fields={})
         assert not (tmp_path / "t").exists()

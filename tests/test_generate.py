@@ -13,9 +13,9 @@ from tiny import V
 from llm import registry
 from llm.errors import InputError
 from llm.inference import engine
-from llm.inference.beam import beam_search
-from llm.inference.generate import generate, search
-from llm.inference.prompts import inputs_of
+from llm.inference.beam_search import beam_search
+from llm.inference.decoding import generate, search
+from llm.inference.prompt_rows import inputs_of
 from llm.inference.sampling import Sampling, choose, penalise, restrict, rows
 from llm.nn.contract import plain_inputs
 

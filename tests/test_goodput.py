@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llm import goodput
+from llm.training import goodput
 
 
 class Clock:

@@ -117,27 +117,29 @@ def test_a_classifier_of_ones_own(tmp_path):
     from ml_collections import ConfigDict
     from test_convert import CODE
 
-    from llm import config, network, registry, run_directory
+    from llm import config, models, registry, run_dir
     from llm.checkpoint import Checkpoints, State
-    from llm.data import tokenizer
     from llm.guards import classifier
     from llm.nn.contract import plain_inputs
+    from llm.tokenizers import sentencepiece_tokenizer
 
     c = config.debug(config.base())
     c.train.dtype = "float32"
     labels = {"classes": ("code", "prose")}
     c.objective = ConfigDict(registry.spec("objectives", "classify", **labels))
-    words_of = tokenizer.train([CODE], tmp_path / "tokenizer", vocab_size=330)
+    words_of = sentencepiece_tokenizer.train(
+        [CODE], tmp_path / "tokenizer", vocab_size=330
+    )
     from llm.precision import FLOAT32
 
-    of, _, init = network.build(
+    of, _, init = models.build(
         c.model, c.objective, FLOAT32, words_of.vocab_size, words_of
     )
     params = nn.meta.unbox(jax.jit(init)(jax.random.key(3)))
     checkpoints = Checkpoints(str(tmp_path), ())
     checkpoints.save(State(jnp.int32(1), params, None, None), {}, None)
     checkpoints.close()
-    run_directory.claim(str(tmp_path), c.to_dict(), device="cpu", devices=1)
+    run_dir.claim(str(tmp_path), c.to_dict(), device="cpu", devices=1)
 
     apply = jax.jit(of.apply)
     texts = ["def f(x):\n    return x", "a", "import os", "words and words again"]

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from llm import word_lists
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import harm
-from llm.words import words
+from llm.text import word_lists
+from llm.text.word_breaks import words
 
 
 def document(text, **meta):

@@ -7,11 +7,12 @@ import pytest
 import served
 from test_convert import make_run
 
-from llm import config, harness, registry
+from llm import config, registry
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.answer import answerer
-from llm.task import Context, Generate, Rolling
+from llm.evals import Context
+from llm.inference import lm_eval_model, load_model
+from llm.inference.answer_requests import answerer
+from llm.inference.requests import Generate, Rolling
 from llm.workloads import convert
 from llm.workloads.evaluate import perform
 
@@ -65,7 +66,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(run):
-    return load.load(str(run), jax.devices("cpu")[0])
+    return load_model.load(str(run), jax.devices("cpu")[0])
 
 
 TASKS = ("choices", "texts", "answers")
@@ -92,8 +93,8 @@ def folder(loaded, tmp_path_factory):
 
 def test_scores_are_equal(loaded, folder):
     path, answer = folder / "items.jsonl", answerer(loaded)
-    model = harness.language_model(loaded, batch_size=4)
-    theirs = harness.evaluate(model, tasks=TASKS, folder=str(folder))
+    model = lm_eval_model.language_model(loaded, batch_size=4)
+    theirs = lm_eval_model.evaluate(model, tasks=TASKS, folder=str(folder))
     ours, _ = perform(
         registry.build(
             "evals",
@@ -130,12 +131,12 @@ def test_scores_over_http_are_equal(run, loaded, tmp_path):
                 tokenizer=str(tmp_path / "hf"), tokenizer_backend="huggingface", **more,
             )  # fmt: skip
 
-        model = harness.language_model(loaded)
+        model = lm_eval_model.language_model(loaded)
         theirs = answers(remote(add_bos_token=True))
         assert theirs == pytest.approx(answers(model), abs=1e-3)
         # Windows of 64, less what it keeps free; it puts BOS before them by itself.
         theirs = rolling(remote(max_length=66))
-        model = harness.language_model(loaded, max_tokens=64)
+        model = lm_eval_model.language_model(loaded, max_tokens=64)
         assert theirs == pytest.approx(rolling(model), abs=1e-3)
 
 
@@ -164,7 +165,7 @@ def rolling(model):
 
 def test_what_is_not_there(loaded, tmp_path):
     with pytest.raises(InputError, match="harness tasks nothing"):
-        harness.evaluate(None, tasks=("nothing",), folder=str(tmp_path))
+        lm_eval_model.evaluate(None, tasks=("nothing",), folder=str(tmp_path))
     c = config.base()
     c.harness.folder = str(tmp_path / "none")
     with pytest.raises(InputError, match=r"harness\.folder"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llm import hlo
 from llm.errors import InputError
+from llm.planning import hlo
 
 LOOP = """HloModule m, is_scheduled=true
 

@@ -6,7 +6,7 @@ import textwrap
 
 LEAVING = """
     import atexit, os, sys, threading, time
-    from llm import host
+    from llm import process
 
     class Crashes:
         def __del__(self):
@@ -22,7 +22,7 @@ LEAVING = """
 
 
 def test_leaving_cleans_up_and_waits_for_no_thread():
-    code = textwrap.dedent(LEAVING).format("host.leave(75)")
+    code = textwrap.dedent(LEAVING).format("process.leave(75)")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )

@@ -11,11 +11,11 @@ import served
 import tiny
 from served import BOS, TOKENIZER, given_model, given_up, post  # noqa: F401
 
-from llm import traffic
 from llm.errors import InputError
-from llm.inference.embed import Embedded
-from llm.inference.prompts import inputs_of
+from llm.inference.embeddings import Embedded
+from llm.inference.prompt_rows import inputs_of
 from llm.inference.sampling import Sampling
+from llm.serve import request_record
 from llm.serve.guard import Check, Guard
 
 openai = pytest.importorskip("openai")
@@ -244,7 +244,7 @@ def test_metrics_and_log(up, client):
     assert (last["prompt_tokens"], last["completion_tokens"]) == (8, 3)
     assert last["finish_reason"] == "length" and last["mean_logprob"] < 0
     assert not {"prompt", "completion"} & set(last)
-    read = traffic.read(str(folder / "requests.jsonl"))
+    read = request_record.read(str(folder / "requests.jsonl"))
     assert [r.prompt_tokens for r in read] == [line["prompt_tokens"] for line in lines]
 
 
@@ -400,7 +400,7 @@ def test_a_model_that_only_reads(model):
     """An encoder has embeddings and tokens, and says what it has not."""
     from llm.serve.guard import Guard as Checks
     from llm.serve.http import make_app
-    from llm.serve.metrics import Metrics
+    from llm.serve.prometheus import Metrics
     from llm.serve.service import Service
 
     service = Service(

@@ -9,8 +9,9 @@ import pytest
 import tiny
 from tiny import V
 
-from llm import interpret, interpret_page
+from llm.inference import interpretation
 from llm.nn.contract import plain_inputs
+from llm.reports import interpret_page
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def given():
 
 def test_the_last_layer_says_what_the_model_says(given):
     of, params, inputs = given
-    look = interpret.look(of, params, inputs, top=4)
+    look = interpretation.look(of, params, inputs, top=4)
     logits = np.asarray(tiny.logits(of, params, inputs))[0]
     shares = np.asarray(jax.nn.softmax(logits))
     assert look.top_ids.shape == (of.layers, 7, 4)
@@ -38,14 +39,14 @@ def test_the_first_layer_says_what_a_model_of_one_layer_says(given):
     first = jax.tree.map(lambda x: x[:1], params["stack"])
     short = tiny.model(layers=1)
     logits = np.asarray(tiny.logits(short, params | {"stack": first}, inputs))[0]
-    look = interpret.look(of, params, inputs, top=1)
+    look = interpretation.look(of, params, inputs, top=1)
     assert look.top_ids[0, :, 0].tolist() == logits.argmax(-1).tolist()
 
 
 def test_attention_is_that_of_the_formula(given):
     """The first layer's weights, written out in numpy for one head."""
     of, params, inputs = given
-    got = interpret.look(of, params, inputs).attention["attention"]
+    got = interpretation.look(of, params, inputs).attention["attention"]
     assert got.shape == (of.layers, of.heads, 7, 7)
     np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-5)
     assert (np.triu(got, 1) == 0).all()
@@ -83,11 +84,11 @@ TABLE = np.array(
 
 
 def test_neighbours_and_analogies():
-    near = interpret.neighbours(TABLE, TABLE[0], 3, without=(0,))
+    near = interpretation.neighbours(TABLE, TABLE[0], 3, without=(0,))
     assert [i for i, _ in near] == [6, 2, 4]  # lengths do not count
     np.testing.assert_allclose([c for _, c in near], [1, 0.5**0.5, 0.5**0.5])
     # From 0 to 2 the second axis comes in; so it does from 4.
-    (best, _), *_ = interpret.analogy(TABLE, 0, 2, 4, 3)
+    (best, _), *_ = interpretation.analogy(TABLE, 0, 2, 4, 3)
     assert best == 5
 
 
@@ -108,7 +109,7 @@ def test_a_picture_is_a_picture():
 
 def test_the_page_escapes(given):
     of, params, inputs = given
-    attention = interpret.look(of, params, inputs).attention
+    attention = interpretation.look(of, params, inputs).attention
     result = {
         "model_dir": "<run>", "step": 1, "read": ["<r>"], "tokens": ["<b>"] * 7,
         "lens": [[[["<i>", 0.9]]] * 7] * 2,

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from llm.data import items, shots
+from llm.data import eval_records, fewshot
 from llm.errors import InputError
 
 
@@ -28,7 +28,9 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_forms(tmp_path, name):
-    got = items.read(write(tmp_path / name, FORMS[name]), fields="question=q,both=q+a")
+    got = eval_records.read(
+        write(tmp_path / name, FORMS[name]), fields="question=q,both=q+a"
+    )
     assert [i.id for i in got.items] == [f"{name}:1", f"{name}:2"]
     for item, row in zip(got.items, ROWS, strict=True):
         assert (item["question"], item["a"]) == (row["q"], row["a"])
@@ -48,11 +50,11 @@ def test_folders_patterns_and_archives(tmp_path):
     columns = "question,A,B,answer"
     for place in ("m", "m.zip", "m.zip/m"):
         path = f"{tmp_path / place}/**/*_test.csv"
-        got = items.read(path, columns=columns).items
+        got = eval_records.read(path, columns=columns).items
         assert [i["_file"] for i in got] == ["art"] * 3 + ["law"] * 3
         assert got[0].id == "art_test.csv:1" and got[0]["question"] == "art test"
-    assert len(items.read(str(tmp_path / "m"), columns=columns).items) == 12
-    got = shots.asked(
+    assert len(eval_records.read(str(tmp_path / "m"), columns=columns).items) == 12
+    got = fewshot.asked(
         f"{tmp_path}/m.zip/**/*_test.csv", columns=columns, shots=2, group="_file",
         shots_path=f"{tmp_path}/m.zip/**/*_dev.csv", limit=2,
     )  # fmt: skip
@@ -64,22 +66,25 @@ def test_folders_patterns_and_archives(tmp_path):
 
 def test_shots_of_the_same_file_are_not_asked(tmp_path):
     path = write(tmp_path / "x.jsonl", "".join(f'{{"n": {n}}}\n' for n in range(10)))
-    got = shots.asked(path, shots=3)
+    got = fewshot.asked(path, shots=3)
     assert [i["n"] for i in got.items] == [3, 4, 5, 6, 7, 8, 9]
     assert [[s["n"] for s in some] for some in got.shots] == [[0, 1, 2]] * 7
-    shuffled = shots.asked(path, shots=3, seed=1)
-    assert shuffled.shots[0] == shots.asked(path, shots=3, seed=1).shots[0]
+    shuffled = fewshot.asked(path, shots=3, seed=1)
+    assert shuffled.shots[0] == fewshot.asked(path, shots=3, seed=1).shots[0]
     assert shuffled.shots[0] != got.shots[0]
-    assert [i["n"] for i in shots.asked(path, limit=4).items] == [0, 2, 5, 7]
+    assert [i["n"] for i in fewshot.asked(path, limit=4).items] == [0, 2, 5, 7]
     with pytest.raises(InputError, match="all of them shots"):
-        shots.asked(path, shots=10)
+        fewshot.asked(path, shots=10)
 
 
 def test_templates():
-    item = items.Item("f:1", {"question": "2 {x}", "n": 3})
-    assert items.filled("Q: {question} {n}{m} {}", item, {"m": "!"}) == "Q: 2 {x} 3! {}"
+    item = eval_records.Item("f:1", {"question": "2 {x}", "n": 3})
+    assert (
+        eval_records.filled("Q: {question} {n}{m} {}", item, {"m": "!"})
+        == "Q: 2 {x} 3! {}"
+    )
     with pytest.raises(InputError, match="f:1 without the field 'title'"):
-        items.filled("{title}", item)
+        eval_records.filled("{title}", item)
 
 
 BAD = [
@@ -96,19 +101,19 @@ BAD = [
 @pytest.mark.parametrize("name, text, message", BAD)
 def test_bad_files(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message):
-        items.read(write(tmp_path / name, text))
+        eval_records.read(write(tmp_path / name, text))
 
 
 def test_bad_input(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(InputError, match="not UTF-8 at byte 7"):
-        items.read(str(tmp_path / "x.jsonl"))
+        eval_records.read(str(tmp_path / "x.jsonl"))
     with pytest.raises(InputError, match="nothing at"):
-        items.read(str(tmp_path / "nowhere" / "*.csv"))
+        eval_records.read(str(tmp_path / "nowhere" / "*.csv"))
     with pytest.raises(InputError, match="no path of items"):
-        items.read("")
+        eval_records.read("")
     path = write(tmp_path / "y.jsonl", '{"a": 1}')
     with pytest.raises(InputError, match="without the field 'b'; want one of a"):
-        items.read(path, fields="question=b")
+        eval_records.read(path, fields="question=b")
     with pytest.raises(InputError, match="MINE=THEIRS"):
-        items.read(path, fields="question")
+        eval_records.read(path, fields="question")

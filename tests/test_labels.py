@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from llm.data import labels, tokenizer, tokens
+from llm.data import labels, tokens
 from llm.document import Document
+from llm.tokenizers import sentencepiece_tokenizer
 
 TEXTS = {
     "a": "def naïve(x):\n    return x  # ⇒ done\n",
@@ -20,7 +21,9 @@ def document(name, **meta):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    return tokenizer.train(list(TEXTS.values()) * 9, folder, vocab_size=300)
+    return sentencepiece_tokenizer.train(
+        list(TEXTS.values()) * 9, folder, vocab_size=300
+    )
 
 
 def test_names_are_those_that_occur():

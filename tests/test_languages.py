@@ -2,7 +2,8 @@
 
 import pytest
 
-from llm import columns, languages
+from llm.corpus import record_fields
+from llm.text import languages
 
 
 @pytest.mark.parametrize(
@@ -20,12 +21,12 @@ def test_codes(tag, want):
 
 
 def test_records_have_them_and_code_does_not():
-    fields = columns.Fields("text", "", "", "", "", "language", "")
+    fields = record_fields.Fields("text", "", "", "", "", "language", "")
     record = {"text": "some words", "language": "eng"}
 
     def said(kind):
         skip = pytest.fail
-        made = columns.document(record, "a:1", fields, "jsonl", kind, skip)
+        made = record_fields.document(record, "a:1", fields, "jsonl", kind, skip)
         return made.meta["language"]
 
     assert said("prose") == "en" and said("code") == "eng"

@@ -43,7 +43,7 @@ def cloud(tmp_path):
     code = tmp_path / "code"
     shutil.copytree(ROOT / "launch", code / "launch")
     (code / "llm").mkdir()
-    shutil.copy(ROOT / "llm/flops.py", code / "llm")
+    shutil.copy(ROOT / "llm/planning/flops.py", code / "llm")
     git = ["git", "-C", str(code), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "a"]):
         subprocess.run([*git, *words], check=True)

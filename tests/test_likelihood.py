@@ -10,8 +10,8 @@ from tiny import V
 
 from llm.errors import InputError
 from llm.inference.likelihood import likelihoods, pairs
+from llm.inference.requests import Score
 from llm.nn.contract import plain_inputs
-from llm.task import Score
 
 
 @dataclasses.dataclass(frozen=True)

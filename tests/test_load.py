@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from llm import registry, tree
-from llm.inference import load
-from llm.inference.prompts import inputs_of
+from llm.inference import load_model
+from llm.inference.prompt_rows import inputs_of
 from llm.precision import Half, Policy
 
 NAMES = [
@@ -23,14 +23,14 @@ def loaded(name, dtype="bfloat16", platform="cpu"):
     policy = Policy(dtype, platform)
     of = registry.build("models", spec, vocab_size=64, policy=policy)
     params = jax.tree.map(jnp.asarray, tiny.params(of, seed=2))
-    return load.Loaded(of, None, params, None, None, 0)
+    return load_model.Loaded(of, None, params, None, None, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_halves_give_what_rounded_parameters_give(name, monkeypatch):
-    monkeypatch.setattr(load, "_CACHED", 0)
+    monkeypatch.setattr(load_model, "_CACHED", 0)
     given = loaded(name)
-    model, params = load.for_decoding(given)
+    model, params = load_model.for_decoding(given)
     assert model.policy == Policy("float32", "cpu")
     is_half = lambda x: isinstance(x, Half)  # noqa: E731
     found = jax.tree.leaves(params, is_leaf=is_half)
@@ -50,8 +50,8 @@ def test_halves_give_what_rounded_parameters_give(name, monkeypatch):
 
 
 def test_experts_and_what_chooses_them_stay_whole(monkeypatch):
-    monkeypatch.setattr(load, "_CACHED", 0)
-    _, params = load.for_decoding(loaded("moe"))
+    monkeypatch.setattr(load_model, "_CACHED", 0)
+    _, params = load_model.for_decoding(loaded("moe"))
     layer = params["stack"]["layer"]
     assert isinstance(layer["attention"]["query"]["kernel"], Half)
     assert not any(isinstance(x, Half) for x in jax.tree.leaves(layer["mlp"]))
@@ -67,6 +67,6 @@ def test_experts_and_what_chooses_them_stay_whole(monkeypatch):
 )
 def test_who_has_nothing_to_gain_keeps_what_it_has(dtype, platform, model_dtype):
     given = loaded("llama", dtype, platform)
-    model, params = load.for_decoding(given)
+    model, params = load_model.for_decoding(given)
     assert params is given.params
     assert model.policy == Policy(model_dtype, platform)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from llm.checkpoint import State
-from llm.local_checkpoint import LocalCheckpoints
+from llm.training.local_checkpoint import LocalCheckpoints
 
 
 def sharded(count=4):

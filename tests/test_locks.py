@@ -6,24 +6,24 @@ import sys
 
 import pytest
 
-from llm import locks
+from llm import files
 from llm.errors import InputError
 
 _HOLDER = """
 import sys, time
-from llm import locks
-with locks.held(sys.argv[1], "waits"):
+from llm import files
+with files.lock(sys.argv[1], "waits"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_one_at_a_time(tmp_path):
-    with locks.held(tmp_path / "new", "waits"):
-        again = locks.held(tmp_path / "new", "waits")
+    with files.lock(tmp_path / "new", "waits"):
+        again = files.lock(tmp_path / "new", "waits")
         with pytest.raises(InputError, match="another process waits"), again:
             pass
-    with locks.held(tmp_path / "new", "waits"):
+    with files.lock(tmp_path / "new", "waits"):
         pass
 
 
@@ -33,10 +33,10 @@ def test_a_killed_process_holds_nothing(tmp_path):
         [sys.executable, "-c", _HOLDER, tmp_path], stdout=subprocess.PIPE, env=env
     )
     process.stdout.readline()
-    with pytest.raises(InputError), locks.held(tmp_path, "waits"):
+    with pytest.raises(InputError), files.lock(tmp_path, "waits"):
         pass
     process.kill()
     process.wait()
     process.stdout.close()
-    with locks.held(tmp_path, "waits"):
+    with files.lock(tmp_path, "waits"):
         pass

@@ -6,8 +6,11 @@ import random
 import numpy as np
 import pytest
 
-from llm import config, lr_range, optim, registry
+from llm import config, registry
 from llm.errors import InputError
+from llm.reports import lr_curve_page
+from llm.sweeps import lr_curve
+from llm.training import optim
 
 
 def descent(curvatures, rates, noise=0.0, seed=0):
@@ -33,7 +36,7 @@ def test_descent_on_a_quadratic(steepest_curvature, noise):
     """Beyond 2 / curvature it must diverge; what is suggested lies below that."""
     rates = grown(1e-5, 1e2, 400)
     curvatures = steepest_curvature * np.geomspace(0.05, 1.0, 20)
-    found = lr_range.find(rates, descent(curvatures, rates, noise))
+    found = lr_curve.find(rates, descent(curvatures, rates, noise))
     bound = 2 / steepest_curvature
     assert found.steepest <= found.suggested <= found.lowest < found.limit
     assert bound / 100 < found.suggested < bound
@@ -43,14 +46,14 @@ def test_descent_on_a_quadratic(steepest_curvature, noise):
 def test_a_loss_that_never_falls():
     rates = grown(1e-6, 1e-5, 100)
     rng = random.Random(0)
-    assert lr_range.find(rates, [2 + rng.gauss(0, 0.1) for _ in rates]) is None
-    assert lr_range.find(rates, [math.nan] * 100) is None
-    assert lr_range.find(rates, [2 + n / 50 for n in range(100)]) is None
+    assert lr_curve.find(rates, [2 + rng.gauss(0, 0.1) for _ in rates]) is None
+    assert lr_curve.find(rates, [math.nan] * 100) is None
+    assert lr_curve.find(rates, [2 + n / 50 for n in range(100)]) is None
 
 
 def test_a_loss_that_still_falls_has_no_limit():
     rates = grown(1e-6, 1e-3, 200)
-    found = lr_range.find(rates, [3 - n / 100 for n in range(200)])
+    found = lr_curve.find(rates, [3 - n / 100 for n in range(200)])
     assert found.limit is None and found.lowest > 0.8e-3
 
 
@@ -73,7 +76,7 @@ def test_a_first_rate_that_does_not_grow_is_refused(first, tmp_path):
 def test_the_page_shows_losses_that_run_away():
     rates = grown(1e-5, 1e2, 400)
     losses = descent(np.ones(3), rates)
-    html = lr_range.html("<x>", rates, losses, lr_range.find(rates, losses))
+    html = lr_curve_page.html("<x>", rates, losses, lr_curve.find(rates, losses))
     assert (
         "&lt;x&gt;" in html and "nan" not in html and "inf" not in html.lower()[9000:]
     )
@@ -82,10 +85,10 @@ def test_the_page_shows_losses_that_run_away():
 
 def test_the_page_says_why_a_rate_is_suggested():
     for found, rate, why in [
-        (lr_range.Found(0.12, 0.2, None), 0.12, "where it falls fastest"),
-        (lr_range.Found(0.02, 0.3, 0.5), 0.1, "a third of the lowest"),
-        (lr_range.Found(0.4, 0.3, 0.5), 0.3, "where it falls fastest"),
+        (lr_curve.Found(0.12, 0.2, None), 0.12, "where it falls fastest"),
+        (lr_curve.Found(0.02, 0.3, 0.5), 0.1, "a third of the lowest"),
+        (lr_curve.Found(0.4, 0.3, 0.5), 0.3, "where it falls fastest"),
     ]:
         assert found.suggested == pytest.approx(rate)
-        html = lr_range.html("x", [0.1] * 9, [1.0] * 9, found)
+        html = lr_curve_page.html("x", [0.1] * 9, [1.0] * 9, found)
         assert found.why == why and why in html

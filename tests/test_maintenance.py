@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from llm.maintenance import Notices
+from llm.training.preemption import Notices
 
 
 @contextlib.contextmanager

@@ -11,14 +11,15 @@ import optax
 import pytest
 import tiny
 
-from llm import sharding, train_step, tree
+from llm import sharding, tree
 from llm.errors import InputError
 from llm.losses import Head
 from llm.models import moe as models
-from llm.nn import moe
+from llm.nn import experts as moe
 from llm.nn.contract import Output, with_head
 from llm.objectives import causal_lm
 from llm.precision import FLOAT32, Policy
+from llm.training import train_step
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 B, T, D, F = 3, 9, 6, 10

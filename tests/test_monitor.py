@@ -9,8 +9,9 @@ import types
 import numpy as np
 import pytest
 
-from llm import monitor, units
+from llm import units
 from llm.errors import InputError
+from llm.training import metric_writer
 
 
 def lines(workdir):
@@ -18,7 +19,7 @@ def lines(workdir):
 
 
 def test_one_line_a_step(tmp_path):
-    with monitor.MetricWriter(tmp_path, resume_step=0) as writer:
+    with metric_writer.MetricWriter(tmp_path, resume_step=0) as writer:
         writer.write({"step": 10, "loss": np.float32(2.5), "mfu": None})
         # On the disk at once: nothing is lost by a kill here.
         assert lines(tmp_path) == [{"step": 10, "loss": 2.5, "mfu": None}]
@@ -31,7 +32,7 @@ def test_one_line_a_step(tmp_path):
 
 def test_not_finite_is_json(tmp_path):
     values = {"loss": float("nan"), "a": float("inf"), "b": float("-inf")}
-    with monitor.MetricWriter(tmp_path, resume_step=0) as writer:
+    with metric_writer.MetricWriter(tmp_path, resume_step=0) as writer:
         writer.write({"step": 1, **values})
 
     def refuse(constant):
@@ -39,20 +40,20 @@ def test_not_finite_is_json(tmp_path):
 
     text = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(text, parse_constant=refuse)["loss"] == "NaN"
-    (record,) = monitor.read(tmp_path)
+    (record,) = metric_writer.read(tmp_path)
     assert np.isnan(record["loss"])
     assert (record["a"], record["b"]) == (np.inf, -np.inf)
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 6, "lo', '{"step": 6}', '{"step": 99'])
 def test_resume_keeps_each_step_once(tmp_path, torn):
-    with monitor.MetricWriter(tmp_path, resume_step=0) as writer:
+    with metric_writer.MetricWriter(tmp_path, resume_step=0) as writer:
         for step in range(1, 6):
             writer.write({"step": step, "loss": 1.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(torn)
     for resume_step in (3, 2):  # two restarts, the second from further back
-        with monitor.MetricWriter(tmp_path, resume_step=resume_step) as writer:
+        with metric_writer.MetricWriter(tmp_path, resume_step=resume_step) as writer:
             writer.write({"step": resume_step + 1, "loss": 2.0})
     assert [(r["step"], r["loss"]) for r in lines(tmp_path)] == [
         (1, 1.0), (2, 1.0), (3, 2.0),
@@ -61,7 +62,7 @@ def test_resume_keeps_each_step_once(tmp_path, torn):
 
 def test_new_run_keeps_nothing(tmp_path):
     for _ in range(2):
-        with monitor.MetricWriter(tmp_path, resume_step=0) as writer:
+        with metric_writer.MetricWriter(tmp_path, resume_step=0) as writer:
             writer.write({"step": 0, "validation_loss": 8.0})
     assert [r["step"] for r in lines(tmp_path)] == [0]
 
@@ -70,8 +71,8 @@ def test_resume_after_kill_9(tmp_path):
     # The process kills itself halfway through a line, as the kernel might.
     code = """
 import os, signal, sys
-from llm import monitor
-writer = monitor.MetricWriter(sys.argv[1], resume_step=0)
+from llm.training import metric_writer
+writer = metric_writer.MetricWriter(sys.argv[1], resume_step=0)
 for step in range(1, 8):
     writer.write({"step": step, "loss": 1 / step})
 writer._file.write(b'{"step": 8, "loss": 0.1')
@@ -79,7 +80,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert done.returncode == -9
-    with monitor.MetricWriter(tmp_path, resume_step=6) as writer:
+    with metric_writer.MetricWriter(tmp_path, resume_step=6) as writer:
         for step in (7, 8, 9):
             writer.write({"step": step, "loss": 1 / step})
     expected = [{"step": s, "loss": 1 / s} for s in range(1, 10)]
@@ -89,14 +90,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_damaged_middle_is_bad_input(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(InputError, match=r"metrics.jsonl:2"):
-        monitor.MetricWriter(tmp_path, resume_step=3)
+        metric_writer.MetricWriter(tmp_path, resume_step=3)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     with pytest.raises(InputError, match="pip install wandb"):
-        monitor.MetricWriter(tmp_path, resume_step=0, wandb=True)
+        metric_writer.MetricWriter(tmp_path, resume_step=0, wandb=True)
     assert not list(tmp_path.iterdir())
 
     inits, logs = [], []
@@ -106,7 +107,7 @@ def test_wandb(tmp_path, monkeypatch):
     fake = types.SimpleNamespace(init=lambda **k: inits.append(k) or run)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for resume_step in (0, 1):
-        with monitor.MetricWriter(
+        with metric_writer.MetricWriter(
             tmp_path, resume_step=resume_step, wandb=True, run_config={"seed": 0}
         ) as writer:
             writer.write({"step": resume_step + 1, "loss": 2.0})
@@ -117,7 +118,7 @@ def test_wandb(tmp_path, monkeypatch):
 
 def test_step_timer():
     now = [100.0]
-    timer = monitor.StepTimer(total_steps=100, clock=lambda: now[0])
+    timer = metric_writer.StepTimer(total_steps=100, clock=lambda: now[0])
     now[0] += 50  # compilation
     timer.restart(step=1, tokens=1000)
     now[0] += 10
@@ -153,7 +154,7 @@ LINE = (
 
 def test_no_speed_before_the_first_window():
     first = {"tokens_per_s": 0.0, "model_flops_per_s": 0.0, "mfu": 0.0, "eta_s": 0.0}
-    line = monitor.format_record(RECORD | first, 600)
+    line = metric_writer.format_record(RECORD | first, 600)
     assert line == LINE[: LINE.index("  12.4k")]
 
 
@@ -166,7 +167,7 @@ class Terminal(io.StringIO):
 
 def test_console_lines():
     stream = io.StringIO()
-    with monitor.Console(600, stream) as console:
+    with metric_writer.Console(600, stream) as console:
         console.log(RECORD)
         console.progress(121)
         console.log(RECORD | {"step": 130, "validation_loss": 2.95, "mfu": None})
@@ -182,7 +183,7 @@ def test_console_lines():
 def test_console_bar(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
-    with monitor.Console(600, stream) as console:
+    with metric_writer.Console(600, stream) as console:
         console.log(RECORD)
         console.message("saved checkpoint 120")
         console.log(RECORD | {"step": 300, "validation_loss": 2.95})

@@ -22,17 +22,18 @@ from rows import (
     small_model,
 )
 
-from llm import config, objective, registry, run_directory, train_checks, tree
+from llm import config, objectives, registry, run_dir, tree
 from llm.checkpoint import Checkpoints, State
-from llm.data import tokenizer as tokenizers
 from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
-from llm.inference import load
+from llm.inference import load_model
 from llm.losses import Head
 from llm.nn.contract import Output, with_head
-from llm.nn.embed import padded_vocab
+from llm.nn.embedding import padded_vocab
 from llm.precision import FLOAT32
+from llm.tokenizers import sentencepiece_tokenizer as tokenizers
+from llm.training import train_checks
 from llm.workloads import plan, train
 
 NAMES = registry.choices("objectives")
@@ -50,7 +51,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_a_function_of_the_record_and_the_generator(name):
     of = build(name)
-    shapes = objective.row_shapes(of, 64)
+    shapes = objectives.row_shapes(of, 64)
     differ = False
     for seed in range(20):
         given = record_for(of, 64, seed)
@@ -74,10 +75,10 @@ def test_features_are_a_function_of_the_record_and_the_generator(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_tokenizer_same_shapes(name):
     spec = {"name": name, **registry.module("objectives", name).TINY}
-    bare = objective.build(spec, V)
-    assert objective.row_shapes(bare, 64) == objective.row_shapes(build(name), 64)
+    bare = objectives.build(spec, V)
+    assert objectives.row_shapes(bare, 64) == objectives.row_shapes(build(name), 64)
     assert bare.extra_tokens == build(name).extra_tokens
-    made = build(name).features(objective.blank_record(64), bits(0, 0))
+    made = build(name).features(objectives.blank_record(64), bits(0, 0))
     assert not made["weights"].any()
 
 
@@ -219,13 +220,13 @@ VOCABULARIES = pytest.mark.parametrize(
 @VOCABULARIES
 def test_extra_tokens_are_planned_for_and_loaded(model, name, rows, place, tmp_path):
     c = small_run(model, name, place, tmp_path / "run")
-    run_directory.claim(str(tmp_path / "run"), c.to_dict(), device="cpu", devices=1)
+    run_dir.claim(str(tmp_path / "run"), c.to_dict(), device="cpu", devices=1)
     made = registry.build("models", c.model, vocab_size=rows)
     params = jax.tree.map(jnp.asarray, tiny.params(made))
     checkpoints = Checkpoints(str(tmp_path / "run"), ())
     checkpoints.save(State(jnp.int32(1), params, None, {"x": jnp.ones(1)}), {}, 1.0)
     checkpoints.close()
-    loaded = load.load(str(tmp_path / "run"), jax.devices()[0])
+    loaded = load_model.load(str(tmp_path / "run"), jax.devices()[0])
     table = loaded.params["embed"]["embedding"]
     np.testing.assert_array_equal(table, params["embed"]["embedding"])
     assert len(table) == rows
@@ -240,7 +241,7 @@ def test_a_run_from_tokens_to_a_loaded_model(model, name, rows, place, tmp_path)
     result = json.loads((tmp_path / "run" / "train.json").read_text())
     # The logarithm of the vocabulary, which is what knows nothing yet.
     assert result["validation_loss"] == pytest.approx(math.log(rows), abs=0.5)
-    loaded = load.load(str(tmp_path / "run"), jax.devices()[0])
+    loaded = load_model.load(str(tmp_path / "run"), jax.devices()[0])
     assert len(loaded.params["embed"]["embedding"]) == rows
 
 
@@ -257,7 +258,7 @@ def test_a_run_from_tokens_to_a_loaded_model(model, name, rows, place, tmp_path)
 )
 def test_sizes_of_the_configs(name, parameters):
     c = config.load(str(CONFIGS / "x.py"), name)
-    of = objective.build(c.objective, c.tokenizer.vocab_size)
+    of = objectives.build(c.objective, c.tokenizer.vocab_size)
     vocab_size = padded_vocab(c.tokenizer.vocab_size + of.extra_tokens)
     model = registry.build("models", c.model, vocab_size=vocab_size)
     assert tree.count(jax.eval_shape(lambda: tiny.init(model, jax.random.key(0)))) == (
@@ -279,10 +280,10 @@ def test_sizes_of_the_configs(name, parameters):
 )
 def test_bad_knobs(knobs, message):
     with pytest.raises(InputError, match=message):
-        objective.build(knobs, V, TOKENIZER)
+        objectives.build(knobs, V, TOKENIZER)
 
 
 def test_uniform_numbers_are_numpys_raw_bits():
-    got = objective.uniform(bits(5, 6), 4)
+    got = objectives.uniform(bits(5, 6), 4)
     raw = bits(5, 6).bit_generator.random_raw(4)
     assert list(got) == [(int(r) >> 32) / 2**32 for r in raw]

@@ -13,9 +13,10 @@ import optax.contrib
 import pytest
 import tiny
 
-from llm import optim, train_step, tree
+from llm import tree
 from llm.errors import InputError
 from llm.precision import FLOAT32, Policy
+from llm.training import optim, train_step
 
 STEPS = 3
 RATE, MUON_RATE, DECAY = 0.01, 0.05, 0.1

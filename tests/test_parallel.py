@@ -14,12 +14,12 @@ import optax
 import pytest
 import tiny
 
-from llm import objective as objectives
-from llm import registry, sharding, train_step, tree
+from llm import objectives, registry, sharding, tree
 from llm.errors import InputError
-from llm.nn import pipeline
+from llm.nn import pipelining
 from llm.nn.contract import with_head
 from llm.precision import Policy
+from llm.training import train_step
 
 pytestmark = pytest.mark.long
 
@@ -149,15 +149,15 @@ def test_micro_batches():
     """As many as fill the stages, each of as many rows as there are batch devices."""
     table = {(16, 4, 2): 4, (16, 2, 2): 8, (64, 1, 2): 8, (6, 1, 2): 6, (3, 2, 4): 1}
     for (rows, batch_ways, stages), want in table.items():
-        assert pipeline.micro_batches(rows, batch_ways, stages) == want
+        assert pipelining.micro_batches(rows, batch_ways, stages) == want
 
 
 def test_layers_that_stages_do_not_divide():
     with pytest.raises(InputError, match="a multiple of 4 layers"):
-        pipeline.check_stages(6, "scan", 4)
+        pipelining.check_stages(6, "scan", 4)
     with pytest.raises(InputError, match="scan or unroll"):
-        pipeline.check_stages(8, "loop", 4)
-    pipeline.check_stages(5, "loop", 1)
+        pipelining.check_stages(8, "loop", 4)
+    pipelining.check_stages(5, "loop", 1)
 
 
 def test_parameters_are_those_of_one_device(devices):

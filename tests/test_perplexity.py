@@ -5,8 +5,8 @@ import math
 import pytest
 
 from llm.document import Document
-from llm.evals import perplexity
-from llm.task import Context, Rolling, Scored
+from llm.evals import Context, perplexity
+from llm.inference.requests import Rolling, Scored
 
 
 def document(text, raw_bytes):

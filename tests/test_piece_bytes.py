@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm.data.piece_bytes import contents_of
+from llm.tokenizers.piece_bytes import contents_of
 
 
 def held(vocab, decoder, added=()):

@@ -7,10 +7,10 @@ from collections import Counter
 import pii_table
 import pytest
 
-from llm import checksums, pii
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import pii as stage
+from llm.text import checksums, personal_data
 
 LINES = [(text, tuple(found)) for text, *found in pii_table.FOUND]
 LINES += [(text, ()) for text in pii_table.NOTHING]
@@ -21,7 +21,7 @@ def document(text):
 
 
 def found_in(text, **knobs):
-    return [(kind, text[a:b]) for a, b, kind in pii.find(text, **knobs)]
+    return [(kind, text[a:b]) for a, b, kind in personal_data.find(text, **knobs)]
 
 
 def test_recall_and_precision():
@@ -33,10 +33,10 @@ def test_recall_and_precision():
         wanted.update(kind for kind, _ in want.elements())
         made.update(kind for kind, _ in got.elements())
         wrong += [(text, got - want, want - got)] if got != want else []
-    assert set(wanted) == set(pii.KINDS)
+    assert set(wanted) == set(personal_data.KINDS)
     recall, precision = (right.total() / n.total() for n in (wanted, made))
     assert recall >= 0.96 and precision >= 0.99, wrong
-    for kind in pii.KINDS:
+    for kind in personal_data.KINDS:
         assert right[kind] / wanted[kind] >= 0.85, kind
 
 
@@ -46,7 +46,7 @@ def test_in_the_midst_of_prose():
         alone = found_in(text)
         assert found_in(f"He said: {text} - and left.") == alone, text
     whole = "\n\n".join(f"He said: {text} - and left." for text, _ in LINES)
-    spans = pii.find(whole)
+    spans = personal_data.find(whole)
     assert len(spans) == sum(len(found_in(text)) for text, _ in LINES)
     assert all(a.stop <= b.start for a, b in itertools.pairwise(spans))
 
@@ -91,7 +91,7 @@ def test_drop_and_count():
     text = "Mail a@b.org or c@d.org."
     made = stage.make(policy="drop", most=1)
     scores = made.score(document(text))
-    assert scores["email"] == 2 and set(scores) == set(pii.KINDS)
+    assert scores["email"] == 2 and set(scores) == set(personal_data.KINDS)
     said = "personal data or secrets, more than 1: email above all"
     assert made.decide(scores) == said
     assert stage.make(policy="drop", most=2).decide(scores) == ""
@@ -121,5 +121,5 @@ def test_wrong_knobs(knobs):
 )  # fmt: skip
 def test_no_text_takes_long(text):
     start = time.process_time()
-    pii.find(text)
+    personal_data.find(text)
     assert time.process_time() - start < 2  # the square of these would take minutes

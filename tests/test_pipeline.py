@@ -9,12 +9,13 @@ import jax
 import pytest
 
 from llm import checkpoint, config, registry
-from llm.data import corpus, tokens
-from llm.data import tokenizer as tokenizers
+from llm.corpus import storage
+from llm.data import tokens
 from llm.errors import InputError
-from llm.inference import load
+from llm.inference import load_model
 from llm.nn.contract import plain_inputs
 from llm.stages.normalise import normalise
+from llm.tokenizers import sentencepiece_tokenizer as tokenizers
 from llm.workloads import evaluate, generate, pipeline
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -78,7 +79,7 @@ def test_training(workdir, c):
 
 
 def test_evaluation_is_of_the_whole_test_split(workdir):
-    documents = corpus.read(workdir / "corpus", "test")
+    documents = storage.read(workdir / "corpus", "test")
     tokenizer = tokenizers.load(workdir / "tokenizer")
     split = tokens.open_split(workdir / "tokens", "test", tokenizer.fingerprint)
     result = read(workdir, "evaluate")
@@ -93,7 +94,7 @@ def test_evaluation_is_of_the_whole_test_split(workdir):
     )
     assert 0 <= result["token_accuracy"] <= 1
     # Of which weights it is: an interrupted evaluation goes on with these alone.
-    params = load.load(str(workdir), jax.devices("cpu")[0]).params
+    params = load_model.load(str(workdir), jax.devices("cpu")[0]).params
     assert result["model"]["weights"] == checkpoint.digest(params)
     assert (
         result["syntax_samples"] == registry.module("evals", "syntax").TINY["samples"]
@@ -177,7 +178,7 @@ def test_outside_text_counts_its_raw_bytes(workdir, tmp_path):
     assert got["path"] == str(path)
     assert got["bytes"] == len(OUTSIDE.encode()) and got["documents"] == 1
     # One window: a plain forward of the normalised text says the same.
-    loaded = load.load(str(workdir), jax.devices()[0])
+    loaded = load_model.load(str(workdir), jax.devices()[0])
     cleaned = normalise(OUTSIDE)
     assert cleaned != OUTSIDE
     tokenizer = loaded.tokenizer
@@ -205,7 +206,7 @@ def test_outside_text_counts_its_raw_bytes(workdir, tmp_path):
 
 def test_the_average_of_the_best_step_is_used(workdir):
     """The run keeps an average: its weights are not those of the last step."""
-    loaded = load.load(str(workdir), jax.devices()[0])
+    loaded = load_model.load(str(workdir), jax.devices()[0])
     assert loaded.step == read(workdir, "train")["best_step"]
     assert (workdir / "checkpoints" / str(loaded.step) / "ema").exists()
 

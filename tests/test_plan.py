@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from llm import aot, config, flops, memory, network, plan, registry
+from llm import config, models, registry
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs, with_head
+from llm.planning import aot, budget, flops
 from llm.precision import Policy
+from llm.training import live_memory
 from llm.workloads import plan as workload
 
 GiB = 2**30
@@ -50,7 +52,7 @@ def test_8b_does_not_fit_on_one_chip():
     # keeps the gradient of the output projection, in float32.
     kept = L * 2048 * D * 2 + 4 * V * D
     assert kept <= need["activations"] < 1.05 * kept
-    assert need["total"] == sum(need[kind] for kind in plan.Memory._fields)
+    assert need["total"] == sum(need[kind] for kind in budget.Memory._fields)
     assert not p["fits"]
     lacking = need["total"] - 0.95 * 16 * GiB
     assert p["spare_bytes"] == -lacking
@@ -137,9 +139,9 @@ def test_memory_is_near_what_xla_takes(remat):
         .compile(compiler_options={"xla_backend_optimization_level": 0})
     )
     theirs = compiled.memory_analysis().temp_size_in_bytes
-    ours = memory.working_bytes(jax.grad(loss), params, batch)
+    ours = live_memory.working_bytes(jax.grad(loss), params, batch)
     assert 0.8 * theirs < ours < 1.6 * theirs
-    assert memory.saved_bytes(loss, params, batch) < ours
+    assert live_memory.saved_bytes(loss, params, batch) < ours
 
 
 def test_the_largest_arrays_by_hand():
@@ -157,9 +159,9 @@ def test_the_largest_arrays_by_hand():
         with jax.named_scope("head"):
             return (x @ x.T).sum()
 
-    found = memory.largest(jax.jit(jax.grad(loss)).trace(w, x).jaxpr)
+    found = live_memory.largest(jax.jit(jax.grad(loss)).trace(w, x).jaxpr)
     kept = 4 * 64 * 32 * 4
-    first = memory.Array("forward stack", "float32[4,64,32]", kept, 2)
+    first = live_memory.Array("forward stack", "float32[4,64,32]", kept, 2)
     assert found[0] == first  # the cosines, and the inputs of the layers
     assert str(first) == "2 x float32[4,64,32] of forward stack, 32 KiB each"
     products = {(x.name, x.shape) for x in found}
@@ -173,32 +175,32 @@ def test_live_bytes_by_hand():
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)
     w = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
     # A chain of elementwise operations works in one buffer; the result is not counted.
-    assert memory.working_bytes(lambda x: jnp.sin(jnp.cos(jnp.tanh(x))), x) == 4000
+    assert live_memory.working_bytes(lambda x: jnp.sin(jnp.cos(jnp.tanh(x))), x) == 4000
     # A product needs its operand and its own room, whichever follows.
-    assert memory.working_bytes(lambda x, w: ((x + 1) @ w) @ w, x, w) == 8000
+    assert live_memory.working_bytes(lambda x, w: ((x + 1) @ w) @ w, x, w) == 8000
 
     # What is needed later stays.
     def late(x, w):
         a = jnp.cos(x)
         return (a @ w) @ w + a
 
-    assert memory.working_bytes(late, x, w) == 12000
+    assert live_memory.working_bytes(late, x, w) == 12000
     # An optimizer's update is one pass.
-    assert memory.working_bytes(late, x, w, fused=True) == 8000
+    assert live_memory.working_bytes(late, x, w, fused=True) == 8000
 
     # The backward pass waits for the three cosines; `x` is there anyway.
     def chain(w, x):
         return jnp.sum(jnp.sin(jnp.sin(jnp.sin(x * w))))
 
-    assert memory.saved_bytes(chain, x, x) == 12000
+    assert live_memory.saved_bytes(chain, x, x) == 12000
     looped = lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), c), x, length=50)[1].sum()  # noqa: E731
-    assert memory.working_bytes(looped, x) >= 50 * 4000
+    assert live_memory.working_bytes(looped, x) >= 50 * 4000
 
 
 def test_cost_by_hand():
     # 1 exaFLOP/s at 50 %: 1e12 tokens of 6e9 FLOPs take 12 000 s on 1000 chips.
     chip = flops.Chip("x", 1e15, 1, 1, None, "none")
-    cost = plan.cost(1e12, 6e9, chip, chips=1000, mfu=0.5, price=3.6)
+    cost = budget.cost(1e12, 6e9, chip, chips=1000, mfu=0.5, price=3.6)
     assert cost.tokens_per_s == pytest.approx(1e18 * 0.5 / 6e9)
     assert cost.hours == pytest.approx(12000 / 3600)
     assert cost.dollars == pytest.approx(12000)
@@ -214,7 +216,7 @@ def tiny(**plans):
 def test_parameters_are_those_that_the_trainer_makes():
     c = tiny()
     p = workload.make_plan(c)
-    made = network.build(c.model, c.objective, Policy(), c.tokenizer.vocab_size)
+    made = models.build(c.model, c.objective, Policy(), c.tokenizer.vocab_size)
     params = jax.eval_shape(made.init, jax.random.key(0))
     assert p["parameters"] == sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
@@ -286,7 +288,7 @@ def fake_step(tried):
 
 class FakePod:
     def mesh(self, axes):
-        return plan.planned_mesh(axes, 4)
+        return budget.planned_mesh(axes, 4)
 
 
 @pytest.mark.parametrize(

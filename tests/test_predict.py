@@ -9,8 +9,8 @@ import pytest
 
 from llm import config, registry
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.classify import classifier
+from llm.inference import load_model
+from llm.inference.class_probabilities import classifier
 from llm.nn.contract import plain_inputs
 
 pytestmark = pytest.mark.long
@@ -51,7 +51,7 @@ def by_hand(loaded, text, ask):
 
 
 def test_probabilities_by_hand_whoever_shares_the_batch(run):
-    loaded = load.load(str(run), jax.devices("cpu")[0])
+    loaded = load_model.load(str(run), jax.devices("cpu")[0])
     ask = loaded.config.objective.ask
     wanted = [by_hand(loaded, text, ask) for text in TEXTS]
     for batch_size in (1, 2, 3):
@@ -98,7 +98,7 @@ def test_what_is_no_classifier(run, tmp_path):
     c.predict.update(model_dir=str(run))
     with pytest.raises(InputError, match=r"no texts; want predict\.path"):
         registry.build("workloads", "predict")(c, str(tmp_path / "p"))
-    loaded = load.load(str(run), jax.devices("cpu")[0])
+    loaded = load_model.load(str(run), jax.devices("cpu")[0])
     other = loaded.config.copy_and_resolve_references()
     other.objective = registry.spec("objectives", "masked_lm")
     with pytest.raises(InputError, match="trained by masked_lm, to classify texts"):

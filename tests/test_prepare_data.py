@@ -13,8 +13,8 @@ import time
 import data_config
 import pytest
 
-from llm import locks
-from llm.data import corpus, runner, shards
+from llm import files
+from llm.corpus import runner, shards, storage
 from llm.errors import InputError
 from llm.workloads import prepare_data
 
@@ -28,10 +28,10 @@ def prepared(tmp_path_factory):
 def test_report_agrees_with_the_corpus(prepared):
     workdir, result = prepared
     assert result == json.loads((workdir / "prepare_data.json").read_text())
-    manifest = corpus.manifest(workdir / "corpus")
+    manifest = storage.manifest(workdir / "corpus")
     everything = []
     for name, part in result["splits"].items():
-        documents = corpus.read(workdir / "corpus", name)
+        documents = storage.read(workdir / "corpus", name)
         everything += documents
         assert part["documents"] == len(documents) > 0
         assert part["bytes"] == sum(len(d.text.encode()) for d in documents)
@@ -69,7 +69,7 @@ def test_other_settings_do_not_overwrite(prepared):
     assert "data.test_fraction (0.1 there, 0.2 here)" in text
     assert "data.stage.minhash.threshold (0.8 there, 0.7 here)" in text
     assert "bands" not in text and "\n" not in text
-    assert corpus.manifest(workdir / "corpus")
+    assert storage.manifest(workdir / "corpus")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_wrong_settings_write_nothing(tmp_path, knobs, message):
 
 def test_corpus_is_reproducible(prepared, tmp_path):
     prepare_data.run(data_config.make(), tmp_path)
-    hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
+    hashes = {storage.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
     assert len(hashes) == 1
 
 
@@ -161,15 +161,15 @@ def test_workdir_under_a_file(tmp_path):
 
 _SLOW = """
 import sys, time
-from llm import atomic
+from llm import files
 from llm.workloads import prepare_data
 import data_config
-flush = atomic._flush
+flush = files._flush
 def slow(file):
     print("writing", flush=True)
     time.sleep(0.2)
     flush(file)
-atomic._flush = slow
+files._flush = slow
 prepare_data.run(data_config.make(max_documents=30), sys.argv[1])
 """
 
@@ -189,10 +189,10 @@ def test_killed_run_is_done_again_whole(tmp_path, writes):
         process.stdout.close()
     assert not (tmp_path / "run" / "corpus").exists()
     with pytest.raises(InputError, match="no corpus in"):
-        corpus.read(tmp_path / "run" / "corpus", "train")
+        storage.read(tmp_path / "run" / "corpus", "train")
     c = data_config.make(max_documents=30)
     prepare_data.run(c, tmp_path / "run")
-    assert corpus.read(tmp_path / "run" / "corpus", "train")
+    assert storage.read(tmp_path / "run" / "corpus", "train")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"corpus", "data_card.html", "prepare_data.json"}
 
@@ -235,13 +235,13 @@ def test_a_disk_that_fills_is_one_line_and_then_gone_on_with(
     done = finished(monkeypatch)
     prepare_data.run(data_config.make(), tmp_path)
     assert done and not {*done} & {*kept}, "nothing is done twice"
-    hashes = {corpus.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
+    hashes = {storage.manifest(f / "corpus")["hash"] for f in (tmp_path, prepared[0])}
     assert len(hashes) == 1 and not (tmp_path / "work").exists()
 
 
 def test_a_second_start_leaves_the_first_its_steps(tmp_path):
     step = tmp_path / "work" / "normalise" / "00000.json"
-    with locks.held(tmp_path / "work", "prepares a corpus"):
+    with files.lock(tmp_path / "work", "prepares a corpus"):
         step.parent.mkdir()
         step.write_text("{}")
         with pytest.raises(InputError, match="another process prepares a corpus"):
@@ -300,7 +300,7 @@ def test_a_process_that_is_ended_keeps_what_was_finished(tmp_path, monkeypatch):
             do("ending", {"a": (1,), "b": (1,)})
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr("llm.data.processes._do", os._exit)
+    monkeypatch.setattr("llm.corpus.workers._do", os._exit)
     with pytest.raises(InputError, match="a process that was ended"):
         prepare_data.run(c, tmp_path / "run")
     assert (tmp_path / "run/work/read/part.json").exists()

@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from llm import config, preview
-from llm.data import corpus
+from llm import config
+from llm.corpus import storage
+from llm.training import preview
 from llm.workloads import pipeline
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -86,5 +87,5 @@ def test_few_records_are_shown_once(tmp_path, capsys, monkeypatch):
     pipeline.run(c.lock(), str(tmp_path / "run"))
     _, *shown = capsys.readouterr().out.split("--- ")
     texts = [part.partition("\n")[2].strip() for part in shown]
-    trained = corpus.read(tmp_path / "run" / "corpus", "train")
+    trained = storage.read(tmp_path / "run" / "corpus", "train")
     assert len(set(texts)) == len(texts) == len(list(trained))

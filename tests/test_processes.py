@@ -17,14 +17,16 @@ import forks
 import numpy as np
 import pytest
 
-from llm import config, monitor
+from llm import config
+from llm.training import metric_writer
 from llm.workloads import prepare_data, train_tokenizer
 
 pytestmark = pytest.mark.long
 
 STEPS = 20
 CONFIG = """
-from llm import config, registry, spikes, watchdog
+from llm import config, registry
+from llm.training import spikes, watchdog
 
 whole = spikes.bounds
 
@@ -116,7 +118,7 @@ def ended(place, workdir, started):
 
 
 def losses(workdir):
-    return {r["step"]: r["loss"] for r in monitor.read(workdir)}
+    return {r["step"]: r["loss"] for r in metric_writer.read(workdir)}
 
 
 def until_step(workdir, step, started):

@@ -4,8 +4,8 @@ import jax
 import pytest
 from test_train import Log, play
 
-from llm import profiling
 from llm.errors import Diverged, InputError
+from llm.training import profiling
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from test_generate import BOS, EOS, PAD, TOKENIZER, Letters
 
 from llm import registry
 from llm.errors import InputError
-from llm.inference.prompts import cache_for, check_length, inputs_of, rows_of
+from llm.inference.prompt_rows import cache_for, check_length, inputs_of, rows_of
 
 
 def build(name):

@@ -20,7 +20,7 @@ from llm.stages import (
     gopher_quality,
     gopher_repetition,
 )
-from llm.words import PUNCTUATION, TERMINAL, sentences, words
+from llm.text.word_breaks import PUNCTUATION, TERMINAL, sentences, words
 
 TEXTS = quality_texts.texts()
 

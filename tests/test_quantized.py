@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm import precision, quantized
+from llm import precision
+from llm.nn import quantized
 from llm.nn.weights import einsum
 from llm.precision import FLOAT32, matmul
 

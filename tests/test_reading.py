@@ -12,7 +12,8 @@ import zlib
 
 import pytest
 
-from llm import config, reading, registry
+from llm import config, registry
+from llm.corpus import file_reader
 from llm.errors import InputError
 
 ROWS = [
@@ -100,7 +101,7 @@ def test_cut_off_and_flipped(tmp_path, kind):
 
 
 def test_a_bomb_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_FREE", 2**20)
+    monkeypatch.setattr(file_reader, "_FREE", 2**20)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"0" * 2**25))
     _, skipped = read("jsonl", path=str(tmp_path), max_line_bytes=2**26)
     assert skipped == [("damaged: unpacks to more than 200 times its size",

@@ -18,11 +18,12 @@ from test_convert import convert_config
 from test_interop_hf import CLOSE
 
 from llm import config
-from llm.data import chat, chat_template
-from llm.inference import load
-from llm.inference.generate import generate
+from llm.data import chat
+from llm.inference import load_model
+from llm.inference.decoding import generate
 from llm.inference.sampling import Sampling
 from llm.nn.contract import plain_inputs
+from llm.tokenizers import chat_template
 from llm.workloads import convert, embed
 
 pytestmark = pytest.mark.oracle
@@ -49,13 +50,13 @@ def smollm(smollm_file, tmp_path_factory):
     pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("smollm") / "run"
     convert.run(convert_config(smollm_file), str(folder))
-    yield load.load(str(folder), jax.devices("cpu")[0])
+    yield load_model.load(str(folder), jax.devices("cpu")[0])
     shutil.rmtree(folder)
 
 
 def greedy(loaded, prompts, count):
     return generate(
-        *load.for_decoding(loaded), loaded.tokenizer, prompts,
+        *load_model.for_decoding(loaded), loaded.tokenizer, prompts,
         knobs=Sampling(temperature=0.0), max_tokens=count,
     )  # fmt: skip
 

@@ -7,12 +7,13 @@ import pytest
 from rows import bits, build, small_model, whole_records
 from test_tokenizer import CODE
 
-from llm.data import chat, chat_template, loader, records, tokenizer, tokens
+from llm.data import chat, loader, record_tokens, tokens
 from llm.document import Document
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn.contract import Output, with_head
 from llm.precision import FLOAT32
+from llm.tokenizers import chat_template, sentencepiece_tokenizer
 
 TALK = [
     {"role": "user", "content": "hello"},
@@ -25,20 +26,22 @@ G, A, RG, RA = range(4)
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours") / "t"
-    tokenizer.train([CODE], folder, vocab_size=600)
-    (folder / tokenizer.TEMPLATE).write_text(chat_template.TEMPLATES["plain"])
-    return tokenizer.load(folder)
+    sentencepiece_tokenizer.train([CODE], folder, vocab_size=600)
+    (folder / sentencepiece_tokenizer.TEMPLATE).write_text(
+        chat_template.TEMPLATES["plain"]
+    )
+    return sentencepiece_tokenizer.load(folder)
 
 
 # --- records
 
 
 def test_texts_are_taken_as_they_are(ours):
-    ((ids, parts),) = records.encode({"prompt": "1 +", "completion": " 2"}, ours)
+    ((ids, parts),) = record_tokens.encode({"prompt": "1 +", "completion": " 2"}, ours)
     given, answer = ours.encode("1 +"), ours.encode(" 2")
     assert ids == [ours.bos_id, *given, *answer, ours.eos_id]
     assert parts.tolist() == [G] * (1 + len(given)) + [A] * (1 + len(answer))
-    ((ids, parts),) = records.encode({"source": "1 +", "target": " 2"}, ours)
+    ((ids, parts),) = record_tokens.encode({"source": "1 +", "target": " 2"}, ours)
     assert ids == [*given, ours.eos_id, *answer, ours.eos_id]
     assert parts.tolist() == [G] * (1 + len(given)) + [A] * (1 + len(answer))
 
@@ -46,7 +49,7 @@ def test_texts_are_taken_as_they_are(ours):
 @pytest.mark.parametrize("answer", ["yes", [{"role": "assistant", "content": "yes"}]])
 def test_of_a_preference_only_the_last_answer_is_one(ours, answer):
     record = {"prompt": TALK, "chosen": answer, "rejected": "no"}
-    ((ids, parts),) = records.encode(record, ours)
+    ((ids, parts),) = record_tokens.encode(record, ours)
     prompt = chat.prompt_ids(ours, TALK)
     cut = int(np.argmax(parts >= RG))
     for side, text, start, stop in (
@@ -65,7 +68,7 @@ def test_of_a_preference_only_the_last_answer_is_one(ours, answer):
 )
 def test_records_of_no_form(ours, record):
     with pytest.raises(InputError, match=r"messages \| prompt"):
-        records.encode(record, ours)
+        record_tokens.encode(record, ours)
 
 
 def stored(folder, ours, made):
@@ -85,7 +88,7 @@ def test_rows_hold_whole_records(ours, tmp_path):
     ]
     made.append({"prompt": CODE * 9, "completion": "too long for a row"})
     split = stored(tmp_path / "t", ours, made)
-    encoded = [records.encode(record, ours)[0] for record in made]
+    encoded = [record_tokens.encode(record, ours)[0] for record in made]
     of = build("sft")
     data = loader.batches(
         split, seq_len=64, batch_size=1, seed=0, features=lambda r, rng: r,
@@ -103,7 +106,7 @@ def test_rows_hold_whole_records(ours, tmp_path):
     want = [(list(ids), parts.tolist()) for ids, parts in encoded[:-1]]
     assert sorted(seen) == sorted(want)
     for part in (G, A):
-        sizes = records.sizes(split, (part,))
+        sizes = record_tokens.sizes(split, (part,))
         assert sizes.tolist() == [int((e.parts == part).sum()) for e in encoded]
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llm import registry
+from llm.data.record_forms import canonical
 from llm.errors import InputError
-from llm.record_forms import canonical
 
 USER = {"role": "user", "content": "hi"}
 SAID = {"role": "assistant", "content": "yo"}

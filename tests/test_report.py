@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ET
 import example_run
 import pytest
 
-from llm import page, plots, report
+from llm import metrics
 from llm.errors import InputError
+from llm.reports import page, run_report, svg
 
 HEADINGS = [
     "Learning", "Events", "Evaluation", "Samples", "Speed", "Data", "Tokenizer",
@@ -56,7 +57,7 @@ def workdir(tmp_path):
 
 
 def test_whole_page(workdir):
-    text = report.write(workdir).read_text()
+    text = run_report.write(workdir).read_text()
     found = Page(text)
     assert found.headings == HEADINGS
     for shown in (
@@ -78,7 +79,7 @@ def test_whole_page(workdir):
 
 
 def test_self_contained_and_escaped(workdir):
-    text = report.write(workdir).read_text()
+    text = run_report.write(workdir).read_text()
     found = Page(text)
     assert all(address.startswith("#") for address in found.addresses)
     assert not re.search(r"https?://|@import|url\(", text)
@@ -91,7 +92,7 @@ def test_self_contained_and_escaped(workdir):
 def test_any_file_may_be_absent(workdir, missing):
     for path in workdir.glob(f"{missing}.json*"):
         path.unlink()
-    found = Page(report.write(workdir).read_text())
+    found = Page(run_report.write(workdir).read_text())
     gone = {
         "prepare_data": ["Data"],
         "train_tokenizer": ["Tokenizer"],
@@ -103,13 +104,13 @@ def test_any_file_may_be_absent(workdir, missing):
 
 
 def test_empty_and_partial_runs(tmp_path):
-    assert Page(report.write(tmp_path).read_text()).headings == []
+    assert Page(run_report.write(tmp_path).read_text()).headings == []
     # Results with no fields at all, and half a run.
     for name in example_run.RESULTS:
         (tmp_path / f"{name}.json").write_text("{}")
-    assert Page(report.write(tmp_path).read_text()).headings == []
+    assert Page(run_report.write(tmp_path).read_text()).headings == []
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 2.5, "mfu": null}\n')
-    assert Page(report.write(tmp_path).read_text()).headings == ["Learning"]
+    assert Page(run_report.write(tmp_path).read_text()).headings == ["Learning"]
 
 
 def test_not_finite_losses_are_told(tmp_path):
@@ -117,7 +118,7 @@ def test_not_finite_losses_are_told(tmp_path):
         for step in range(1, 80):
             loss = 2.0 if step < 70 else "NaN"
             file.write(json.dumps({"step": step, "loss": loss}) + "\n")
-    text = report.write(tmp_path).read_text()
+    text = run_report.write(tmp_path).read_text()
     assert "The loss was nan." in text and "step 70" in text
     drawn = re.findall(r'(?:points|x\d?|y\d?|cx|cy|width|height)="([^"]*)"', text)
     assert drawn and not any("nan" in d or "inf" in d for d in drawn)
@@ -125,61 +126,63 @@ def test_not_finite_losses_are_told(tmp_path):
 
 def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="a directory that exists"):
-        report.write(tmp_path / "nowhere")
+        run_report.write(tmp_path / "nowhere")
     (tmp_path / "train.json").write_text('{"steps": 3')
     with pytest.raises(InputError, match=r"train.json, which is not JSON"):
-        report.write(tmp_path)
+        run_report.write(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
 def test_writes_over_and_leaves_the_rest(workdir):
     shutil.copytree(workdir, workdir.parent / "copy")
-    report.write(workdir)
-    first = report.write(workdir).read_text()
-    assert report.write(workdir).read_text() == first
+    run_report.write(workdir)
+    first = run_report.write(workdir).read_text()
+    assert run_report.write(workdir).read_text() == first
     new = {p.name for p in workdir.iterdir()}
     assert new - {p.name for p in (workdir.parent / "copy").iterdir()} == {
         "report.html"
     }
 
 
-def svg(figure):
+def parsed(figure):
     return ET.fromstring(figure[figure.index("<svg") : figure.index("</figure>")])
 
 
 def test_plot_maps_values_to_places():
-    figure = plots.lines(
-        [plots.Series("loss", [0, 50, 100], [1.0, 2.0, 3.0])],
+    figure = svg.lines(
+        [svg.Series("loss", [0, 50, 100], [1.0, 2.0, 3.0])],
         title="Loss", width=500, height=230, log_y=False,
     )  # fmt: skip
-    (line,) = svg(figure).findall("polyline")
+    (line,) = parsed(figure).findall("polyline")
     points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
     xs, ys = zip(*points, strict=True)
     assert xs[0] + xs[2] == pytest.approx(2 * xs[1], abs=0.2) and xs[2] == 486
     assert ys[0] > ys[1] > ys[2] and ys[0] + ys[2] == pytest.approx(2 * ys[1], abs=0.2)
-    ticks = {t.text: float(t.get("y")) for t in svg(figure).findall("text")}
+    ticks = {t.text: float(t.get("y")) for t in parsed(figure).findall("text")}
     # The tick of a value stands where the value is drawn.
     assert ticks["2"] - 4 == pytest.approx(ys[1], abs=0.1)
-    shown = [t.text for t in svg(figure).iter("text") if "on-hover" in t.get("class")]
+    shown = [
+        t.text for t in parsed(figure).iter("text") if "on-hover" in t.get("class")
+    ]
     assert shown == ["step 0 · loss 1", "step 50 · loss 2", "step 100 · loss 3"]
 
 
 def test_log_axis_where_it_reads_better():
     x = list(range(100))
-    steep = plots.lines([plots.Series("a", x, [9 / (1 + t) for t in x])], title="a")
-    flat = plots.lines([plots.Series("a", x, [2 + t / 100 for t in x])], title="a")
-    signed = plots.lines([plots.Series("a", x, [t - 50 for t in x])], title="a")
+    steep = svg.lines([svg.Series("a", x, [9 / (1 + t) for t in x])], title="a")
+    flat = svg.lines([svg.Series("a", x, [2 + t / 100 for t in x])], title="a")
+    signed = svg.lines([svg.Series("a", x, [t - 50 for t in x])], title="a")
     assert "log scale" in steep
     assert "log scale" not in flat and "log scale" not in signed
-    assert plots.lines([plots.Series("a", [1], [math.nan])], title="a") == ""
-    assert "<circle" in plots.lines([plots.Series("a", [1], [2.0])], title="a")
+    assert svg.lines([svg.Series("a", [1], [math.nan])], title="a") == ""
+    assert "<circle" in svg.lines([svg.Series("a", [1], [2.0])], title="a")
 
 
 @pytest.mark.parametrize("low", [1e-9, 0.001, 0.73, 2.31, 950.0])
 @pytest.mark.parametrize("ratio", [1.0, 1.001, 3.0, 40.0, 1e4, 1e9])
 @pytest.mark.parametrize("log", [True, False])
 def test_axes_have_a_readable_number_of_ticks(low, ratio, log):
-    axis = plots._Axis(low, low * ratio, 5, log=log, pad=0.06)
+    axis = svg._Axis(low, low * ratio, 5, log=log, pad=0.06)
     assert 2 <= len(axis.ticks) <= 12
     assert all(0 <= axis.share(tick) <= 1 for tick in axis.ticks)
     assert axis.ticks == sorted(set(axis.ticks))
@@ -188,14 +191,14 @@ def test_axes_have_a_readable_number_of_ticks(low, ratio, log):
 def test_spikes_survive_thinning():
     y = [1.0] * 10_000
     y[5_003] = 9.0
-    x, thin = plots._thinned(range(10_000), y, 500)
+    x, thin = svg._thinned(range(10_000), y, 500)
     assert len(x) <= 1000 and 9.0 in thin and list(x) == sorted(x)
 
 
 def test_smoothing():
-    assert plots.smoothed([1.0, 2.0, 3.0, 4.0], 1) == [1.0, 2.0, 3.0, 4.0]
-    assert plots.smoothed([0.0, 3.0, 0.0, 3.0, 0.0], 3) == [0.0, 1.0, 2.0, 1.0, 0.0]
-    assert plots.smoothed([1.0, math.nan, 3.0], 3)[1] == 2.0
+    assert metrics.smoothed([1.0, 2.0, 3.0, 4.0], 1) == [1.0, 2.0, 3.0, 4.0]
+    assert metrics.smoothed([0.0, 3.0, 0.0, 3.0, 0.0], 3) == [0.0, 1.0, 2.0, 1.0, 0.0]
+    assert metrics.smoothed([1.0, math.nan, 3.0], 3)[1] == 2.0
 
 
 @pytest.mark.parametrize(

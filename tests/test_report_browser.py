@@ -11,7 +11,7 @@ import example_run
 import numpy as np
 import pytest
 
-from llm import interpret_page, lifecycle_page, report
+from llm.reports import interpret_page, lifecycle_page, run_report
 
 pytestmark = chromium.NEEDED
 
@@ -44,7 +44,7 @@ window.onload = () => {{
 
 
 def measure(workdir, width, text=None):
-    page = html.escape(text or report.write(workdir).read_text())
+    page = html.escape(text or run_report.write(workdir).read_text())
     frame = workdir / "frame.html"
     frame.write_text(FRAME.format(width=width, page=page))
     profile = f"--user-data-dir={workdir / 'profile'}"

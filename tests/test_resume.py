@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from test_maintenance import server as metadata
 
-from llm import config, train_step
+from llm import config
 from llm.errors import InputError
-from llm.inference import load
+from llm.inference import load_model
+from llm.training import train_step
 from llm.workloads import prepare_data, train, train_tokenizer
 
 pytestmark = pytest.mark.long
@@ -136,7 +137,7 @@ def assert_same(workdir, want):
         assert ours[key] == theirs[key], key
     for which in ("best", "last"):
         a, b = (
-            load.load(str(folder), jax.devices()[0], which=which)
+            load_model.load(str(folder), jax.devices()[0], which=which)
             for folder in (workdir, want)
         )
         assert a.step == b.step
@@ -383,7 +384,7 @@ def test_wall_time_goes_on_between_processes(place, server):
 
 HANGS = """
 import time
-from llm import watchdog
+from llm.training import watchdog
 from llm.data import loader
 
 watchdog.Watchdog.__init__.__kwdefaults__["least"] = 0.5
@@ -417,7 +418,7 @@ def test_a_training_that_hangs_ends_and_goes_on(place, server, undisturbed):
 
 FULL = """
 import jax
-from llm import train_step
+from llm.training import train_step
 
 made = train_step.jit_step
 

@@ -13,10 +13,10 @@ import data_config
 import numpy as np
 import pytest
 
-from llm import digests
-from llm.data import passes, runner, tasks
+from llm.corpus import apply_stage, runner, shard_tasks
 from llm.document import Document, Group, Map, Match, Tag
 from llm.errors import InputError
+from llm.text import hashing
 
 
 def documents(texts):
@@ -108,10 +108,10 @@ def test_a_group_may_take_parts_out():
         return documents({document.id: "\n".join(left)})[0] if left else None
 
     stage = Group(
-        digests.SIZE,
-        lambda d: digests.rows(d.text.split("\n")),
-        digests.keys,
-        lambda rows: digests.same(rows, "line"),
+        hashing.SIZE,
+        lambda d: hashing.rows(d.text.split("\n")),
+        hashing.keys,
+        lambda rows: hashing.same(rows, "line"),
         cut,
     )
     given = {"a": "x\ny\nx", "b": "y\nz", "c": "z\nx", "d": "new"}
@@ -138,7 +138,7 @@ def test_one_document_never_ends_the_run():
         Tag(lambda d: {"x": float(len(fail(d)))}, lambda scores: ""),
         Group(1, lambda d: fail(d) and lengths(d), PAIR.keys, lambda rows: []),
     ):
-        named = [passes.Named("stage", {}, stage)]
+        named = [apply_stage.Named("stage", {}, stage)]
         with data_config.folder() as root:
             work = runner.make_work(root, lambda skip: iter(given), "key", named, 0.2)
             result = runner.through(work)
@@ -197,9 +197,9 @@ def settings(root, files, stages=WEB, **more):
 
 def shape(monkeypatch):
     """Small shards, parts and shares, so that there are several of each."""
-    monkeypatch.setattr(tasks, "_SHARD_BYTES", 8000)
+    monkeypatch.setattr(shard_tasks, "_SHARD_BYTES", 8000)
     monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
-    monkeypatch.setattr("llm.data.matching._KEYS", 200)
+    monkeypatch.setattr("llm.corpus.group_match._KEYS", 200)
 
 
 def outcome(result):
@@ -249,7 +249,7 @@ def test_an_end_at_any_task_is_gone_on_from(files, tmp_path, monkeypatch, whole)
     """Ended in each task in turn, begun or done but for its marker; then whole."""
     shape(monkeypatch)
     done = []
-    finish = tasks.shards.finish
+    finish = shard_tasks.shards.finish
 
     def ending(folder, name, counted):
         place = f"{folder.name}/{name}"
@@ -259,7 +259,7 @@ def test_an_end_at_any_task_is_gone_on_from(files, tmp_path, monkeypatch, whole)
         finish(folder, name, counted)
         done.append(place)
 
-    monkeypatch.setattr(tasks.shards, "finish", ending)
+    monkeypatch.setattr(shard_tasks.shards, "finish", ending)
     limit, ends = 0, 0
     while True:
         try:
@@ -272,7 +272,7 @@ def test_an_end_at_any_task_is_gone_on_from(files, tmp_path, monkeypatch, whole)
 
 _KILLED = """
 import pathlib, sys
-from llm.data import runner
+from llm.corpus import runner
 runner._PART_BYTES = 20_000
 stages = {stages!r}
 if __name__ == "__main__":
@@ -311,9 +311,11 @@ def test_a_changed_threshold_scores_nothing_again(files, tmp_path, monkeypatch):
     alone = outcome(runner.run(settings(tmp_path / "alone", files)))
     runner.run(settings(tmp_path / "both", files, strict))
     scored = []
-    score = passes.scored
+    score = apply_stage.scored
     monkeypatch.setattr(
-        passes, "scored", lambda s, d, t: scored.append((s, d.id)) or score(s, d, t)
+        apply_stage,
+        "scored",
+        lambda s, d, t: scored.append((s, d.id)) or score(s, d, t),
     )
     result = runner.run(settings(tmp_path / "both", files))
     assert outcome(result) == alone

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from llm import scaling, scaling_page
 from llm.errors import InputError
-from llm.scaling import CHINCHILLA, Law, Run
+from llm.reports import scaling_page
+from llm.sweeps import scaling_law
+from llm.sweeps.scaling_law import CHINCHILLA, Law, Run
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +30,7 @@ def ladder(
 @pytest.mark.parametrize("law", [CHINCHILLA, SMALL])
 def test_a_law_without_noise_is_found_again(law):
     sizes, spans = np.geomspace(1e5, 1e10, 6), np.geomspace(1e6, 1e11, 6)
-    found = scaling.fit(ladder(law, sizes=sizes, spans=spans))
+    found = scaling_law.fit(ladder(law, sizes=sizes, spans=spans))
     np.testing.assert_allclose(found, law, rtol=2e-2)
     for n, d in ((1e11, 1e12), (1e6, 1e12)):
         assert found.loss(n, d) == pytest.approx(law.loss(n, d), rel=1e-3)
@@ -38,12 +39,12 @@ def test_a_law_without_noise_is_found_again(law):
 def test_the_gradient_that_is_written_out():
     """The fit is a minimum: no small step in any direction is better."""
     runs = ladder(SMALL, noise=0.01)
-    found = scaling.fit(runs)
+    found = scaling_law.fit(runs)
     logs = np.log(np.array(runs)).T
 
     def error(theta):
-        return scaling._huber(
-            scaling._predicted(theta, logs[0], logs[1]) - logs[2]
+        return scaling_law._huber(
+            scaling_law._predicted(theta, logs[0], logs[1]) - logs[2]
         ).sum()
 
     theta = np.array([*np.log(found[:3]), found.alpha, found.beta])
@@ -63,8 +64,8 @@ def test_the_next_rung_lies_in_its_interval(ladders, draws, least, most):
     held = 0
     for seed in range(ladders):
         runs = ladder(SMALL, noise=0.01, seed=seed)
-        law = scaling.fit(runs)
-        low, high = scaling.interval(runs, law, 1e7, 3e7, share=0.8, draws=draws)
+        law = scaling_law.fit(runs)
+        low, high = scaling_law.interval(runs, law, 1e7, 3e7, share=0.8, draws=draws)
         noise = 0.01 * np.random.default_rng(1000 + seed).standard_normal()
         held += low < SMALL.loss(1e7, 3e7) * math.exp(noise) < high
     print(f"{held} of {ladders}")
@@ -94,8 +95,8 @@ BOUND = [
 @pytest.mark.parametrize("loss, held", BOUND)
 def test_a_law_at_the_bounds_of_its_search_is_doubted(loss, held):
     runs = [Run(n, d, loss(n, d)) for n in (1e5, 3e5, 1e6) for d in (3e5, 1e6, 3e6)]
-    law = scaling.fit(runs)
-    doubts = scaling.doubts(law)
+    law = scaling_law.fit(runs)
+    doubts = scaling_law.doubts(law)
     assert doubts.startswith("the ladder does not determine the law")
     assert f": {held}" in doubts and "\n" not in doubts
     result = {"next": {"loss": 2.0, "interval": (1.9, 2.1)}, "held_out": []}
@@ -103,12 +104,12 @@ def test_a_law_at_the_bounds_of_its_search_is_doubted(loss, held):
 
 
 def test_a_law_within_them_is_not():
-    for law in (SMALL, CHINCHILLA, scaling.fit(ladder(SMALL, noise=0.01))):
-        assert scaling.doubts(law) == ""
+    for law in (SMALL, CHINCHILLA, scaling_law.fit(ladder(SMALL, noise=0.01))):
+        assert scaling_law.doubts(law) == ""
     result = {"next": {"loss": 2.0, "interval": (1.9, 2.1)}, "held_out": []}
     assert "not determine" not in scaling_page.write("x", ladder(SMALL), SMALL, result)
-    assert "alpha = 0.01" in scaling.doubts(SMALL._replace(alpha=0.01))
-    assert "E = 0" in scaling.doubts(SMALL._replace(E=0.0))
+    assert "alpha = 0.01" in scaling_law.doubts(SMALL._replace(alpha=0.01))
+    assert "E = 0" in scaling_law.doubts(SMALL._replace(E=0.0))
 
 
 def test_too_few_runs():
@@ -118,7 +119,7 @@ def test_too_few_runs():
         ladder(SMALL, sizes=np.geomspace(1e5, 1e7, 8), spans=(1e6,)),
     ):
         with pytest.raises(InputError, match="6 runs or more"):
-            scaling.fit(runs)
+            scaling_law.fit(runs)
 
 
 def test_fit_is_the_least_loss_of_its_compute():

@@ -15,7 +15,7 @@ from test_convert import make_run
 
 from llm import config
 from llm.errors import InputError
-from llm.serve.border import read_keys
+from llm.serve.auth import read_keys
 from llm.serve.request_log import scrub
 from llm.workloads import serve
 

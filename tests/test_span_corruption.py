@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rows import EOS, PAD, V, bits, build, random_record, record
 
-from llm import objective
+from llm import objectives
 from llm.errors import InputError
 from llm.objectives import span_corruption
 
@@ -108,7 +108,7 @@ def test_all_ways_to_cut_are_as_likely():
 def test_a_long_row_needs_more_sentinels():
     of = build("span_corruption")
     with pytest.raises(InputError, match=r"sentinels 100 .*seq_len 4096.*want 205"):
-        objective.row_shapes(of, 4096)
+        objectives.row_shapes(of, 4096)
     more = build("span_corruption", sentinels=205)
     assert more.extra_tokens == 205
     made = more.features(record(4096, [5000]), bits(0, 0))

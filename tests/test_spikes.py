@@ -12,12 +12,13 @@ import pytest
 import tiny
 from test_train import B, T, parts, start
 
-from llm import monitor, spikes, train_step, tree
-from llm import train as training
+from llm import tree
 from llm.checkpoint import Checkpoints, State
 from llm.errors import Diverged
-from llm.goodput import Wall
-from llm.monitor import Console, MetricWriter
+from llm.training import metric_writer, spikes, train_step
+from llm.training import train_loop as training
+from llm.training.goodput import Wall
+from llm.training.metric_writer import Console, MetricWriter
 
 pytestmark = pytest.mark.long
 
@@ -148,7 +149,7 @@ def test_what_is_learned_lacks_the_spikes(policy, tmp_path):
         assert told == [(30, "spike"), (28, "rollback"),
                         (45, "spike"), (42, "rollback")]  # fmt: skip
     assert "document-29" in loop["events"][0]["message"]
-    assert [r["step"] for r in monitor.read(tmp_path)] == list(range(5, 61, 5))
+    assert [r["step"] for r in metric_writer.read(tmp_path)] == list(range(5, 61, 5))
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])

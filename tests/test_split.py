@@ -5,7 +5,7 @@ import random
 import pytest
 from data_config import split
 
-from llm.data.split import SPLITS
+from llm.corpus.split import SPLITS
 from llm.document import Document
 from llm.errors import InputError
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llm import stragglers
-from llm.stragglers import behind
+from llm.training import stragglers
+from llm.training.stragglers import behind
 
 
 def test_means_since_the_last_time():

@@ -7,10 +7,10 @@ import data_config
 import numpy as np
 import pytest
 
-from llm import digests
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import substring_dedup
+from llm.text import hashing
 
 
 def left(texts, **knobs):
@@ -83,10 +83,10 @@ def test_the_hash_of_a_run_knows_its_order_and_not_its_place():
     assert not (turned == hashed[0]).any()
     assert substring_dedup.runs(["a"], 5).shape == (0, 2)
     # Against the polynomial written out, mod 2^64.
-    codes = [int(code) for code in digests.words(found[:5])]
+    codes = [int(code) for code in hashing.words(found[:5])]
     for n, base in enumerate(substring_dedup._BASES):
         whole = sum(code * pow(base, i, 2**64) for i, code in enumerate(codes)) % 2**64
-        wanted = digests.mixed(np.array([whole], np.uint64))[0]
+        wanted = hashing.mixed(np.array([whole], np.uint64))[0]
         assert hashed[0, n] == wanted
 
 

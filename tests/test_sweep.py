@@ -6,18 +6,19 @@ import random
 
 import pytest
 
-from llm import config, sweep
+from llm import config
 from llm.errors import InputError
+from llm.sweeps import search
 
 RATE = ("optimizer.learning_rate", "log", 1e-4, 1.0)
 
 
 def axes(*space):
-    return sweep.axes(space, config.base())
+    return search.axes(space, config.base())
 
 
 def test_a_grid_is_every_combination():
-    found = sweep.grid(
+    found = search.grid(
         axes(
             ("optimizer.learning_rate", "log", 1e-3, 1e-1),
             ("model.layers", "values", 2, 4),
@@ -34,14 +35,14 @@ def test_a_grid_is_every_combination():
 
 
 def test_whole_numbers_of_a_range_come_once():
-    found = sweep.grid(axes(("model.layers", "linear", 1, 3)), points=9)
+    found = search.grid(axes(("model.layers", "linear", 1, 3)), points=9)
     assert found == [{"model.layers": n} for n in (1, 2, 3)]
 
 
 def test_random_values_follow_their_axis():
     space = axes(RATE, ("model.layers", "values", 1, 2), ("train.ema", "linear", 0, 1))
-    found = [sweep.drawn(space, 7, number) for number in range(4000)]
-    assert found[17] == sweep.drawn(space, 7, 17) != sweep.drawn(space, 8, 17)
+    found = [search.drawn(space, 7, number) for number in range(4000)]
+    assert found[17] == search.drawn(space, 7, 17) != search.drawn(space, 8, 17)
     rates = [math.log10(v["optimizer.learning_rate"]) for v in found]
     assert min(rates) >= -4 and max(rates) <= 0
     # A quarter of the trials in each decade: the deviation of a share is 0.007.
@@ -65,10 +66,10 @@ def test_the_bayesian_search_learns():
     for seed in range(3):
         seen = []
         for _ in range(40):
-            values = sweep.suggested(space, seed, seen)
-            seen.append(sweep.Seen(values, value(values)))
+            values = search.suggested(space, seed, seen)
+            seen.append(search.Seen(values, value(values)))
         bests["bayes"].append(min(s.value for s in seen))
-        drawn = [sweep.drawn(space, seed, number) for number in range(40)]
+        drawn = [search.drawn(space, seed, number) for number in range(40)]
         bests["random"].append(min(map(value, drawn)))
     assert sorted(bests["bayes"])[1] < 0.3 * sorted(bests["random"])[1]
 
@@ -77,12 +78,12 @@ def test_the_bayesian_search_is_a_function_of_what_it_saw():
     pytest.importorskip("optuna")
     space = axes(RATE, ("model.width+model.mlp", "values", (64, 128), (128, 256)))
     rng = random.Random(0)
-    seen = [sweep.Seen(sweep.drawn(space, 0, n), rng.random()) for n in range(12)]
+    seen = [search.Seen(search.drawn(space, 0, n), rng.random()) for n in range(12)]
     seen[3] = seen[3]._replace(halved=True, steps=20)
     seen[4] = seen[4]._replace(value=math.inf)
     seen[11] = seen[11]._replace(value=None)
-    first = sweep.suggested(space, 0, seen)
-    assert first == sweep.suggested(space, 0, seen)
+    first = search.suggested(space, 0, seen)
+    assert first == search.suggested(space, 0, seen)
     assert (first["model.width"], first["model.mlp"]) in ((64, 128), (128, 256))
     assert 1e-4 <= first["optimizer.learning_rate"] <= 1
 
@@ -121,9 +122,9 @@ def test_no_axis_and_the_same_twice():
 
 
 def test_rungs():
-    assert sweep.rungs(10, 3, 270) == (10, 30, 90)
-    assert sweep.rungs(10, 3, 271) == (10, 30, 90, 270)
-    assert sweep.rungs(0, 0, 300) == ()
+    assert search.rungs(10, 3, 270) == (10, 30, 90)
+    assert search.rungs(10, 3, 271) == (10, 30, 90, 270)
+    assert search.rungs(0, 0, 300) == ()
 
 
 def test_halving_keeps_the_best_share():
@@ -132,7 +133,7 @@ def test_halving_keeps_the_best_share():
     for factor in (2, 3, 4):
         values = [rng.random() for _ in range(400)]
         went_on = [
-            sweep.goes_on(value, values[: n + 1], factor)
+            search.goes_on(value, values[: n + 1], factor)
             for n, value in enumerate(values)
         ]
         # By the definition: how many of those so far are better.
@@ -140,13 +141,13 @@ def test_halving_keeps_the_best_share():
             better = sum(other < value for other in values[: n + 1])
             assert went_on[n] == (better < max(1, (n + 1) // factor))
         assert sum(went_on) / len(values) == pytest.approx(1 / factor, abs=0.05)
-    assert not sweep.goes_on(math.nan, [math.nan, 1.0], 2)
-    assert sweep.goes_on(1.0, [math.nan, 1.0], 2)
+    assert not search.goes_on(math.nan, [math.nan, 1.0], 2)
+    assert search.goes_on(1.0, [math.nan, 1.0], 2)
 
 
 def test_values_are_applied_to_a_copy():
     base = config.base()
-    made = sweep.applied(base, {"model.layers": 9, "optimizer.learning_rate": 1})
+    made = search.applied(base, {"model.layers": 9, "optimizer.learning_rate": 1})
     assert (made.model.layers, made.optimizer.learning_rate) == (9, 1)
     assert base.model.layers != 9
     assert made.optimizer.name == base.optimizer.name

@@ -8,8 +8,8 @@ import warnings
 import pytest
 
 from llm.document import Document
-from llm.evals import syntax
-from llm.task import Context, Generate, Generated
+from llm.evals import Context, syntax
+from llm.inference.requests import Generate, Generated
 
 HEAD = "def f(a, b=2):"
 BODY = "\n    c = a + b\n    return c"

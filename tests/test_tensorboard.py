@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from llm import tensorboard
+from llm.training import tensorboard
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from llm import config, digests, logistic, metrics, registry, text_classifier
-from llm.data import sample
+from llm import config, metrics, registry
+from llm.corpus import sample
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import classifier as stage
-from llm.words import words
+from llm.text import hashing, linear_classifier, logistic
+from llm.text.word_breaks import words
 from llm.workloads import train_filter
 
 BITS = 9
@@ -43,12 +44,12 @@ def matrix(some, bits):
     """The features one by one, from their definition."""
     made = np.zeros((len(some), 1 << bits))
     for row, text in enumerate(some):
-        codes = [int(digests.words((w,))[0]) for w in words(text.lower())]
+        codes = [int(hashing.words((w,))[0]) for w in words(text.lower())]
         factor = 0x9E3779B97F4A7C15
         codes += [(a * factor + b) % 2**64 for a, b in itertools.pairwise(codes)]
         for code in codes:
             made[
-                row, int(digests.mixed(np.array([code], np.uint64))[0]) >> 64 - bits
+                row, int(hashing.mixed(np.array([code], np.uint64))[0]) >> 64 - bits
             ] += 1
         for column in np.flatnonzero(made[row]):
             made[row, column] = 1 + math.log(made[row, column])
@@ -58,7 +59,7 @@ def matrix(some, bits):
 
 def test_features_are_those_of_the_definition():
     some = [*texts()["good"][:9], "", "one", "A a A a A", "你好 世界", "Don't; DON'T"]
-    found = text_classifier.rows(some, BITS)
+    found = linear_classifier.rows(some, BITS)
     dense = np.zeros((len(some), 1 << BITS))
     for row in range(len(some)):
         at = slice(found.start[row], found.start[row + 1])
@@ -90,7 +91,7 @@ def test_the_optimum_is_that_of_scipy(l2):
     ).x
     assert np.abs(loss(best)[1]).max() < 1e-7
     weights, bias = logistic.fit(
-        text_classifier.rows(some, BITS),
+        linear_classifier.rows(some, BITS),
         positive,
         columns=1 << BITS,
         l2=l2,
@@ -105,7 +106,7 @@ def test_products_with_rows_equal_those_of_the_matrix(monkeypatch):
     x = matrix(some, BITS)
     rng = np.random.default_rng(0)
     w, g = rng.normal(size=1 << BITS), rng.normal(size=len(some))
-    found = text_classifier.rows(some, BITS)
+    found = linear_classifier.rows(some, BITS)
     for block in (1, 50, 1 << 20):
         monkeypatch.setattr(logistic, "_BLOCK", block)
         np.testing.assert_allclose(found.times(w), x @ w, atol=1e-5)
@@ -126,7 +127,7 @@ def test_calibration_finds_the_probabilities_that_were_drawn():
 
 
 def test_scores_are_the_sigmoid_of_the_line():
-    made = text_classifier.fit(two(), bits=BITS)
+    made = linear_classifier.fit(two(), bits=BITS)
     some = two()["good"][:7]
     margin = matrix(some, BITS) @ made.weights[0] + made.bias[0]
     found = made.score(some)
@@ -137,36 +138,36 @@ def test_scores_are_the_sigmoid_of_the_line():
 
 @pytest.mark.parametrize("kinds", [two, texts])
 def test_labels_are_told_apart_again_and_again(kinds):
-    made = text_classifier.fit(kinds(count=200), bits=12, seed=3)
+    made = linear_classifier.fit(kinds(count=200), bits=12, seed=3)
     fresh = texts(seed=1)
     for number, label in enumerate(made.labels):
         said = made.score(fresh[label]).argmax(1)
         assert (said == number).mean() > 0.85
-    again = text_classifier.fit(kinds(count=200), bits=12, seed=3)
+    again = linear_classifier.fit(kinds(count=200), bits=12, seed=3)
     assert made.fingerprint == again.fingerprint
-    other = text_classifier.fit(kinds(count=200), bits=12, seed=4)
+    other = linear_classifier.fit(kinds(count=200), bits=12, seed=4)
     assert made.fingerprint != other.fingerprint
 
 
 def test_only_the_first_characters_are_read():
-    made = text_classifier.fit(two(), bits=BITS, characters=50)
+    made = linear_classifier.fit(two(), bits=BITS, characters=50)
     text = "buy now " * 6 + "  "
     assert (made.score([text]) == made.score([text + "clear proof " * 50])).all()
 
 
 def test_words_that_move_a_line_add_up():
-    made = text_classifier.fit(two(), bits=BITS)
+    made = linear_classifier.fit(two(), bits=BITS)
     some = two()["bad"][:5]
-    moves = text_classifier.telling(made, some, 0, 10**6)
+    moves = linear_classifier.telling(made, some, 0, 10**6)
     margins = matrix(some, BITS) @ made.weights[0]
     assert sum(move for _, move in moves) == pytest.approx(margins.mean(), abs=1e-4)
     assert {name for name, _ in moves[:6]} & {"buy", "now"}
 
 
 def test_saved_and_loaded(tmp_path):
-    made = text_classifier.fit(texts(), bits=BITS)
-    text_classifier.save(made, tmp_path / "c")
-    back = text_classifier.load(tmp_path / "c")
+    made = linear_classifier.fit(texts(), bits=BITS)
+    linear_classifier.save(made, tmp_path / "c")
+    back = linear_classifier.load(tmp_path / "c")
     assert back.fingerprint == made.fingerprint
     some = texts(seed=2)["code"]
     assert (back.score(some) == made.score(some)).all()
@@ -175,14 +176,14 @@ def test_saved_and_loaded(tmp_path):
 def damaged(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match="the folder of a classifier"):
-        text_classifier.load(folder)
+        linear_classifier.load(folder)
 
 
 def test_broken_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        text_classifier.load(tmp_path / "missing")
+        linear_classifier.load(tmp_path / "missing")
     folder = tmp_path / "c"
-    text_classifier.save(text_classifier.fit(two(), bits=BITS), folder)
+    linear_classifier.save(linear_classifier.fit(two(), bits=BITS), folder)
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     weights, described = whole["weights.npy"], whole["classifier.json"]
     for content in (b"", weights[:-4], weights + b"x", weights[:-1] + b"\x01"):
@@ -201,7 +202,7 @@ def test_broken_folders_are_refused(tmp_path):
         {"labels": [["a"], ["b"]]}, {"characters": "x"}, {"bias": [float("nan")]},
     ):  # fmt: skip
         forged = {k: v for k, v in (changed | wrong).items() if k != "fingerprint"}
-        said = text_classifier._fingerprint(forged, weights)
+        said = linear_classifier._fingerprint(forged, weights)
         forged["fingerprint"] = said
         damaged(folder, "classifier.json", json.dumps(forged).encode())
 
@@ -221,7 +222,7 @@ def test_broken_folders_are_refused(tmp_path):
 )
 def test_wrong_fits(some, knobs, message):
     with pytest.raises(InputError, match=message):
-        text_classifier.fit(some or two(), **knobs)
+        linear_classifier.fit(some or two(), **knobs)
 
 
 def test_area_under_roc_is_the_share_of_pairs():
@@ -237,8 +238,8 @@ def document(text):
 
 def test_the_stage_keeps_and_drops(tmp_path):
     path = str(tmp_path / "c")
-    made = text_classifier.fit(two(200), bits=12)
-    text_classifier.save(made, path)
+    made = linear_classifier.fit(two(200), bits=12)
+    linear_classifier.save(made, path)
     texts_ = ("clear proof " * 5, "buy now " * 5)
     for label, kept in (("good", [1, 0]), ("bad", [0, 1])):
         asked = stage.make(model_path=path, label=label)
@@ -300,7 +301,7 @@ def test_the_workload_learns_from_files(tmp_path, capsys):
     )
     assert {w for w, _ in result["words"]["good"]["for"]} & {"clear", "proof"}
     assert {w for w, _ in result["words"]["good"]["against"]} & {"buy", "now"}
-    assert text_classifier.load(tmp_path / "a/classifier").labels == ("bad", "good")
+    assert linear_classifier.load(tmp_path / "a/classifier").labels == ("bad", "good")
     assert "held out" in capsys.readouterr().out
 
 

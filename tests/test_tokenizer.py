@@ -12,8 +12,8 @@ import data_config
 import pytest
 import sentencepiece
 
-from llm.data import tokenizer
 from llm.errors import InputError
+from llm.tokenizers import sentencepiece_tokenizer
 
 CODE = inspect.getsource(argparse)[:40_000] + "".join(
     f"\tfor item in values[{i}:]:\n\t\tself.append(item)  # grüße {i}\n"
@@ -30,10 +30,12 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=tokenizer.SENTENCEPIECE)
+@pytest.fixture(scope="module", params=sentencepiece_tokenizer.SENTENCEPIECE)
 def trained(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return tokenizer.train([CODE], folder / "t", vocab_size=330, kind=request.param)
+    return sentencepiece_tokenizer.train(
+        [CODE], folder / "t", vocab_size=330, kind=request.param
+    )
 
 
 def test_remembered_words_are_those_of_the_whole_text(trained):
@@ -59,7 +61,7 @@ def test_tables_with_tabs(tmp_path):
         "\t".join(f"|{rng.choice(['ab', 'c'])}|" for _ in range(4)) for _ in range(99)
     )
     table = "\n".join(f"{row}\tits name" for row in rows)
-    made = tokenizer.train([table], tmp_path / "t", vocab_size=320)
+    made = sentencepiece_tokenizer.train([table], tmp_path / "t", vocab_size=320)
     assert any(re.search(rb"\S\t", piece) for piece in made.piece_bytes)
     texts = [table, "|\t \n\t|ab|\t\t", "\t", "a\t", "\ta \t b\n\n\tc", *NASTY]
     texts = [t for t in texts if "\u2581" not in t]
@@ -75,7 +77,7 @@ def test_pieces_that_go_on_into_white_space_are_cut_as_one(tmp_path):
         vocab_size=300, model_type="bpe", byte_fallback=True, minloglevel=2,
         split_by_whitespace=False, add_dummy_prefix=False, hard_vocab_limit=False,
     )  # fmt: skip
-    made = tokenizer._from_model(model.getvalue(), "bpe")
+    made = sentencepiece_tokenizer._from_model(model.getvalue(), "bpe")
     assert made.words.apart("a b\tc d\n") == ["a b", "\tc d", "\n"]
     assert made.encode("a b a b c") == made.processor.encode("a b a b c")
 
@@ -114,7 +116,7 @@ def test_piece_bytes_add_up_to_the_text(trained):
 
 
 def test_white_space_runs_are_pieces(tmp_path):
-    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=600)
+    trained = sentencepiece_tokenizer.train([CODE], tmp_path / "t", vocab_size=600)
     ids = trained.encode("x\n        return\n\t\tself")
     assert "\n        " in trained.pieces(ids) and "\n\t\t" in trained.pieces(ids)
     for i in range(trained.vocab_size):
@@ -123,10 +125,10 @@ def test_white_space_runs_are_pieces(tmp_path):
 
 def test_digits_and_symbols_of_ones_own(tmp_path):
     text = CODE + "1999 2024 100000 <file> a\n" * 200
-    plain = tokenizer.train([text], tmp_path / "p", vocab_size=600)
+    plain = sentencepiece_tokenizer.train([text], tmp_path / "p", vocab_size=600)
     assert len(plain.encode("1999")) == 1  # it is frequent
     given = ("<file>", "ünd so", "self")
-    made = tokenizer.train(
+    made = sentencepiece_tokenizer.train(
         [text], tmp_path / "t", vocab_size=600, split_digits=True, symbols=given
     )
     assert made.vocab_size == 600
@@ -139,7 +141,7 @@ def test_digits_and_symbols_of_ones_own(tmp_path):
     assert sum(b"self" in piece for piece in made.piece_bytes) == 1
     for hard in NASTY:
         assert made.decode(made.encode(hard)) == hard
-    loaded = tokenizer.load(tmp_path / "t")
+    loaded = sentencepiece_tokenizer.load(tmp_path / "t")
     assert loaded.encode(text) == made.encode(text)
 
 
@@ -162,7 +164,9 @@ def test_lone_surrogate(trained):
 
 def test_same_corpus_gives_the_same_fingerprint(tmp_path):
     def make(name, texts, **knobs):
-        return tokenizer.train(texts, tmp_path / name, **{"vocab_size": 330} | knobs)
+        return sentencepiece_tokenizer.train(
+            texts, tmp_path / name, **{"vocab_size": 330} | knobs
+        )
 
     first, second = make("a", [CODE]), make("b", [CODE])
     assert first.fingerprint == second.fingerprint
@@ -175,9 +179,9 @@ def test_same_corpus_gives_the_same_fingerprint(tmp_path):
 
 
 def test_load_gives_what_was_trained(tmp_path):
-    trained = tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    trained = sentencepiece_tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
     shutil.copytree(tmp_path / "t", tmp_path / "copy")
-    loaded = tokenizer.load(tmp_path / "copy")
+    loaded = sentencepiece_tokenizer.load(tmp_path / "copy")
     assert loaded.fingerprint == trained.fingerprint
     assert loaded.encode(CODE) == trained.encode(CODE)
     assert (loaded.vocab_size, loaded.kind) == (330, "bpe")
@@ -185,54 +189,60 @@ def test_load_gives_what_was_trained(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "other", "json"])
 def test_altered_files_are_refused(tmp_path, damage):
-    tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    sentencepiece_tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
     model = tmp_path / "t" / "tokenizer.model"
     if damage == "cut":
         model.write_bytes(model.read_bytes()[:-100])
     elif damage == "noise":
         model.write_bytes(b"\xff" * 2000)
     elif damage == "other":
-        tokenizer.train([CODE], tmp_path / "o", vocab_size=331)
+        sentencepiece_tokenizer.train([CODE], tmp_path / "o", vocab_size=331)
         shutil.copy(tmp_path / "o" / "tokenizer.model", model)
     else:
         (tmp_path / "t" / "tokenizer.json").write_text(json.dumps({"kind": "bpe"}))
     with pytest.raises(InputError, match="altered tokenizer"):
-        tokenizer.load(tmp_path / "t")
+        sentencepiece_tokenizer.load(tmp_path / "t")
 
 
 def test_missing_tokenizer(tmp_path):
     with pytest.raises(InputError, match="no tokenizer in"):
-        tokenizer.load(tmp_path)
+        sentencepiece_tokenizer.load(tmp_path)
 
 
 def test_vocabulary_larger_than_the_corpus_says_how_large_it_may_be(tmp_path):
     with pytest.raises(InputError, match="at most") as caught:
-        tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=8000)
+        sentencepiece_tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=8000)
     most = int(str(caught.value).split("at most ")[1].split()[0])
-    tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=most)
+    sentencepiece_tokenizer.train([CODE[:2000]], tmp_path / "t", vocab_size=most)
     with pytest.raises(InputError):
-        tokenizer.train([CODE[:2000]], tmp_path / "u", vocab_size=most + 64)
+        sentencepiece_tokenizer.train(
+            [CODE[:2000]], tmp_path / "u", vocab_size=most + 64
+        )
     assert not (tmp_path / "u").exists()
 
 
 def test_many_characters_leave_room_for_pieces(tmp_path):
     rare = "".join(chr(c) for c in range(0x4E00, 0x5E00))
-    trained = tokenizer.train([CODE, rare], tmp_path / "t", vocab_size=400)
+    trained = sentencepiece_tokenizer.train(
+        [CODE, rare], tmp_path / "t", vocab_size=400
+    )
     assert trained.vocab_size == 400
     assert trained.decode(trained.encode(rare)) == rare
     assert any(len(piece) > 3 for piece in trained.piece_bytes)
 
 
 def test_reserved_characters_do_not_hide_a_text_from_training(tmp_path):
-    plain = tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
-    marked = tokenizer.train(["\u2585\u2581" + CODE], tmp_path / "m", vocab_size=330)
+    plain = sentencepiece_tokenizer.train([CODE], tmp_path / "t", vocab_size=330)
+    marked = sentencepiece_tokenizer.train(
+        ["\u2585\u2581" + CODE], tmp_path / "m", vocab_size=330
+    )
     assert len(marked.encode(CODE)) < 1.02 * len(plain.encode(CODE))
 
 
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_empty_corpus(tmp_path, texts):
     with pytest.raises(InputError, match="without text"):
-        tokenizer.train(texts, tmp_path / "t", vocab_size=330)
+        sentencepiece_tokenizer.train(texts, tmp_path / "t", vocab_size=330)
 
 
 @pytest.mark.parametrize(
@@ -249,4 +259,6 @@ def test_empty_corpus(tmp_path, texts):
 )
 def test_bad_settings(tmp_path, knobs, words):
     with pytest.raises(InputError, match=words):
-        tokenizer.train([CODE], tmp_path / "t", **{"vocab_size": 330} | knobs)
+        sentencepiece_tokenizer.train(
+            [CODE], tmp_path / "t", **{"vocab_size": 330} | knobs
+        )

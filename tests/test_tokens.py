@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from llm.data import tokenizer, tokens
+from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
+from llm.tokenizers import sentencepiece_tokenizer
 
 TEXT = "def f(x):\n    return x\n\nclass Thing:\n    name = 'the thing'\n"
 SPLITS = {
@@ -26,7 +27,7 @@ SPLITS = {
 def trained(tmp_path_factory):
     texts = [TEXT + f"name{i} = {i * i}" for i in range(200)]
     folder = tmp_path_factory.mktemp("tokenizer")
-    return tokenizer.train(texts, folder / "t", vocab_size=310)
+    return sentencepiece_tokenizer.train(texts, folder / "t", vocab_size=310)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_large_files_are_hashed_by_verify_alone(folder, monkeypatch):
 
 
 def test_other_tokenizer(folder, tmp_path):
-    other = tokenizer.train([TEXT * 9], tmp_path / "o", vocab_size=301)
+    other = sentencepiece_tokenizer.train([TEXT * 9], tmp_path / "o", vocab_size=301)
     with pytest.raises(InputError, match="fingerprint") as caught:
         tokens.open_split(folder, "train", other.fingerprint)
     assert "\n" not in str(caught.value)

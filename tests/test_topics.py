@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from test_convert import make_run
 
-from llm import config, text_classifier, topics
+from llm import config
 from llm.document import Document
 from llm.errors import InputError
-from llm.inference.embed import Embedded
+from llm.inference.embeddings import Embedded
 from llm.stages import topic as stage
+from llm.text import kmeans, linear_classifier
 from llm.workloads import train_topics
 
 WORDS = {
@@ -37,8 +38,8 @@ def bundles(seed=0, each=(40, 30, 20), width=6):
 
 def test_clusters_are_the_directions_that_were_drawn():
     vectors_ND, truth = bundles()
-    unit_ND = topics.directions(vectors_ND)
-    found = topics.clusters(unit_ND, 3)
+    unit_ND = kmeans.directions(vectors_ND)
+    found = kmeans.clusters(unit_ND, 3)
     np.testing.assert_array_equal(found.which, truth)  # both by size
     for number, center_D in enumerate(found.centers):
         mean_D = unit_ND[truth == number].mean(axis=0)
@@ -47,15 +48,15 @@ def test_clusters_are_the_directions_that_were_drawn():
         np.testing.assert_allclose(
             found.cosine[truth == number], unit_ND[truth == number] @ mean_D, atol=1e-5
         )
-    again = topics.clusters(unit_ND, 3)
+    again = kmeans.clusters(unit_ND, 3)
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 def test_clusters_are_the_best_of_all_partitions():
     """Brute force: no way to part nine vectors has a larger sum of cosines."""
     rng = np.random.default_rng(3)
-    unit_ND = topics.directions(rng.normal(size=(9, 4)).astype(np.float32))
-    found = topics.clusters(unit_ND, 2, starts=50)
+    unit_ND = kmeans.directions(rng.normal(size=(9, 4)).astype(np.float32))
+    found = kmeans.clusters(unit_ND, 2, starts=50)
 
     def value(which):
         # The sum of cosines with the mean direction is the length of the sum.
@@ -68,13 +69,13 @@ def test_clusters_are_the_best_of_all_partitions():
 
 def test_few_vectors_make_no_cluster_and_copies_do_not_hang():
     vectors_ND, _ = bundles(each=(40, 30, 3))
-    unit_ND = topics.directions(vectors_ND)
-    assert len(topics.clusters(unit_ND, 3, least=2).centers) == 3
-    kept = topics.clusters(unit_ND, 3, least=10)
+    unit_ND = kmeans.directions(vectors_ND)
+    assert len(kmeans.clusters(unit_ND, 3, least=2).centers) == 3
+    kept = kmeans.clusters(unit_ND, 3, least=10)
     assert len(kept.centers) == 2 and len(kept.which) == 73
     same = np.tile(np.eye(4, dtype=np.float32)[:2], (9, 1))
-    assert len(topics.clusters(same, 5).centers) == 2
-    assert len(topics.clusters(np.zeros((5, 4), np.float32), 3).centers) == 1
+    assert len(kmeans.clusters(same, 5).centers) == 2
+    assert len(kmeans.clusters(np.zeros((5, 4), np.float32), 3).centers) == 1
 
 
 def texts(count=60, seed=0):
@@ -91,7 +92,7 @@ def texts(count=60, seed=0):
 def test_words_are_those_that_only_a_topic_has():
     pairs = texts()
     which = np.array([list(WORDS).index(name) for name, _ in pairs])
-    told = topics.telling([text for _, text in pairs], which, 6)
+    told = kmeans.telling([text for _, text in pairs], which, 6)
     for name, words in zip(WORDS, told, strict=True):
         assert len(words) == 6 and set(words) <= set(WORDS[name])
 
@@ -133,7 +134,7 @@ def test_the_workload_finds_topics_that_the_stage_tells(
     assert result["agreement"] == 1.0 and result["tested"] == 18
     assert [of["texts"] for of in result["topics"]] == [60, 60, 60]
     folder = tmp_path / "run/topics"
-    assert text_classifier.load(folder).fingerprint == result["fingerprint"]
+    assert linear_classifier.load(folder).fingerprint == result["fingerprint"]
 
     tell = stage.make(model_path=str(folder)).apply
     names = {}

@@ -6,8 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from llm import aot, compiler, config, flops, plan, topology
+from llm import config
 from llm.errors import InputError
+from llm.planning import aot, budget, compiler_options, flops, topology
 from llm.precision import Policy
 
 CONFIGS = str(pathlib.Path(__file__).parent.parent / "configs" / "plan.py")
@@ -23,15 +24,15 @@ def test_unknown_names(name):
 
 
 def test_no_options_but_on_a_tpu():
-    assert compiler.options(Policy("bfloat16", "cpu")) == {}
-    assert compiler.options(Policy("bfloat16", "gpu", 8, "NVIDIA H100")) == {}
+    assert compiler_options.options(Policy("bfloat16", "cpu")) == {}
+    assert compiler_options.options(Policy("bfloat16", "gpu", 8, "NVIDIA H100")) == {}
 
 
 def test_what_a_compiler_does_not_know_is_named():
     policy = Policy("bfloat16", "tpu", 4, "TPU v5 lite")
-    name, *others = compiler.OPTIONS[r"tpu.*"]
-    assert compiler.left_out(policy, dict.fromkeys(others, "true")) == [name]
-    assert compiler.left_out(Policy("bfloat16", "cpu"), {}) == []
+    name, *others = compiler_options.OPTIONS[r"tpu.*"]
+    assert compiler_options.left_out(policy, dict.fromkeys(others, "true")) == [name]
+    assert compiler_options.left_out(Policy("bfloat16", "cpu"), {}) == []
 
 
 def test_the_fastest_that_fits_is_best():
@@ -53,7 +54,7 @@ def test_a_search_climbs_while_it_gets_faster(monkeypatch):
     )
     c = config.base()
     c.model = {"name": "llama", "remat": "none"}
-    pod = types.SimpleNamespace(mesh=lambda axes: plan.planned_mesh(axes, 4))
+    pod = types.SimpleNamespace(mesh=lambda axes: budget.planned_mesh(axes, 4))
     found = aot.search(c, pod, remats=("full",), meshes=((("fsdp", -1),),))
     assert [x["tokens_per_s"] for x in found] == [3.0, 5.0, 4.0]
 
@@ -114,7 +115,9 @@ def test_pods(name, chips, devices, mesh):
 def test_options_that_the_compiler_does_not_know_are_left_out():
     device = topology.find("v5e:2x2").devices[0]
     wanted = {"xla_tpu_no_such_thing": "true", "xla_enable_async_all_gather": "true"}
-    assert list(compiler.probed(wanted, device)) == ["xla_enable_async_all_gather"]
+    assert list(compiler_options.probed(wanted, device)) == [
+        "xla_enable_async_all_gather"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,15 @@ import tiny
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from llm import optim, registry, sharding, train_step, tree
-from llm import train as training
+from llm import registry, sharding, tree
 from llm.checkpoint import State
 from llm.errors import Diverged, InputError, Interrupted, Preempted
-from llm.goodput import Wall
 from llm.nn.contract import with_head
 from llm.precision import FLOAT32, Policy
-from llm.watchdog import Watchdog
+from llm.training import optim, train_step
+from llm.training import train_loop as training
+from llm.training.goodput import Wall
+from llm.training.watchdog import Watchdog
 from llm.workloads import train as workload
 
 B, T = 16, 12

@@ -9,9 +9,11 @@ import data_config
 import numpy as np
 import pytest
 
-from llm.data import corpus, tokenizer, tokenizer_report, tokens
+from llm.corpus import storage
+from llm.data import tokenizer_report, tokens
 from llm.document import Document
 from llm.errors import InputError
+from llm.tokenizers import sentencepiece_tokenizer
 from llm.workloads import prepare_data, train_tokenizer
 
 
@@ -31,12 +33,12 @@ def run(trained, tmp_path):
 def test_report_agrees_with_the_files(trained):
     workdir, result = trained
     assert result == json.loads((workdir / "train_tokenizer.json").read_text())
-    loaded = tokenizer.load(workdir / "tokenizer")
+    loaded = sentencepiece_tokenizer.load(workdir / "tokenizer")
     assert result["vocab_size"] == loaded.vocab_size == 512
     assert result["fingerprint"] == loaded.fingerprint
     used = set()
     for name in ("train", "validation", "test"):
-        documents = corpus.read(workdir / "corpus", name)
+        documents = storage.read(workdir / "corpus", name)
         split = tokens.open_split(workdir / "tokens", name, loaded.fingerprint)
         assert split.ids == tuple(d.id for d in documents)
         assert result["tokens"][name] == split.offsets[-1]
@@ -78,8 +80,8 @@ def test_truncated_shard_and_swapped_tokenizer_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="truncated"):
         train_tokenizer.run(data_config.make(), run)
     shard.write_bytes(content)
-    texts = [d.text for d in corpus.read(run / "corpus", "train")]
-    tokenizer.train(texts, run / "tokenizer", vocab_size=400)
+    texts = [d.text for d in storage.read(run / "corpus", "train")]
+    sentencepiece_tokenizer.train(texts, run / "tokenizer", vocab_size=400)
     with pytest.raises(InputError, match="fingerprint"):
         train_tokenizer.run(data_config.make(), run)
 
@@ -89,7 +91,7 @@ def test_other_settings_do_not_overwrite(run):
     c.tokenizer.vocab_size = 600
     with pytest.raises(InputError, match="vocab_size 512, now 600"):
         train_tokenizer.run(c, run)
-    assert tokenizer.load(run / "tokenizer").vocab_size == 512
+    assert sentencepiece_tokenizer.load(run / "tokenizer").vocab_size == 512
 
 
 def test_corpus_of_another_run(trained, tmp_path):
@@ -130,14 +132,14 @@ def test_the_report_counts_what_is_lost(tmp_path):
     c.tokenizer.update(kind="word", vocab_size=400)
     prepare_data.run(c, tmp_path)
     result = train_tokenizer.run(c, tmp_path)
-    loaded = tokenizer.load(tmp_path / "tokenizer")
+    loaded = sentencepiece_tokenizer.load(tmp_path / "tokenizer")
     for name, share in result["unknown"].items():
-        texts = [d.text for d in corpus.read(tmp_path / "corpus", name)]
+        texts = [d.text for d in storage.read(tmp_path / "corpus", name)]
         ids = [i for some in loaded.encode_batch(texts) for i in some]
         count = len(ids) + 2 * len(texts)
         assert share == pytest.approx(ids.count(loaded.unk_id) / count, abs=1e-6)
         assert share > 0
-    held_out = " ".join(d.text for d in corpus.read(tmp_path / "corpus", "validation"))
+    held_out = " ".join(d.text for d in storage.read(tmp_path / "corpus", "validation"))
     worst = result["worst_words"]
     assert worst and worst[0]["unknown"] and worst[0]["pieces"] == 1
     for word in worst:
@@ -157,8 +159,10 @@ def test_the_report_by_language(tmp_path):
     ]
     splits = dict(zip(("train", "validation", "test"), ([d] for d in documents),
                       strict=True))  # fmt: skip
-    made = tokenizer.train(["ab " * 500 + "cdefghij " * 3 + string.printable * 2],
-                           tmp_path / "t", vocab_size=400, kind="char")  # fmt: skip
+    text = "ab " * 500 + "cdefghij " * 3 + string.printable * 2
+    made = sentencepiece_tokenizer.train(
+        [text], tmp_path / "t", vocab_size=400, kind="char"
+    )
     tokens.write(tmp_path / "k", splits, made, corpus_hash="")
     found = tokenizer_report.about(tmp_path / "k", splits, made)
     counted = {d.meta["language"]: [0, 0] for d in documents}

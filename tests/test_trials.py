@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from llm import config, locks, sweep, trials
+from llm import config, files
 from llm.errors import InputError
+from llm.sweeps import search, trials
 from llm.workloads import sweep as workload
 
 pytestmark = pytest.mark.long
@@ -130,7 +131,7 @@ def test_one_that_is_preempted_goes_on(tmp_path, commanded):
 
 def test_halving_stops_what_is_worse(tmp_path, commanded):
     """One after the other, best first: every later one is stopped at the first rung."""
-    wanted = trials.Wanted("validation_loss", rungs=sweep.rungs(2, 3, 12), factor=3)
+    wanted = trials.Wanted("validation_loss", rungs=search.rungs(2, 3, 12), factor=3)
     found = trials.run(tmp_path, small(0.15), proposing(0.1, 0.9, 0.5), wanted,
                        processes=1, total=3)  # fmt: skip
     assert [t.status for t in found] == ["done", "halved", "halved"]
@@ -159,7 +160,7 @@ DRIVER = """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, "{tests}")
     from test_trials import LOSS, proposing, small
-    from llm import trials
+    from llm.sweeps import trials
     trials.command = lambda config, workdir: [
         sys.executable, "{script}", str(config), str(workdir)]
     trials.run(pathlib.Path("{root}"), small(0.2), proposing(0.5, 0.1, 0.3), LOSS,
@@ -218,7 +219,7 @@ def test_shares_of_the_machine(monkeypatch):
 
 def test_one_sweep_at_a_time(tmp_path, commanded):
     with (
-        locks.held(tmp_path, "runs trials"),
+        files.lock(tmp_path, "runs trials"),
         pytest.raises(InputError, match="another process"),
     ):
         trials.run(tmp_path, small(), proposing(0.5), LOSS, processes=1, total=1)
@@ -248,14 +249,14 @@ def test_tuples_come_back(tmp_path, commanded):
     """A sweep over meshes goes on, and knows its choices again."""
     pytest.importorskip("optuna")
     space = (("mesh", "values", (("data", 1),), (("fsdp", 1),)),)
-    axes = sweep.axes(space, small())
+    axes = search.axes(space, small())
     values = axes[0].chosen(0)
     trials.run(tmp_path, small(), lambda known: None if known else values, LOSS,
                processes=1, total=1)  # fmt: skip
     (found,) = trials.read(tmp_path)
     assert found.values == values
-    sweep.applied(small(), found.values)
-    sweep.suggested(axes, 0, [sweep.Seen(found.values, found.value)])
+    search.applied(small(), found.values)
+    search.suggested(axes, 0, [search.Seen(found.values, found.value)])
 
 
 def test_a_loser_is_judged_again(tmp_path, commanded):

@@ -7,16 +7,16 @@ import re
 import pytest
 from test_tokenizer import CODE, NASTY
 
-from llm.data import tokenizer
 from llm.errors import InputError
+from llm.tokenizers import sentencepiece_tokenizer
 
 pytest.importorskip("tokenizers")
 
 
 def trained(folder, kind, texts=(CODE,), **knobs):
-    made = tokenizer.train(texts, folder / kind, kind=kind, **knobs)
-    assert tokenizer.load(folder / kind).fingerprint == made.fingerprint
-    return tokenizer.load(folder / kind)
+    made = sentencepiece_tokenizer.train(texts, folder / kind, kind=kind, **knobs)
+    assert sentencepiece_tokenizer.load(folder / kind).fingerprint == made.fingerprint
+    return sentencepiece_tokenizer.load(folder / kind)
 
 
 def test_bytes_are_bytes(tmp_path):

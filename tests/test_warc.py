@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from llm import extract, registry
+from llm import registry
+from llm.corpus import extract
 from llm.errors import InputError
 
 pytest.importorskip("resiliparse")
@@ -229,7 +230,7 @@ def children():
 _ASKING = """
 import sys
 sys.path[:] = {path!r}
-from llm import extract_child
+from llm.corpus import extract_child
 
 def extracted(html, charset, extractor):
     size = 2 * extract_child.MEMORY if html == b"large" else 1

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from llm.watchdog import HUNG, Watchdog
+from llm.training.watchdog import HUNG, Watchdog
 
 
 class Clock:
@@ -118,7 +118,7 @@ def test_silence_in_a_pause(tmp_path, capsys):
 def test_a_process_that_hangs(tmp_path):
     script = f"""
 import time
-from llm import watchdog
+from llm.training import watchdog
 watchdog._LOOK = 0.05
 with watchdog.Watchdog({str(tmp_path)!r}, times=3.0, least=0.3) as dog:
     for step in range(1, 9):

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from llm import fields, network, optim, registry, train_step
+from llm import fields, models, registry
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs
 from llm.precision import FLOAT32
+from llm.training import optim, train_step
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +30,7 @@ def built(width, name="llama", **knobs):
         "models", name, layers=2, width=width, mlp=2 * width, **heads, **knobs
     )
     objective = registry.spec("objectives", "causal_lm")
-    model, _, init = network.build(spec, objective, FLOAT32, V)
+    model, _, init = models.build(spec, objective, FLOAT32, V)
     boxed = init(jax.random.key(0))
     return model, spec, nn.meta.unbox(boxed), train_step.logical_axes(boxed)
 

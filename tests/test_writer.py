@@ -5,8 +5,8 @@ import random
 import pytest
 import served
 
-from llm.inference.generate import text_of
-from llm.serve.writer import Writer
+from llm.inference.decoding import text_of
+from llm.serve.detokenizer import Writer
 
 TEXT = "naïve 日本語 👩‍👩‍👧 end. STOP here STO and STOP"
 

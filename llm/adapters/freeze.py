@@ -7,7 +7,7 @@ trains a classifier and the norms of a model that is otherwise left alone.
 
 import re
 
-from llm.adapter import Adapter, named_boxes, nested
+from llm.adapters import Adapter, named_boxes, nested
 from llm.errors import InputError
 from llm.tree import named_leaves
 

@@ -1,6 +1,6 @@
 """All parameters are trained."""
 
-from llm.adapter import Adapter
+from llm.adapters import Adapter
 
 TINY = {}
 

@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llm.adapter import Adapter, named_boxes, nested
+from llm.adapters import Adapter, named_boxes, nested
 from llm.errors import InputError
 from llm.nn.weights import Lora
-from llm.optim import STACKING, is_matrix
-from llm.tree import named_leaves
+from llm.tree import STACKING, is_matrix, named_leaves
 
 TINY = {"rank": 2}
 

@@ -8,8 +8,9 @@ output, too, where it is tied, suffers most and stays at eight bits.
 
 import jax
 
-from llm import quantized, tree
-from llm.compression import OUTPUT, Compression, inputs_of, is_table
+from llm import tree
+from llm.compress import OUTPUT, Compression, inputs_of, is_table
+from llm.nn import quantized
 
 TINY = {"group": 8}
 

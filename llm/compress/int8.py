@@ -6,8 +6,9 @@ model says changes little (LOG.md).
 
 import jax
 
-from llm import quantized, tree
-from llm.compression import Compression, inputs_of, is_table
+from llm import tree
+from llm.compress import Compression, inputs_of, is_table
+from llm.nn import quantized
 
 TINY = {}
 

@@ -8,7 +8,7 @@ measured.
 import jax.numpy as jnp
 
 from llm import tree
-from llm.compression import OUTPUT, Compression, inputs_of
+from llm.compress import OUTPUT, Compression, inputs_of
 from llm.errors import InputError
 
 TINY = {"share": 0.5}

@@ -9,7 +9,7 @@ import math
 import jax.numpy as jnp
 
 from llm import tree
-from llm.compression import OUTPUT, Compression, inputs_of
+from llm.compress import OUTPUT, Compression, inputs_of
 from llm.errors import InputError
 
 TINY = {}

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm.data import answer_spans, chat_template, control_tokens
-from llm.data.answer_spans import Span
-from llm.data.chat_settings import SCALARS
-from llm.data.chat_template import Message
 from llm.errors import InputError
+from llm.tokenizers import answer_spans, chat_template, control_tokens
+from llm.tokenizers.answer_spans import Span
+from llm.tokenizers.chat_settings import SCALARS
+from llm.tokenizers.chat_template import Message
 
 _SPECIAL = re.compile(f"({chat_template.mark('bos')}|{chat_template.mark('eos')})")
 Tools = Sequence[Mapping[str, Any]]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from llm.data.tokenizer import Tokenizer
 from llm.document import Document
 from llm.errors import InputError
+from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
 
 NONE = -1
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from llm.data import mixture, packing, records
+from llm.data import mixture, packing, record_tokens
 from llm.data.tokens import TokenSplit
 from llm.errors import InputError
 
@@ -208,7 +208,7 @@ def layout_of(
     of_records = any(parts for parts, _ in rooms)
     labelled = split.labels is not None
     if of_records and not (
-        labelled and split.manifest["labels"] == list(records.PARTS)
+        labelled and split.manifest["labels"] == list(record_tokens.PARTS)
     ):
         raise InputError(
             got=f"texts, in the {split.name} split, for an objective of records",
@@ -218,7 +218,7 @@ def layout_of(
     if of_records:
         _check_answers(split, {part for parts, _ in rooms for part in parts})
     sizes = [
-        records.sizes(split, parts) if parts else np.minimum(split.lengths, most)
+        record_tokens.sizes(split, parts) if parts else np.minimum(split.lengths, most)
         for parts, most in rooms
     ]
     sizes = np.stack(sizes, axis=1)[documents]
@@ -235,8 +235,8 @@ def layout_of(
 
 def _check_answers(split: TokenSplit, wanted: set[int]) -> None:
     """Raises InputError for preferences where none are learned, or the reverse."""
-    rejected = records.sizes(split, (records.REJECTED_ANSWER,))
-    prefers = records.REJECTED_ANSWER in wanted
+    rejected = record_tokens.sizes(split, (record_tokens.REJECTED_ANSWER,))
+    prefers = record_tokens.REJECTED_ANSWER in wanted
     if prefers and not rejected.all():
         raise InputError(
             got=f"{int((rejected == 0).sum())} of {len(rejected)} records without a "

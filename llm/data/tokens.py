@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from llm import atomic
-from llm.data import encoding, labels, records
-from llm.data.encoding import Encode
-from llm.data.tokenizer import Tokenizer
+from llm import files
+from llm.data import labels, record_tokens
 from llm.document import Document
 from llm.errors import InputError, MachineError
+from llm.tokenizers import parallel_encode
+from llm.tokenizers.parallel_encode import Encode
+from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
 
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks
@@ -120,8 +121,8 @@ def write(
     every = itertools.chain.from_iterable(splits.values())
     held = any("record" in document.meta for document in every)
     every = itertools.chain.from_iterable(splits.values())
-    names = list(records.PARTS) if held else labels.names_of(every)
-    encode = encode or functools.partial(encoding.here, tokenizer)
+    names = list(record_tokens.PARTS) if held else labels.names_of(every)
+    encode = encode or functools.partial(parallel_encode.here, tokenizer)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     manifest = {
         "dtype": dtype.str,
@@ -134,7 +135,7 @@ def write(
         "labels": names,
         "splits": {},
     }
-    with atomic.folder(directory) as partial:
+    with files.folder(directory) as partial:
         for name, documents in splits.items():
             manifest["splits"][name] = _write_split(
                 partial, name, documents, tokenizer, encode, dtype, shard_tokens, names
@@ -211,7 +212,7 @@ def _encoded(
 ) -> Iterator[tuple]:
     """(document, ids, their labels if there are names) of each; of some records more
     than one."""
-    if names == list(records.PARTS):
+    if names == list(record_tokens.PARTS):
         for document in documents:
             for ids, parts in _sequences(document, tokenizer, dropped):
                 yield document, ids, parts
@@ -232,7 +233,7 @@ def _encoded(
         yield document, whole, marks
 
 
-def _sequences(document: Document, tokenizer, dropped) -> list[records.Encoded]:
+def _sequences(document: Document, tokenizer, dropped) -> list[record_tokens.Encoded]:
     """The token sequences of a record; none, and counted, if it cannot be encoded."""
     if "record" not in document.meta:
         raise InputError(
@@ -240,7 +241,7 @@ def _sequences(document: Document, tokenizer, dropped) -> list[records.Encoded]:
             want="a corpus of texts, or one of records",
         )
     try:
-        return records.encode(document.meta["record"], tokenizer)
+        return record_tokens.encode(document.meta["record"], tokenizer)
     except MachineError:  # no fault of the record
         raise
     except InputError as error:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from llm.data import items
+from llm.data import eval_records
 from llm.errors import InputError
+from llm.evals import Context, Task
+from llm.inference.requests import Predict, Predicted
 from llm.metrics import calibration_error, macro_f1, of_items, resampled, summary
-from llm.task import Context, Predict, Predicted, Task
 
 TINY: dict[str, Any] = {"limit": 4}
 
@@ -26,8 +27,8 @@ def make(
     context: Context,
 ) -> Task:
     """Classification of the texts of a local file, of which at most `limit`."""
-    read = items.read(path, fields=fields, columns=columns)
-    chosen = items.spread(read.items, limit)
+    read = eval_records.read(path, fields=fields, columns=columns)
+    chosen = eval_records.spread(read.items, limit)
     if not context.classes:
         raise InputError(
             got="classification by a model that is no classifier of texts",
@@ -35,7 +36,7 @@ def make(
             do="train one: configs/classify.py",
         )
     for item in chosen:
-        items.text(item, "text")
+        eval_records.text(item, "text")
         if str(item["label"]) not in context.classes:
             raise InputError(
                 got=f"{item.id} with label {item['label']!r:.60}",

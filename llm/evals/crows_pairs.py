@@ -12,11 +12,12 @@ Fields: `sent_more`, `sent_less`, and, where there are, `stereo_antistereo` and
 
 from typing import Any
 
-from llm.data import items
-from llm.data.items import text
+from llm.data import eval_records
+from llm.data.eval_records import text
 from llm.errors import InputError
+from llm.evals import Context, Task
+from llm.inference.requests import Likelihood, Score
 from llm.metrics import of_items, ratio, summary
-from llm.task import Context, Likelihood, Score, Task
 
 TINY: dict[str, Any] = {"limit": 4}
 _DIRECTIONS = ("stereo", "antistereo")
@@ -24,8 +25,8 @@ _DIRECTIONS = ("stereo", "antistereo")
 
 def make(*, path: str = "", fields: str = "", limit: int = 0, context: Context) -> Task:
     """CrowS-Pairs of a local file, of which at most `limit` pairs."""
-    read = items.read(path, fields=fields)
-    chosen = items.spread(read.items, limit)
+    read = eval_records.read(path, fields=fields)
+    chosen = eval_records.spread(read.items, limit)
     for item in chosen:
         direction = item.fields.get("stereo_antistereo", "stereo")
         if direction not in _DIRECTIONS:

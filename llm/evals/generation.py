@@ -7,11 +7,11 @@ reference, `extract` takes a part: `number`, the last number or what stands in t
 model's chat template.
 
 `exact_match` and `f1` (of words, as in SQuAD, and of characters in scripts without
-spaces) are always there. Numbers are compared as numbers (`llm/numerals.py`), other
-texts in lower case, without punctuation and articles; `exact=True` compares texts as
-they are. `metrics` adds bleu, chrf (of
-sacrebleu, whose signature is kept) and rouge (of rouge-score), which need the extra
-`eval`. An item's reference may be a list: the best one counts.
+spaces) are always there. Numbers are compared as numbers (`llm/text/numerals.py`),
+other texts in lower case, without punctuation and articles; `exact=True` compares texts
+as they are. `metrics` adds bleu, chrf (of sacrebleu, whose signature is kept) and rouge
+(of rouge-score), which need the extra `eval`. An item's reference may be a list: the
+best one counts.
 
 Fields: those of the templates, and `answer`. Without a path, the items are the records
 of the split that the run held out, of sources with targets or of prompts with
@@ -24,12 +24,13 @@ import re
 import unicodedata
 from typing import Any
 
-from llm import numerals
-from llm.data import shots as solved
-from llm.data.items import Item, filled, spread
+from llm.data import fewshot as solved
+from llm.data.eval_records import Item, filled, spread
 from llm.errors import InputError
+from llm.evals import Context, Task
+from llm.inference.requests import Generate, Generated
 from llm.metrics import Figure, of_items, summary
-from llm.task import Context, Generate, Generated, Task
+from llm.text import numerals
 
 TINY: dict[str, Any] = {"max_tokens": 8, "limit": 2}
 _KNOWN = ("bleu", "chrf", "rouge")
@@ -73,7 +74,7 @@ def make(
     r"""Generation.
 
     Args:
-      path, fields, columns: of the items, as in `llm/data/items.py`.
+      path, fields, columns: of the items, as in `llm/data/eval_records.py`.
       prompt, answer: templates of what is asked, and of a shot's answer.
       preface: stands before all.
       chat, system: whether the prompt is what a user says, and shots are turns.

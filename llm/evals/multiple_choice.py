@@ -10,18 +10,19 @@ Fields: `question`, `choices` (a list, or texts with labels as ARC has them), `a
 read in two ways, such as 1, 2 and 3 of four choices, `answer_base` says which.
 Templates know every field of a record, `{choice}` and `{letter}` of the choice that is
 scored, and `{list}`, all choices with their letters, a line each. Shots:
-`llm/data/shots.py`.
+`llm/data/fewshot.py`.
 """
 
 import string
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from llm.data import shots as solved
-from llm.data.items import Item, filled
+from llm.data import fewshot as solved
+from llm.data.eval_records import Item, filled
 from llm.errors import InputError
+from llm.evals import Context, Task
+from llm.inference.requests import Likelihood, Score
 from llm.metrics import of_items, ratio, summary
-from llm.task import Context, Likelihood, Score, Task
 
 TINY: dict[str, Any] = {"limit": 4}
 _LETTERS = string.ascii_uppercase
@@ -56,7 +57,7 @@ def make(
     """Multiple choice.
 
     Args:
-      path, fields, columns: of the items, as in `llm/data/items.py`.
+      path, fields, columns: of the items, as in `llm/data/eval_records.py`.
       prompt, continuation: templates of what is given and of what is scored.
       preface: stands before all; a template, too.
       separator: between shots.

@@ -9,8 +9,9 @@ import hashlib
 import math
 from typing import Any
 
+from llm.evals import Context, Task
+from llm.inference.requests import Rolling
 from llm.metrics import ratio
-from llm.task import Context, Rolling, Task
 
 TINY: dict[str, Any] = {}
 

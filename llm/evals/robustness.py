@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llm.errors import InputError
+from llm.evals import Context, Task
+from llm.inference.requests import Generate, Predict, Score
 from llm.metrics import difference, of_items, summary
-from llm.task import Context, Generate, Predict, Score, Task
 
 TINY: dict[str, Any] = {}
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")

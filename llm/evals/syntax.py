@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from llm.evals import Context, Task
+from llm.inference.requests import Generate, Generated
 from llm.metrics import ratio
-from llm.task import Context, Generate, Generated, Task
 
 TINY = {"samples": 2, "max_tokens": 8}
 COPIED = 50  # characters in a row

@@ -46,10 +46,10 @@ def make(
     import jax.numpy as jnp
     import numpy as np
 
-    from llm.inference import load
-    from llm.inference.prompts import inputs_of
+    from llm.inference import load_model
+    from llm.inference.prompt_rows import inputs_of
 
-    loaded = load.load(model_dir, device)
+    loaded = load_model.load(model_dir, device)
     objective = loaded.config.objective
     classes = tuple(objective.get("classes", ()))
     if objective.name != "classify" or label not in classes:

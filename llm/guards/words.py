@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from llm import word_lists
 from llm.errors import InputError
+from llm.text import word_lists
 
 TINY = {"words": ("forbidden",)}
 _SPACES = 8  # characters of space between two words of a phrase

@@ -16,7 +16,7 @@ import numpy as np
 
 from llm import tree
 from llm.errors import InputError
-from llm.inference.load import Loaded
+from llm.inference.load_model import Loaded
 from llm.nn.contract import plain_inputs
 from llm.nn.dense import Dense
 

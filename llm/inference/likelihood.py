@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from llm.data.tokenizer import Tokenizer
 from llm.errors import InputError
-from llm.inference.prompts import inputs_of
+from llm.inference.prompt_rows import inputs_of
+from llm.inference.requests import Likelihood, Score
 from llm.inference.score import prefix, rows_of_a_batch, width_of, without_padding
 from llm.losses import token_scores
 from llm.nn.contract import has_head, with_head
-from llm.task import Likelihood, Score
+from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
 
 _BLOCK = 32  # targets whose logits exist at once
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from llm.errors import InputError
 from llm.interop import config_fields, gguf, hf
-from llm.nn.foreign import rope_parameters
+from llm.nn.hf_names import rope_parameters
 from llm.nn.positions import rope_frequencies
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")

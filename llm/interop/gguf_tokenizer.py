@@ -2,7 +2,7 @@
 
 `llama` is SentencePiece's BPE (pieces and scores), `gpt2` byte-level BPE (tokens and
 merges, and a name for how text is cut before). Both become the files that
-`llm/data/foreign_tokenizer.py` takes.
+`llm/tokenizers/hf_tokenizer.py` takes.
 """
 
 import json
@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from llm.data import tokenizer_json
-from llm.data.foreign_tokenizer import ForeignTokenizer
-from llm.data.tokenizer import Tokenizer
-from llm.data.tokenizer_json import (
+from llm.errors import InputError
+from llm.interop import gguf
+from llm.tokenizers import tokenizer_json
+from llm.tokenizers.hf_tokenizer import ForeignTokenizer
+from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers.tokenizer_json import (
     BYTE,
     CONTROL,
     NORMAL,
@@ -22,8 +24,6 @@ from llm.data.tokenizer_json import (
     UNUSED,
     USER_DEFINED,
 )
-from llm.errors import InputError
-from llm.interop import gguf
 
 _KEY = "tokenizer.ggml."
 _IDS = {

@@ -1,6 +1,6 @@
 """Models in the form of Hugging Face: a folder with config.json and safetensors.
 
-Every model file has a table of names (`llm/nn/foreign.py`); this file is the one place
+Every model file has a table of names (`llm/nn/hf_names.py`); this file is the one place
 that follows them, in both directions and a tensor at a time: beside the parameters
 themselves, never more than one tensor is in memory.
 
@@ -24,7 +24,7 @@ import numpy as np
 from llm import registry, tree
 from llm.errors import InputError
 from llm.interop import config_fields, safetensors
-from llm.nn.foreign import HEAD, Dialect, Tensor
+from llm.nn.hf_names import HEAD, Dialect, Tensor
 
 # Fields of config.json that are numbers in every dialect, and the largest vocabulary.
 _SIZES = (

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from llm import atomic
+from llm import files
 from llm.errors import InputError
 
 DTYPES = {
@@ -198,7 +198,7 @@ def write_folder(
         where |= {tensor.name: file for tensor in shard}
     total = sum(t.bytes for shard in shards for t in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    atomic.write_text(folder / _INDEX, json.dumps(index, indent=1) + "\n")
+    files.write_text(folder / _INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def write_file(path: pathlib.Path, tensors: list[Made]) -> None:

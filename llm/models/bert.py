@@ -21,8 +21,8 @@ from llm.nn.context import Context, Reach
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import ACTIVATIONS, MLP
 from llm.nn.norm import LayerNorm
 from llm.nn.positions import Learned

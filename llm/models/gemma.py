@@ -25,13 +25,13 @@ import jax.numpy as jnp
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn import foreign
+from llm.nn import hf_names
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
 from llm.nn.norm import OffsetRMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -317,9 +317,9 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
         require(config, attn_logit_softcapping=None)
         ropes, caps = _ropes(config), (None, None)
     else:
-        ropes, caps = {**foreign.rope_knobs(config), "rope_local": 0.0}, (50.0, 30.0)
+        ropes, caps = {**hf_names.rope_knobs(config), "rope_local": 0.0}, (50.0, 30.0)
     return {
-        **foreign.decoder_knobs(config),
+        **hf_names.decoder_knobs(config),
         **ropes,
         "mlp": config["intermediate_size"],
         # Its defaults do not follow from the other sizes.
@@ -353,7 +353,7 @@ def _ropes(config):
     full = given.get("full_attention") if by_kind else given
     local = (given.get("sliding_attention") if by_kind else None) or {}
     plain = {} if "rope_theta" in (full or {}) else {"rope_theta": 1e6}
-    ropes = foreign.rope_knobs({**plain, **config, "rope_parameters": full})
+    ropes = hf_names.rope_knobs({**plain, **config, "rope_parameters": full})
     if local.get("rope_type", "default") != "default":
         raise InputError(
             got=f"rope_type {local['rope_type']!r} of sliding_attention", want="default"
@@ -379,7 +379,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     config = {
         "architectures": ["Gemma3ForCausalLM" if three else "Gemma2ForCausalLM"],
         "model_type": "gemma3_text" if three else "gemma2",
-        **foreign.decoder_config(k, vocab_size),
+        **hf_names.decoder_config(k, vocab_size),
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": k["query_scalar"] or k["head_dim"],
         "attn_logit_softcapping": k["attention_softcap"] or None,
@@ -394,7 +394,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "eos_token_id": None,
     }
     if three:
-        local = foreign.rope_parameters(k["rope_local"], ())
+        local = hf_names.rope_parameters(k["rope_local"], ())
         ropes = (config["rope_parameters"], local)
         config["rope_parameters"] = dict(zip(kinds, ropes, strict=True))
         config["rope_local_base_freq"] = k["rope_local"]
@@ -411,13 +411,13 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     }
     qk_norm = "h -> h" if knobs["qk_norm"] else ""
     layer = [
-        *foreign.norm_tensors(ours, theirs, norms),
-        *foreign.attention_tensors(
+        *hf_names.norm_tensors(ours, theirs, norms),
+        *hf_names.attention_tensors(
             f"{ours}/attention", f"{theirs}.self_attn", qk_norm=qk_norm
         ),
-        *foreign.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
+        *hf_names.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
     ]
-    return foreign.decoder_tensors(layer, tied=True)
+    return hf_names.decoder_tensors(layer, tied=True)
 
 
 HF = Dialect(
@@ -425,7 +425,7 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    copies=foreign.TIED_HEAD,
+    copies=hf_names.TIED_HEAD,
     defaults={
         "gemma2": {"rms_norm_eps": 1e-6, "num_key_value_heads": 4, "head_dim": 256},
         "gemma3_text": {

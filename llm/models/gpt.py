@@ -21,8 +21,8 @@ from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import HEAD, Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import HEAD, Dialect, Tensor, require
 from llm.nn.mlp import MLP
 from llm.nn.norm import LayerNorm
 from llm.nn.positions import Learned, alibi, sinusoidal

@@ -21,13 +21,13 @@ import jax
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn import foreign
+from llm.nn import hf_names
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -286,8 +286,8 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
     kind = config["model_type"]
     require(config, hidden_act="silu", mlp_bias=False, attention_bias=False)
     return {
-        **foreign.decoder_knobs(config),
-        **foreign.rope_knobs(config),
+        **hf_names.decoder_knobs(config),
+        **hf_names.rope_knobs(config),
         "mlp": config["intermediate_size"],
         "qk_norm": kind == "qwen3",
         "qkv_bias": kind == "qwen2",
@@ -328,7 +328,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     config = {
         "architectures": [f"{kind.title()}ForCausalLM"],
         "model_type": kind,
-        **foreign.decoder_config(k, vocab_size),
+        **hf_names.decoder_config(k, vocab_size),
         "hidden_act": "silu",
         "tie_word_embeddings": k["tied"],
         "attention_bias": False,
@@ -352,17 +352,17 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     }
     qk_norm = "h -> h" if knobs["qk_norm"] else ""
     layer = [
-        *foreign.norm_tensors(ours, theirs, norms),
-        *foreign.attention_tensors(
+        *hf_names.norm_tensors(ours, theirs, norms),
+        *hf_names.attention_tensors(
             f"{ours}/attention", f"{theirs}.self_attn", qk_norm=qk_norm
         ),
-        *foreign.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
+        *hf_names.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
     ]
     if knobs["qkv_bias"]:
         for part, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
             mine, its = f"{ours}/attention/{part}", f"{theirs}.self_attn.{name}"
             layer.append(Tensor(f"{mine}/bias", f"{its}.bias", "(nh) -> nh"))
-    return foreign.decoder_tensors(layer, tied=knobs["tied"])
+    return hf_names.decoder_tensors(layer, tied=knobs["tied"])
 
 
 HF = Dialect(
@@ -371,7 +371,7 @@ HF = Dialect(
     config=_config,
     tensors=_tensors,
     extras=(r".*rotary_emb\.inv_freq",),  # tables that old files carry
-    copies=foreign.TIED_HEAD,
+    copies=hf_names.TIED_HEAD,
     defaults={
         "llama": {"rms_norm_eps": 1e-6},
         "mistral": {

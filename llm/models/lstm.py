@@ -17,7 +17,7 @@ from llm.losses import Head
 from llm.nn.cache import Carry
 from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
+from llm.nn.embedding import Embed
 from llm.nn.rnn import Block, Cell, State, dialect
 from llm.nn.stack import Stack, check_stack
 from llm.nn.unembed import Unembed

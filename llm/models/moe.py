@@ -2,8 +2,8 @@
 
 The layouts are those of Mixtral (arXiv:2401.04088) and, with `qk_norm`, of Qwen 3 MoE
 (2505.09388). Every layer has a router and `experts` SwiGLU networks of width `mlp`;
-`llm/nn/moe.py` says how tokens reach them and what keeps the loads even. The router's
-losses are in `Output.sums`, summed over layers, with their coefficients.
+`llm/nn/experts.py` says how tokens reach them and what keeps the loads even. The
+router's losses are in `Output.sums`, summed over layers, with their coefficients.
 
 `B batch, T query, S key, D width, F mlp, N heads, K kv heads, H head dim, E experts,
 V vocab`
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 from llm.errors import InputError
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn import foreign
+from llm.nn import hf_names
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
-from llm.nn.moe import MoE, check_experts
+from llm.nn.embedding import Embed
+from llm.nn.experts import MoE, check_experts
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
 from llm.nn.scores import attention_weights
@@ -341,8 +341,8 @@ def _knobs(config: dict[str, Any]) -> dict[str, Any]:
     window = config.get("sliding_window")
     sliding = window and (not qwen or config.get("use_sliding_window", False))
     return {
-        **foreign.decoder_knobs(config),
-        **foreign.rope_knobs(config),
+        **hf_names.decoder_knobs(config),
+        **hf_names.rope_knobs(config),
         "mlp": config["moe_intermediate_size" if qwen else "intermediate_size"],
         "experts": config[count],
         "top_k": config["num_experts_per_tok"],
@@ -367,7 +367,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     config = {
         "architectures": ["Qwen3MoeForCausalLM" if qwen else "MixtralForCausalLM"],
         "model_type": "qwen3_moe" if qwen else "mixtral",
-        **foreign.decoder_config(k, vocab_size),
+        **hf_names.decoder_config(k, vocab_size),
         "hidden_act": "silu",
         "tie_word_embeddings": k["tied"],
         "num_experts_per_tok": k["top_k"],
@@ -398,14 +398,14 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
     else:
         mlp, names = f"{theirs}.block_sparse_moe", ("w1", "w3", "w2")
     layer = [
-        *foreign.norm_tensors(ours, theirs, norms),
-        *foreign.attention_tensors(
+        *hf_names.norm_tensors(ours, theirs, norms),
+        *hf_names.attention_tensors(
             f"{ours}/attention", f"{theirs}.self_attn", qk_norm="h -> h" if qwen else ""
         ),
         Tensor(f"{ours}/mlp/router/kernel", f"{mlp}.gate.weight", "ed -> de"),
-        *foreign.gated_tensors(f"{ours}/mlp", f"{mlp}.experts.{{expert}}", names),
+        *hf_names.gated_tensors(f"{ours}/mlp", f"{mlp}.experts.{{expert}}", names),
     ]
-    return foreign.decoder_tensors(layer, tied=knobs["tied"])
+    return hf_names.decoder_tensors(layer, tied=knobs["tied"])
 
 
 HF = Dialect(
@@ -413,7 +413,7 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    copies=foreign.TIED_HEAD,
+    copies=hf_names.TIED_HEAD,
     defaults={
         "mixtral": {
             "rms_norm_eps": 1e-5, "num_key_value_heads": 8, "rope_theta": 1e6,

@@ -16,13 +16,13 @@ import jax
 
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn import foreign
+from llm.nn import hf_names
 from llm.nn.attention import attention
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
@@ -257,8 +257,8 @@ class OLMo2(nn.Module):
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:
     require(config, hidden_act="silu", attention_bias=False)
     return {
-        **foreign.decoder_knobs(config),
-        **foreign.rope_knobs(config),
+        **hf_names.decoder_knobs(config),
+        **hf_names.rope_knobs(config),
         "mlp": config["intermediate_size"],
         "tied": config.get("tie_word_embeddings", False),
     }
@@ -269,7 +269,7 @@ def _config(knobs: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     return {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
-        **foreign.decoder_config(k, vocab_size),
+        **hf_names.decoder_config(k, vocab_size),
         "hidden_act": "silu",
         "tie_word_embeddings": k["tied"],
         "attention_bias": False,
@@ -286,13 +286,13 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
         "mlp_norm": "post_feedforward_layernorm",
     }
     layer = [
-        *foreign.norm_tensors(ours, theirs, norms),
-        *foreign.attention_tensors(
+        *hf_names.norm_tensors(ours, theirs, norms),
+        *hf_names.attention_tensors(
             f"{ours}/attention", f"{theirs}.self_attn", qk_norm="d -> d"
         ),
-        *foreign.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
+        *hf_names.gated_tensors(f"{ours}/mlp", f"{theirs}.mlp"),
     ]
-    return foreign.decoder_tensors(layer, tied=knobs["tied"])
+    return hf_names.decoder_tensors(layer, tied=knobs["tied"])
 
 
 HF = Dialect(
@@ -300,6 +300,6 @@ HF = Dialect(
     knobs=_knobs,
     config=_config,
     tensors=_tensors,
-    copies=foreign.TIED_HEAD,
+    copies=hf_names.TIED_HEAD,
     defaults={"olmo2": {"rms_norm_eps": 1e-5}},
 )

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn import foreign
+from llm.nn import hf_names
 from llm.nn.cache import KeyValues
 from llm.nn.context import Reach
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
-from llm.nn.embed import Embed
-from llm.nn.foreign import Dialect, Tensor, require
+from llm.nn.embedding import Embed
+from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import ACTIVATIONS, Gated
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import relative_buckets
@@ -449,15 +449,15 @@ def _tensors(knobs: dict[str, Any]) -> tuple[Tensor, ...]:
         if side == "decoder":
             parts["cross"] = "1.EncDecAttention"
         for part, its in parts.items():
-            table += foreign.attention_tensors(
+            table += hf_names.attention_tensors(
                 f"{ours}/{part}", f"{theirs}.{its}", ("q", "k", "v", "o")
             )
         turns = enumerate((*parts, "mlp"))
         norms = {f"{part}_norm": f"{at}.layer_norm" for at, part in turns}
-        table += foreign.norm_tensors(ours, theirs, norms)
+        table += hf_names.norm_tensors(ours, theirs, norms)
         mlp = (f"{ours}/mlp", f"{theirs}.{len(parts)}.DenseReluDense")
         if knobs["gated"]:
-            table += foreign.gated_tensors(*mlp, ("wi_0", "wi_1", "wo"))
+            table += hf_names.gated_tensors(*mlp, ("wi_0", "wi_1", "wo"))
         else:
             table += [
                 Tensor(f"{mlp[0]}/up/kernel", f"{mlp[1]}.wi.weight", "fd -> df"),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from llm.nn.cache import Carry
 from llm.nn.contract import Inputs
 from llm.nn.dropout import Dropout
-from llm.nn.foreign import Dialect, Tensor
+from llm.nn.hf_names import Dialect, Tensor
 from llm.nn.weights import einsum
 from llm.precision import Policy
 

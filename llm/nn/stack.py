@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
-from llm.nn import pipeline
+from llm.nn import pipelining
 
 HOW = ("scan", "unroll", "loop")
 # What the backward pass keeps of a layer; the rest it computes again. Beside these, any
@@ -158,7 +158,7 @@ class Stack(nn.Module):
         names = (s[:1] for s in shared if type(s) is tuple)
         looks = any(isinstance(name, str) for first in names for name in first)
         return (
-            pipeline.stages() > 1
+            pipelining.stages() > 1
             and cache is None
             and not looks
             and not self.is_initializing()
@@ -166,7 +166,7 @@ class Stack(nn.Module):
 
     def _pipeline(self, x, each, shared):
         """The same layers with the same keys, as functions of their parameters."""
-        pipeline.check_stages(self.layers, self.how, pipeline.stages())
+        pipelining.check_stages(self.layers, self.how, pipelining.stages())
         block = self.block(**self.knobs, parent=None)
 
         def layer(x, given, shared):
@@ -184,7 +184,7 @@ class Stack(nn.Module):
         keys = self._scanned(lambda block, x, _: (x, dict(block.scope.rngs)))
         rngs = keys(None, None)[1]
         given = (self.variables["params"]["layer"], rngs, each)
-        x, noted = pipeline.pipelined(layer, x, given, shared, self.layers)
+        x, noted = pipelining.pipelined(layer, x, given, shared, self.layers)
         return x, None, noted
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
-from llm.objective import Objective
+from llm.objectives import Objective
 
 TINY = {"chunk": 32}
 

@@ -21,7 +21,7 @@ import numpy as np
 from llm.errors import InputError
 from llm.losses import Head, batch_loss
 from llm.nn.contract import inputs_of
-from llm.objective import Objective
+from llm.objectives import Objective
 
 TINY = {"classes": ("code", "prose"), "least": 1}
 ASK = ("first", "last", "every")

@@ -22,10 +22,10 @@ import numpy as np
 from llm.errors import InputError
 from llm.losses import token_scores
 from llm.nn.contract import inputs_of
-from llm.objective import Objective
+from llm.objectives import Objective
 
 TINY = {}
-_REJECTED = 2  # the first part of it, of llm/data/records.py
+_REJECTED = 2  # the first part of it, of llm/data/record_tokens.py
 _ANSWERS = (1, 3)
 _SHORTEST = 4  # tokens of a pair at least: two of each answer and its question
 

@@ -1,10 +1,10 @@
 """Sequence to sequence: an encoder reads what is given, the decoder learns to answer.
 
 For translation, summaries and the like, with T5 and its kind. Rows hold whole records
-(`llm/data/records.py`), packed: of a row of T tokens, `target_share` are for targets
-and the others for sources, and every record has a segment of its own in both, so no
-decoder reads another's source. The decoder begins with the padding id, as T5's does,
-and each source and target ends with the end of a text.
+(`llm/data/record_tokens.py`), packed: of a row of T tokens, `target_share` are for
+targets and the others for sources, and every record has a segment of its own in both,
+so no decoder reads another's source. The decoder begins with the padding id, as T5's
+does, and each source and target ends with the end of a text.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 from llm.errors import InputError
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
-from llm.objective import Objective
+from llm.objectives import Objective
 
 TINY = {"chunk": 32}
-_GIVEN, _ANSWER = 0, 1  # parts of llm/data/records.py
+_GIVEN, _ANSWER = 0, 1  # parts of llm/data/record_tokens.py
 
 
 def make(

@@ -1,8 +1,8 @@
 """Supervised fine-tuning: only answers are learned, what is given is only read.
 
-Records (`llm/data/records.py`) stand whole in a row, and attention never crosses from
-one to another, so a packed row teaches what its records would alone. The loss is the
-mean over answer tokens of the batch, the end of each answer among them.
+Records (`llm/data/record_tokens.py`) stand whole in a row, and attention never crosses
+from one to another, so a packed row teaches what its records would alone. The loss is
+the mean over answer tokens of the batch, the end of each answer among them.
 
 `T tokens`
 """
@@ -13,10 +13,10 @@ import numpy as np
 
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
-from llm.objective import Objective
+from llm.objectives import Objective
 
 TINY = {"chunk": 32}
-_PARTS, _ANSWER = (0, 1), 1  # of llm/data/records.py
+_PARTS, _ANSWER = (0, 1), 1  # of llm/data/record_tokens.py
 
 
 def make(*, z_loss: float = 0.0, chunk: int = 0, **given: Any) -> Objective:

@@ -37,7 +37,7 @@ import numpy as np
 from llm.errors import InputError
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
-from llm.objective import Objective, uniform
+from llm.objectives import Objective, uniform
 
 TINY = {"chunk": 32}
 

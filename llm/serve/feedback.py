@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from llm import atomic
+from llm import files
 from llm.errors import InputError
 from llm.serve.request_log import scrub
 
@@ -80,7 +80,7 @@ class Feedback:
         line = json.dumps(record, ensure_ascii=False)
         if line in lines:
             del lines[len(lines) - 1 - lines[::-1].index(line)]
-            atomic.write_text(path, "".join(f"{one}\n" for one in lines))
+            files.write_text(path, "".join(f"{one}\n" for one in lines))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self._folder / name).open("a", encoding="utf-8") as file:

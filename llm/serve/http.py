@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from llm.errors import InputError
-from llm.serve import border, page, protocol, replies, streams
-from llm.serve import prompts as prompts_of
-from llm.serve.metrics import CONTENT_TYPE
+from llm.serve import auth, openai_requests, openai_responses, sse, web_page
+from llm.serve import request_prompts as prompts_of
+from llm.serve.prometheus import CONTENT_TYPE
 from llm.serve.scheduler import Refused
 from llm.serve.service import Asked, Service
 
@@ -37,7 +37,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
 
     app = FastAPI(title="llm", docs_url=None, redoc_url=None)
     app.add_middleware(
-        border.Border, keys=keys, most_bytes=most_bytes, local=local,
+        auth.Border, keys=keys, most_bytes=most_bytes, local=local,
         metrics=service.metrics,
     )  # fmt: skip
     one_at_a_time = ThreadPoolExecutor(1)
@@ -45,7 +45,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
     def refuse(status: int, message: str, code: str | None = None):
         service.metrics.refused(status)
         headers = {"retry-after": "1"} if status in (429, 503) else None
-        content = border.error_of(status, message, code)
+        content = auth.error_of(status, message, code)
         return JSONResponse(content, status, headers=headers)
 
     @app.exception_handler(InputError)
@@ -59,7 +59,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         if request.method == "POST" and "json" not in kind:
             shown = f"content-type {kind[:100]!r}" if kind else "no content-type"
             return refuse(400, f"got {shown}; want content-type: application/json")
-        return refuse(400, protocol.complaint(error.errors()))
+        return refuse(400, openai_requests.complaint(error.errors()))
 
     @app.exception_handler(Refused)
     async def refused(request, error):
@@ -100,10 +100,10 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
     async def metrics():
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
-    for path, (content, kind) in page.files(service).items():
+    for path, (content, kind) in web_page.files(service).items():
 
         def give(content=content, kind=kind):
-            return Response(content, media_type=kind, headers=page.HEADERS)
+            return Response(content, media_type=kind, headers=web_page.HEADERS)
 
         app.get(path, include_in_schema=False)(give)
 
@@ -123,7 +123,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         return about()
 
     @app.post("/tokenize")
-    async def tokenize(body: protocol.TokenizeRequest):
+    async def tokenize(body: openai_requests.TokenizeRequest):
         check(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise InputError(got="a prompt and messages, or neither", want="one")
@@ -137,13 +137,13 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         return {"tokens": ids, "count": len(ids), "max_model_len": service.context}
 
     @app.post("/detokenize")
-    async def detokenize(body: protocol.DetokenizeRequest):
+    async def detokenize(body: openai_requests.DetokenizeRequest):
         check(body.model)
         service.check_ids(body.tokens, "token id")
         return {"prompt": service.tokenizer.decode(body.tokens)}
 
     @app.post("/v1/embeddings")
-    async def embeddings(body: protocol.EmbeddingRequest, request: Request):
+    async def embeddings(body: openai_requests.EmbeddingRequest, request: Request):
         check(body.model)
         one = isinstance(body.input, str) or isinstance(body.input[0], int)
         texts = [body.input] if one else body.input
@@ -161,7 +161,7 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         }  # fmt: skip
 
     @app.post("/v1/completions")
-    async def completions(body: protocol.CompletionRequest, request: Request):
+    async def completions(body: openai_requests.CompletionRequest, request: Request):
         check(body.model, generates=True)
         given = body.prompt
         one = isinstance(given, str) or isinstance(given[0], int)
@@ -170,17 +170,17 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
         prompts = await run_in_threadpool(
             lambda: [prompts_of.read(service, p, special=special) for p in read]
         )
-        return await answer(body, request, prompts, replies.Completion)
+        return await answer(body, request, prompts, openai_responses.Completion)
 
     @app.post("/v1/chat/completions")
-    async def chat(body: protocol.ChatRequest, request: Request):
+    async def chat(body: openai_requests.ChatRequest, request: Request):
         check(body.model, generates=True)
         if body.top_logprobs and not body.logprobs:
             raise InputError(got="top_logprobs without logprobs", want="logprobs: true")
         prompt = await run_in_threadpool(
             prompts_of.conversation, service, body.messages, body.chat_template_kwargs
         )
-        return await answer(body, request, [prompt], replies.Chat)
+        return await answer(body, request, [prompt], openai_responses.Chat)
 
     async def answer(body, request, prompts, shape):
         client, loop = request.state.client, asyncio.get_running_loop()
@@ -195,32 +195,32 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             "model": service.name,
         }
         if body.stream:
-            stream = streams.stream(asked, body, form, head, request)
+            stream = sse.stream(asked, body, form, head, request)
             kind, headers = "text/event-stream", {"cache-control": "no-store"}
             return StreamingResponse(stream, media_type=kind, headers=headers)
         return await whole(asked, body, form, head, request)
 
     async def whole(asked, body, form, head, request):
-        choices = [streams.Gathered() for _ in asked.answers]
+        choices = [sse.Gathered() for _ in asked.answers]
         reasons = []
-        async for event in streams.events(asked, request):
+        async for event in sse.events(asked, request):
             if event is not None:
                 choices[event.number].add(event)
                 reasons += [event.reason] if event.reason else []
         for reason in reasons:
-            if reason in streams.FAILED:
-                return refuse(*streams.FAILED[reason])
+            if reason in sse.FAILED:
+                return refuse(*sse.FAILED[reason])
         if len(reasons) < len(choices):
-            return refuse(*streams.FAILED["cancelled"])
+            return refuse(*sse.FAILED["cancelled"])
         echo = getattr(body, "echo", None)
         made = []
         for number, one in enumerate(choices):
-            text = streams.echoed(asked, number, echo) + one.text
+            text = sse.echoed(asked, number, echo) + one.text
             figures = one.figures if asked.told >= 0 else None
             made.append(form.choice(number, text, one.reason, figures))
         return {
             **head, "object": form.whole, "choices": made,
-            "usage": replies.usage(*asked.tokens),
+            "usage": openai_responses.usage(*asked.tokens),
         }  # fmt: skip
 
     if service.feedback is not None:
@@ -233,19 +233,19 @@ def make_app(service: Service, *, keys: Sequence[str], most_bytes: int, local: b
             return [message.plain() for message in body.messages]
 
         @app.post("/feedback/preference")
-        def preference(body: protocol.Preference):
+        def preference(body: openai_requests.Preference):
             service.feedback.prefer(prompt_of(body), body.chosen, body.rejected)
             return {"written": True}
 
         @app.post("/feedback/rating")
-        def rating(body: protocol.Rating):
+        def rating(body: openai_requests.Rating):
             met = service.feedback.rate(prompt_of(body), body.answer, body.good)
             return {"written": True, "preference": met}
 
     return app
 
 
-def _written(vector_D: np.ndarray, body: protocol.EmbeddingRequest) -> Any:
+def _written(vector_D: np.ndarray, body: openai_requests.EmbeddingRequest) -> Any:
     if body.encoding_format == "base64":
         return base64.b64encode(vector_D.astype("<f4").tobytes()).decode()
     return vector_D.tolist()

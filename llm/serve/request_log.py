@@ -1,6 +1,6 @@
 """A line of JSON for every answer: what was asked of the server, and how it went.
 
-The fields are those of `llm/traffic.py`, and some more.
+The fields are those of `llm/serve/request_record.py`, and some more.
 
 Figures alone, unless `serve.log_prompts`; then the texts too, with what looks like an
 address, a number of a person or a card, or a key taken out. No name of a client is

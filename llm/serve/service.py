@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from llm import traffic
 from llm.data.chat import prompt_ids
 from llm.errors import InputError
 from llm.inference.constrain import Grammars
-from llm.inference.embed import Embedded
+from llm.inference.embeddings import Embedded
 from llm.inference.engine import NONE
-from llm.inference.prompts import with_start
-from llm.serve.answer import Answer, Event
+from llm.inference.prompt_rows import with_start
+from llm.serve import request_record
+from llm.serve.completion import Answer, Event
 from llm.serve.feedback import Feedback
 from llm.serve.guard import Guard
-from llm.serve.metrics import Metrics
-from llm.serve.protocol import MOST_CHOICES, ChatRequest, CompletionRequest
+from llm.serve.openai_requests import MOST_CHOICES, ChatRequest, CompletionRequest
+from llm.serve.prometheus import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Job, Scheduler
 from llm.serve.slots import Task
@@ -38,7 +38,7 @@ class Service:
       name: of the model, as clients ask for it.
       context: most tokens of a prompt and its answer.
       scheduler: None for a model that only reads.
-      embed: of `llm/inference/embed.py`.
+      embed: of `llm/inference/embeddings.py`.
       ready: whether requests may come; set when all is compiled.
       seconds: after which a request is given up.
     """
@@ -291,10 +291,10 @@ class Asked:
             completion_tokens=count,
             finish_reason=reason,
             mean_logprob=answer.logprobs / count if count else None,
-            fallback_share=traffic.fallback_share(
+            fallback_share=request_record.fallback_share(
                 self._service.tokenizer, answer.prompt
             ),
-            language=traffic.language(text) or None,
+            language=request_record.language(text) or None,
             latency=round(now - self._start, 4),
             first_token=waited and round(waited, 4),
             guard=answer.guarded.findings,

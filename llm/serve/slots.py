@@ -19,10 +19,10 @@ import numpy as np
 from llm.errors import InputError
 from llm.inference import sampling
 from llm.inference.constrain import Matcher
+from llm.inference.decoding import forbidden
 from llm.inference.engine import LIKELIEST, NONE, PIECE, Engine, Prefix, key_data
-from llm.inference.generate import forbidden
+from llm.inference.prompt_rows import check_generates, inputs_of
 from llm.inference.prompt_scores import PromptScores, prompt_scores
-from llm.inference.prompts import check_generates, inputs_of
 from llm.nn.contract import reads_source
 
 _PROMPT, _TEXT = 32, 256  # the smallest buckets of prompts and of texts

@@ -15,9 +15,10 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from llm import locations, reading
+from llm.corpus import file_reader
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
-from llm.source_files import Files
+from llm.files import shown
 
 TINY = {"path": str(pathlib.Path(__file__).parent), "max_documents": 3}
 
@@ -83,11 +84,11 @@ def make(
         found = language(name.rpartition("/")[2])
         return bool(found) and (not languages or found in languages)
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "source code", wanted, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "source code", wanted, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
         licence = functools.lru_cache(1024)(_licence)
 
@@ -95,7 +96,7 @@ def make(
             if _VENDORED & {part.lower() for part in name.split("/")[:-1]}:
                 skip("vendored", name)
                 continue
-            content = reading.whole(file, name, max_file_bytes, skip)
+            content = file_reader.whole(file, name, max_file_bytes, skip)
             if content is None:
                 continue
             text, reason = readable(content)
@@ -162,4 +163,4 @@ def _named(file: pathlib.Path) -> str:
     for name, words in _TEXTS:
         if re.search(words.replace(r"\s+", " "), text):
             return name
-    return f"see {locations.shown(file.name)}"
+    return f"see {shown(file.name)}"

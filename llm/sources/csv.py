@@ -21,14 +21,14 @@ import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, reading
+from llm.corpus import file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.csv"))}
 
-_WANTED = reading.ending(".csv", ".tsv")
+_WANTED = file_reader.ending(".csv", ".tsv")
 
 
 def make(
@@ -67,17 +67,17 @@ def make(
             got=f"delimiter {delimiter!r}, quote {quote!r}",
             want="a character, or '' for the default of the one, none of the other",
         )
-    fields = columns.Fields(text, id, group, url, licence, language, timestamp)
+    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "CSV or TSV", _WANTED, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "CSV or TSV", _WANTED, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
         csv.field_size_limit(max_line_bytes)
         for file, name, *_ in files:
-            part = reading.part(path, name)
+            part = file_reader.part(path, name)
             between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
             lines = _decoded(file, name, max_line_bytes, skip)
             table = csv.DictReader(
@@ -90,7 +90,7 @@ def make(
             if _twice(table, name, fields, skip):
                 continue
             for number, record in _rows(table, name, skip):
-                yield columns.document(
+                yield record_fields.document(
                     record,
                     f"{name}:{number}",
                     fields,
@@ -103,7 +103,9 @@ def make(
     return Files(files, read, max_documents)
 
 
-def _twice(table, name: str, fields: columns.Fields, skip: reading.Skip) -> bool:
+def _twice(
+    table, name: str, fields: record_fields.Fields, skip: file_reader.Skip
+) -> bool:
     """Whether a column that is read stands twice in the first row: which one is it?"""
     try:
         names = list(table.fieldnames or ())
@@ -116,7 +118,7 @@ def _twice(table, name: str, fields: columns.Fields, skip: reading.Skip) -> bool
     return bool(twice)
 
 
-def _rows(table, name: str, skip: reading.Skip):
+def _rows(table, name: str, skip: file_reader.Skip):
     """(number, row) of each row that can be read."""
     for number in itertools.count(2):
         first = table.reader.line_num + 1
@@ -139,8 +141,8 @@ def _rows(table, name: str, skip: reading.Skip):
         yield number, row
 
 
-def _decoded(file, name: str, longest: int, skip: reading.Skip) -> Iterator[str]:
-    for number, line in reading.lines(file, name, longest, skip):
+def _decoded(file, name: str, longest: int, skip: file_reader.Skip) -> Iterator[str]:
+    for number, line in file_reader.lines(file, name, longest, skip):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8") + "\n"
         except UnicodeDecodeError:

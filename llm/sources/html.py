@@ -2,8 +2,8 @@
 
 A file is a document and is named by its path; its group is the top-level folder, or the
 file itself at the top. The main text is taken out in a process of its own
-(`llm/extract.py`), so no page can hang or end the run; meta has the language and the
-licence that a page says it has. What has no text, takes too long or is too large is
+(`llm/corpus/extract.py`), so no page can hang or end the run; meta has the language and
+the licence that a page says it has. What has no text, takes too long or is too large is
 left out and counted.
 
     --config=configs/quickstart.py:text=html:mirror/
@@ -12,15 +12,15 @@ left out and counted.
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, extract, reading
+from llm.corpus import extract, file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.html"))}
 NEEDS = ("resiliparse",)
 
-_WANTED = reading.ending(".html", ".htm", ".xhtml")
+_WANTED = file_reader.ending(".html", ".htm", ".xhtml")
 
 
 def make(
@@ -48,15 +48,15 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "HTML", _WANTED, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "HTML", _WANTED, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
         with extract.pages(extractor, seconds) as page:
             for file, name, *_ in files:
-                content = reading.whole(file, name, max_page_bytes, skip)
+                content = file_reader.whole(file, name, max_page_bytes, skip)
                 if content is None:
                     continue
                 made = page(content)
@@ -65,7 +65,7 @@ def make(
                 elif not made["text"].strip():
                     skip("empty", name)
                 else:
-                    text = columns.encodable(made.pop("text"))
+                    text = record_fields.encodable(made.pop("text"))
                     group, size = name.partition("/")[0], len(text.encode())
                     meta = {field: found for field, found in made.items() if found}
                     yield Document(name, text, "html", group, "prose", size, meta)

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from llm import columns, reading
+from llm.corpus import file_reader, record_fields
 from llm.document import Document, Source
 from llm.errors import InputError
 
@@ -48,15 +48,15 @@ def make(
     Raises:
       InputError: no package `datasets`, no such data set, or no such split.
     """
-    fields = columns.Fields(text, id, group, url, licence, language, timestamp)
+    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def documents(skip: file_reader.Skip) -> Iterator[Document]:
+        return record_fields.once(read(skip), max_documents, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(skip: file_reader.Skip) -> Iterator[Document | None]:
         name = path.rstrip("/").rpartition("/")[2] or path
         for number, record in enumerate(_opened(path, config, split)):
-            yield columns.document(
+            yield record_fields.document(
                 record, f"{name}:{number}", fields, "huggingface", kind, skip
             )
 
@@ -65,7 +65,7 @@ def make(
 
 def _opened(path: str, config: str, split: str) -> Any:
     """The records, one after the other."""
-    datasets = reading.package("datasets", "datasets", _datasets)
+    datasets = file_reader.package("datasets", "datasets", _datasets)
     if not path:
         raise InputError(
             got="no data.source.path", want="a folder, or a name on the hub"

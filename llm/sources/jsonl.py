@@ -16,13 +16,13 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, reading
+from llm.corpus import file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
-from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
-_WANTED = reading.ending(".jsonl", ".ndjson", ".json")
+_WANTED = file_reader.ending(".jsonl", ".ndjson", ".json")
 
 
 def make(
@@ -52,17 +52,17 @@ def make(
     Raises:
       InputError: no such file, or a folder without any.
     """
-    fields = columns.Fields(text, id, group, url, licence, language, timestamp)
+    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "JSON lines", _WANTED, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "JSON lines", _WANTED, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
         for file, name, *_ in files:
-            part = reading.part(path, name)
-            for number, line in reading.lines(file, name, max_line_bytes, skip):
+            part = file_reader.part(path, name)
+            for number, line in file_reader.lines(file, name, max_line_bytes, skip):
                 place = f"{name}:{number}"
                 if not line.strip():
                     continue
@@ -74,6 +74,8 @@ def make(
                 except (ValueError, RecursionError):
                     skip("not JSON", place)
                     continue
-                yield columns.document(record, place, fields, "jsonl", kind, skip, part)
+                yield record_fields.document(
+                    record, place, fields, "jsonl", kind, skip, part
+                )
 
     return Files(files, read, max_documents)

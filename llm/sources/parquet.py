@@ -12,9 +12,9 @@ the name of the file, since they repeat from file to file.
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, reading
+from llm.corpus import file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
-from llm.source_files import Files
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.parquet"))}
 NEEDS = ("pyarrow",)
@@ -47,18 +47,18 @@ def make(
     Raises:
       InputError: no such file, a folder without any, or no package pyarrow.
     """
-    fields = columns.Fields(text, id, group, url, licence, language, timestamp)
+    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "Parquet", _wanted, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "Parquet", _wanted, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
-        pyarrow = reading.package("pyarrow", "pyarrow", _pyarrow)
+        pyarrow = file_reader.package("pyarrow", "pyarrow", _pyarrow)
         wanted = {name.partition(".")[0] for name in fields if name} | {*fields}
         for file, name, *_ in files:
-            part = reading.part(path, name)
+            part = file_reader.part(path, name)
             number = 0
             try:
                 with pyarrow.parquet.ParquetFile(file) as table:
@@ -66,7 +66,7 @@ def make(
                     for batch in table.iter_batches(_ROWS, columns=names):
                         for record in batch.to_pylist():
                             number += 1
-                            yield columns.document(
+                            yield record_fields.document(
                                 record,
                                 f"{name}:{number}",
                                 fields,

@@ -1,12 +1,12 @@
 """Instruction data of your own: JSON or JSON lines, in the forms that others write.
 
-The forms are those of `llm/record_forms.py`: OpenAI, ShareGPT, Alpaca, Dolly, HH-RLHF,
-UltraFeedback and others. Each becomes one of the records of `llm/data/records.py`, or a
-labelled text. All of a file are of one kind. A record that cannot be read, that has a
-part which cannot be honoured, or that says nothing to learn, such as a conversation
-without an answer, is dropped and counted, with its number; a field that is not read is
-named. A group is what is asked: the same question never stands on both sides of a
-split.
+The forms are those of `llm/data/record_forms.py`: OpenAI, ShareGPT, Alpaca, Dolly,
+HH-RLHF, UltraFeedback and others. Each becomes one of the records of
+`llm/data/record_tokens.py`, or a labelled text. All of a file are of one kind. A record
+that cannot be read, that has a part which cannot be honoured, or that says nothing to
+learn, such as a conversation without an answer, is dropped and counted, with its
+number; a field that is not read is named. A group is what is asked: the same question
+never stands on both sides of a split.
 """
 
 import hashlib
@@ -15,10 +15,12 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm import locations, reading, record_forms
+from llm import files
+from llm.corpus import file_reader
+from llm.data import record_forms
+from llm.data.record_messages import readable as readable_message
 from llm.document import NOTE, Document, Source
 from llm.errors import InputError
-from llm.record_messages import readable as readable_message
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
@@ -168,17 +170,17 @@ def _files(path: str, skip: Callable[[str, str], None]) -> list[pathlib.Path]:
     root = pathlib.Path(path)
     if root.is_file():
         return [root]
-    is_read = reading.ending(*_SUFFIXES)
+    is_read = file_reader.ending(*_SUFFIXES)
     found = []
     for file in sorted(f for f in root.rglob("*") if f.is_file()):
         if is_read(file.name):
             found.append(file)
         elif not file.name.startswith("."):
-            name = locations.shown(file.relative_to(root).as_posix())
+            name = files.shown(file.relative_to(root).as_posix())
             skip(f"{NOTE}the file {name} is not read: no JSON", name)
     if not found:
         raise InputError(
-            got=f"no {' '.join(_SUFFIXES)} at {path!r}{locations.relative_to(path)}",
+            got=f"no {' '.join(_SUFFIXES)} at {path!r}{files.relative_to(path)}",
             want="a JSON or JSON-lines file, or a folder of them",
         )
     return found
@@ -187,16 +189,16 @@ def _files(path: str, skip: Callable[[str, str], None]) -> list[pathlib.Path]:
 def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     """(id, item) of each; the id is the file's name and the number of the item."""
     try:
-        with reading.opened(file) as stream:
+        with file_reader.opened(file) as stream:
             text = stream.read().decode("utf-8-sig")
-    except reading.Damaged as error:
+    except file_reader.Damaged as error:
         raise InputError(got=f"{file} ({error})", want="a whole file") from error
     except UnicodeDecodeError as error:
         raise InputError(
             got=f"{file}, which is not UTF-8 at byte {error.start}", want="UTF-8 text"
         ) from error
     try:
-        if (inside := reading.list_in(file.name, text)) is not None:
+        if (inside := file_reader.list_in(file.name, text)) is not None:
             items = list(enumerate(inside, start=1))
         elif text.lstrip()[:1] == "[":
             items = list(enumerate(json.loads(text), start=1))
@@ -212,7 +214,7 @@ def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
             got=f"{file}, which is not JSON ({error})",
             want="a list of records, or one record a line",
         ) from error
-    return [(f"{locations.shown(file.name)}:{number}", item) for number, item in items]
+    return [(f"{files.shown(file.name)}:{number}", item) for number, item in items]
 
 
 def _line(file: pathlib.Path, number: int, line: str, last: bool) -> Any:

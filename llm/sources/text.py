@@ -15,11 +15,11 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from llm import reading
+from llm.corpus import file_reader
+from llm.corpus.file_reader import File, Skip
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
 from llm.errors import InputError, MachineError
-from llm.reading import File, Skip
-from llm.source_files import Files
 
 TINY = {"path": __file__, "piece_bytes": 500}
 
@@ -81,7 +81,7 @@ def _files(path: str, pattern: str, skip: Skip) -> list[File]:
     def wanted(name: str) -> bool:
         return _matches(name.split("/"), parts)
 
-    found = reading.files(path, f"text files that match {pattern!r}", wanted, skip)
+    found = file_reader.files(path, f"text files that match {pattern!r}", wanted, skip)
     return sorted(found, key=lambda file: file.name)
 
 

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from llm import columns, reading
+from llm.corpus import file_reader, record_fields
 from llm.document import Document, Source
 from llm.errors import InputError
 
@@ -48,16 +48,16 @@ def make(
     Raises:
       InputError: no such data set or split, or one of another file format.
     """
-    fields = columns.Fields(text, id, group, url, licence, language, timestamp)
+    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def documents(skip: reading.Skip) -> Iterator[Document]:
-        return columns.once(read(skip), max_documents, skip)
+    def documents(skip: file_reader.Skip) -> Iterator[Document]:
+        return record_fields.once(read(skip), max_documents, skip)
 
-    def read(skip: reading.Skip) -> Iterator[Document | None]:
+    def read(skip: file_reader.Skip) -> Iterator[Document | None]:
         records = _opened(path, split, data_dir)
         name = path.rstrip("/").rpartition("/")[2] or path
         for number in range(len(records)):
-            yield columns.document(
+            yield record_fields.document(
                 _plain(records[number]), f"{name}:{number}", fields, "tfds", kind, skip
             )
 

@@ -1,14 +1,14 @@
 """Pages of web archives: WARC and WET, plain or compressed; the form of Common Crawl.
 
 Records are read one at a time by fastwarc. The main text of an HTML response is taken
-out in a process of its own (`llm/extract.py`); plain text, and the texts of a WET, are
-taken as they are. A document is named by its record, its group is the host, and meta
-has url, timestamp and, where the page says so, language and licence. What is damaged is
-left out and counted: behind a broken member, reading goes on at the next whole one.
-Records that are no page are counted by what they are: redirects, revisits, segments,
-and what a crawler writes about itself (`metadata:` and `urn:` addresses of wget, wpull
-and browsertrix). Pages that were cut short when they were archived are kept and
-counted.
+out in a process of its own (`llm/corpus/extract.py`); plain text, and the texts of a
+WET, are taken as they are. A document is named by its record, its group is the host,
+and meta has url, timestamp and, where the page says so, language and licence. What is
+damaged is left out and counted: behind a broken member, reading goes on at the next
+whole one. Records that are no page are counted by what they are: redirects, revisits,
+segments, and what a crawler writes about itself (`metadata:` and `urn:` addresses of
+wget, wpull and browsertrix). Pages that were cut short when they were archived are kept
+and counted.
 
     --config=configs/quickstart.py:text=warc:crawl/
 """
@@ -23,15 +23,16 @@ import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
 
-from llm import columns, extract, extract_child, languages, reading
+from llm.corpus import extract, extract_child, file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.source_files import Files
+from llm.text import languages
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
 NEEDS = ("fastwarc", "resiliparse")
 
-_WANTED = reading.ending(".warc", ".wet")
+_WANTED = file_reader.ending(".warc", ".wet")
 _UNSEEKABLE = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0")  # zstd and xz
 _GZIP, _PLAIN = b"\x1f\x8b\x08", b"WARC/"
 _PACKED = b"BZh"  # in one piece, of which no member is found
@@ -76,13 +77,13 @@ def make(
             got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
         )
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "WARC or WET", _WANTED, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "WARC or WET", _WANTED, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
-        warc = reading.package("fastwarc", "fastwarc", _fastwarc)
+        warc = file_reader.package("fastwarc", "fastwarc", _fastwarc)
         with extract.pages(extractor, seconds) as page:
             for file in files:
                 for record in _records(warc, file, max_page_bytes, skip):
@@ -91,13 +92,13 @@ def make(
     return Files(files, read, max_documents, _compressed)
 
 
-def _compressed(file: reading.File) -> bool:
+def _compressed(file: file_reader.File) -> bool:
     """Whether records may be members of their own, which are found from anywhere."""
     with file.path.open("rb") as stream:
         return stream.read(2) == _GZIP[:2]
 
 
-def _records(warc, file: reading.File, most: int, skip: reading.Skip):
+def _records(warc, file: file_reader.File, most: int, skip: file_reader.Skip):
     """(id, headers, type, charset, content) of responses and texts, past damage.
 
     A stretch is read from the first member that begins in it up to the first that
@@ -107,7 +108,7 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
     with _stream(file) as (stream, mark):
         if not mark:
             skip("empty file", name)
-        find = functools.partial(reading.find, stream, mark, _begins(mark))
+        find = functools.partial(file_reader.find, stream, mark, _begins(mark))
         start = find(file.start, file.stop) if file.start else 0
         if file.stop and start >= 0:
             stop = max(find(file.stop), 0)
@@ -148,12 +149,12 @@ def _records(warc, file: reading.File, most: int, skip: reading.Skip):
 
 
 @contextlib.contextmanager
-def _stream(file: reading.File):
+def _stream(file: file_reader.File):
     """(bytes to read, what a record or member of them begins with, b"" for none)."""
     with file.path.open("rb") as raw:
         first = raw.peek(6)[:6]
         if first.startswith(_UNSEEKABLE):
-            with reading.opened(file.path) as unpacked:
+            with file_reader.opened(file.path) as unpacked:
                 yield unpacked, _PACKED
         elif first.startswith(_PACKED):
             yield bz2.BZ2File(raw), _PACKED
@@ -263,7 +264,7 @@ class _Until(io.RawIOBase):
             size = max(min(size, self._stop - self._at), 0)
         try:
             count = self._stream.readinto1(memoryview(buffer)[:size])
-        except reading.Damaged as error:  # fastwarc knows no errors but of reading
+        except file_reader.Damaged as error:  # fastwarc knows no errors but of reading
             raise OSError(str(error)) from error
         self._at += count
         return count
@@ -307,7 +308,7 @@ def _document(
     if not text.strip():
         skip("empty", id)
         return None
-    text = columns.encodable(text)
+    text = record_fields.encodable(text)
     host = id
     if group == "host" and _url(meta):
         host = urllib.parse.urlsplit(meta["url"]).hostname

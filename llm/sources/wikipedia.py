@@ -24,9 +24,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Iterator
 from xml.parsers import expat
 
-from llm import columns, languages, reading
+from llm.corpus import file_reader, record_fields
+from llm.corpus.file_source import Files
 from llm.document import Document, Source
-from llm.source_files import Files
+from llm.text import languages
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
 
@@ -117,11 +118,11 @@ def make(
       InputError: no such file, or a folder without any.
     """
 
-    def files(skip: reading.Skip) -> Iterator[reading.File]:
-        return reading.files(path, "XML of Wikipedia", _wanted, skip)
+    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
+        return file_reader.files(path, "XML of Wikipedia", _wanted, skip)
 
     def read(
-        files: Iterable[reading.File], skip: reading.Skip
+        files: Iterable[file_reader.File], skip: file_reader.Skip
     ) -> Iterator[Document | None]:
         for file, name, *_ in files:
             site, seen = _Site(), ""
@@ -143,7 +144,7 @@ def make(
                 # Its message may hold a part of a page.
                 why = expat.ErrorString(error.code)
                 skip(f"damaged: {why}", f"after {seen or name}")
-            except reading.Damaged as error:
+            except file_reader.Damaged as error:
                 skip(f"damaged: {error}", f"after {seen or name}")
 
     return Files(files, read, max_documents)
@@ -164,7 +165,7 @@ class _Site:
 
 def _wanted(name: str) -> bool:
     """Whether a file is one of a dump, such as `…-articles1.xml-p1p41242.bz2`."""
-    for compression in reading.COMPRESSED:
+    for compression in file_reader.COMPRESSED:
         if name.lower().endswith(compression):
             stem = name[: len(name) - len(compression)]
             if _NAME.search(stem):
@@ -190,7 +191,7 @@ def _no_article(page, site: _Site, most: int) -> str:
 
 def _document(page, text: str, site: _Site, name: str, licence: str) -> Document:
     title = page["title"]
-    text = columns.encodable(f"{title}\n\n{text}\n")
+    text = record_fields.encodable(f"{title}\n\n{text}\n")
     host = urllib.parse.urlsplit(site.base).hostname or ""
     address = urllib.parse.quote(title.replace(" ", "_"))
     meta = {
@@ -337,7 +338,7 @@ def _folded(name: str) -> str:
 
 def _pages(file: pathlib.Path):
     """("base", URL), ("namespace", (key, name)), then ("page", fields) of each page."""
-    with reading.opened(file) as stream:
+    with file_reader.opened(file) as stream:
         events = ElementTree.iterparse(stream, events=("start", "end"))
         _, root = next(events)
         for event, element in events:

@@ -1,12 +1,12 @@
 """Counts how often a document names groups of people, and near which themes.
 
 It drops nothing: the counts stand beside the document, to be added up before and after
-other stages, which `llm/associations.py` explains and `benchmarks/bias.py` does for two
-corpora. Groups and themes are those of that file, or lists of one's own.
+other stages, which `llm/text/cooccurrence.py` explains and `benchmarks/bias.py` does
+for two corpora. Groups and themes are those of that file, or lists of one's own.
 """
 
-from llm.associations import GROUPS, THEMES, Finder, lists
 from llm.document import Document, Tag
+from llm.text.cooccurrence import GROUPS, THEMES, Finder, lists
 
 TINY = {}
 

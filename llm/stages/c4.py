@@ -6,7 +6,7 @@ brackets, so it must not come this way.
 """
 
 from llm.document import Document, Tag
-from llm.words import sentences
+from llm.text.word_breaks import sentences
 
 TINY = {}
 

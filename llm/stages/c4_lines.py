@@ -7,8 +7,8 @@ that drop a whole document are the stage `c4`, a `Tag`, which follows it and see
 it left. A line that such a rule looks for (lorem ipsum, a curly bracket) stays for it
 where C4's order of rules has it so; the two then decide as datatrove's C4QualityFilter
 does and leave the same text, which a test shows. In other languages than English
-(`llm/stop_words.py`), a line may end in the punctuation of any script, in Thai and Lao
-in none, and where words are not told by spaces their letters are counted. A rule is
+(`llm/text/stop_words.py`), a line may end in the punctuation of any script, in Thai and
+Lao in none, and where words are not told by spaces their letters are counted. A rule is
 switched off by 0 or False.
 """
 
@@ -17,8 +17,8 @@ import re
 from collections import Counter
 
 from llm.document import Document, Map
-from llm.stop_words import marks_ends, rules, unspaced
-from llm.words import TERMINAL, words
+from llm.text.stop_words import marks_ends, rules, unspaced
+from llm.text.word_breaks import TERMINAL, words
 
 TINY = {}
 

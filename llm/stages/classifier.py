@@ -10,9 +10,10 @@ at `benchmarks/bias.py`.
 
 import pathlib
 
-from llm import registry, text_classifier
+from llm import registry
 from llm.document import Document, Tag
 from llm.errors import InputError
+from llm.text import linear_classifier
 
 TINY = {
     "model_path": str(pathlib.Path(__file__).with_suffix(".example")),
@@ -45,7 +46,7 @@ def make(
             got=f"data.stage.classifier.least {least} and most {most}",
             want="probabilities, least below most; 0 switches either off",
         )
-    found = text_classifier.load(model_path)
+    found = linear_classifier.load(model_path)
     if label not in found.labels:
         raise InputError(
             got=f"data.stage.classifier.label {label!r}",

@@ -1,13 +1,13 @@
 """Drops documents that hold items of an examination: runs of thirteen words in common.
 
-What a model is asked later it must not have read: see `llm/contamination.py`. Which
-items the corpus held, and where, says `benchmarks/contamination.py` of a run that was
-made without this stage.
+What a model is asked later it must not have read: see `llm/corpus/contamination.py`.
+Which items the corpus held, and where, says `benchmarks/contamination.py` of a run that
+was made without this stage.
 """
 
 import pathlib
 
-from llm import contamination
+from llm.corpus import contamination
 from llm.document import Document, Tag
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}

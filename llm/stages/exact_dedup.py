@@ -4,8 +4,8 @@ Copies are found by a 128-bit hash of the text after the stages before this one,
 two texts that differ in line ends alone are copies once they are normalised.
 """
 
-from llm import digests
 from llm.document import Document, Group
+from llm.text import hashing
 
 TINY = {}
 
@@ -16,9 +16,9 @@ def make() -> Group:
     """Makes the stage."""
 
     def rows(document: Document):
-        return digests.rows([document.text])
+        return hashing.rows([document.text])
 
     def reduce(rows):
-        return digests.same(rows, _REASON)
+        return hashing.same(rows, _REASON)
 
-    return Group(digests.SIZE, rows, digests.keys, reduce)
+    return Group(hashing.SIZE, rows, hashing.keys, reduce)

@@ -9,8 +9,8 @@ off.
 """
 
 from llm.document import Document, Tag
-from llm.stop_words import marks_ends, unspaced
-from llm.words import TERMINAL, words
+from llm.text.stop_words import marks_ends, unspaced
+from llm.text.word_breaks import TERMINAL, words
 
 TINY = {}
 

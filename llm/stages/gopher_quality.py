@@ -2,19 +2,19 @@
 
 Rae et al. 2021, Scaling Language Models (arXiv:2112.11446), A.1.1; the thresholds are
 theirs. Scores equal those of datatrove's GopherQualityFilter on the same words, which a
-test shows; words are those of `llm/words.py`. The rules were made for English. A text
-of another language needs the stop words of that language, where `llm/stop_words.py` has
-a list; the rule is skipped where it has none. So are those about the lengths of words
-and about letters where words are not told by spaces, or not known. A threshold of 0
-switches its rule off.
+test shows; words are those of `llm/text/word_breaks.py`. The rules were made for
+English. A text of another language needs the stop words of that language, where
+`llm/text/stop_words.py` has a list; the rule is skipped where it has none. So are those
+about the lengths of words and about letters where words are not told by spaces, or not
+known. A threshold of 0 switches its rule off.
 """
 
 from collections import Counter
 from collections.abc import Collection
 
 from llm.document import Document, Tag
-from llm.stop_words import rules
-from llm.words import PUNCTUATION, words
+from llm.text.stop_words import rules
+from llm.text.word_breaks import PUNCTUATION, words
 
 TINY = {"least_alphabetic": 0.3, "least_mean_length": 1.0, "least_stop_words": 0}
 

@@ -14,9 +14,9 @@ import re
 from collections.abc import Sequence
 
 from llm.document import Document, Tag
-from llm.stop_words import unspaced
-from llm.word_runs import Runs, most_frequent, repeated
-from llm.words import words
+from llm.text.ngrams import Runs, most_frequent, repeated
+from llm.text.stop_words import unspaced
+from llm.text.word_breaks import words
 
 TINY = {}
 

@@ -13,10 +13,10 @@ compared with the list of that language alone, else with all.
 
 from etils import epath
 
-from llm import word_lists
 from llm.document import Document, Tag
 from llm.errors import InputError
-from llm.words import words
+from llm.text import word_lists
+from llm.text.word_breaks import words
 
 TINY = {"listed": ("forbidden",)}
 

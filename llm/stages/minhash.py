@@ -1,15 +1,15 @@
 """Drops near duplicates, and links texts that are merely alike, by MinHash and LSH.
 
 A document is the set of its shingles: runs of five words, in lower case and without
-punctuation. Words are those of `llm/words.py`: where a script has no spaces (Chinese,
-Japanese, Thai), each letter is one, or two copies of which a word was changed would be
-as different as any two texts. The share of
-equal entries in two MinHash signatures estimates the Jaccard similarity of the two sets
-(Broder 1997). Cut in `bands` of `rows` entries, signatures that agree on any whole band
-become candidates, which happens to a pair of similarity s with probability
-1 - (1 - s^rows)^bands (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4):
-with 42 bands of 3 rows, 0.29 at s = 0.2, 0.996 at 0.5, 1 - 1e-13 at 0.8. Each candidate
-is then verified by its signatures.
+punctuation. Words are those of `llm/text/word_breaks.py`: where a script has no spaces
+(Chinese, Japanese, Thai), each letter is one, or two copies of which a word was changed
+would be as different as any two texts. The share of equal entries in two MinHash
+signatures estimates the Jaccard similarity of the two sets (Broder 1997). Cut in
+`bands` of `rows` entries, signatures that agree on any whole band become candidates,
+which happens to a pair of similarity s with probability 1 - (1 - s^rows)^bands
+(Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4): with 42 bands of 3 rows,
+0.29 at s = 0.2, 0.996 at 0.5, 1 - 1e-13 at 0.8. Each candidate is then verified by its
+signatures.
 
 At `threshold` and above, the later document is dropped. Between `link_threshold` and
 `threshold` both stay but must end on one side of a split: a model that has seen a text
@@ -21,10 +21,10 @@ The signatures cost about 0.15 s per MB of text on one core.
 
 import numpy as np
 
-from llm import digests
 from llm.document import Document, Group, Match
 from llm.errors import InputError
-from llm.words import words as words_of
+from llm.text import hashing
+from llm.text.word_breaks import words as words_of
 
 TINY = {"bands": 8, "rows": 3}
 
@@ -77,7 +77,7 @@ def make(
         # The band is part of its key, so that only the same bands meet.
         mixed = np.broadcast_to(np.arange(bands, dtype=np.uint64), signed.shape[:2])
         for row in range(rows):
-            mixed = digests.mixed(mixed * _MIX + signed[:, :, row])
+            mixed = hashing.mixed(mixed * _MIX + signed[:, :, row])
         return mixed
 
     def reduce(described: np.ndarray) -> list[Match]:
@@ -107,13 +107,13 @@ def shingles(text: str, words: int) -> np.ndarray:
     A text of fewer words is one shingle; one without any word has none.
     """
     found = [w for w in words_of(text.lower()) if w[0].isalnum() or w[0] == "_"]
-    word = digests.words(found)
+    word = hashing.words(found)
     count = min(words, len(found))
     if not count:
         return word
     hashed = np.zeros(len(found) - count + 1, np.uint64)
     for i in range(count):
-        hashed = digests.mixed(hashed * _MIX + word[i : i + len(hashed)])
+        hashed = hashing.mixed(hashed * _MIX + word[i : i + len(hashed)])
     return np.unique(hashed)
 
 
@@ -121,7 +121,7 @@ def signature(hashed: np.ndarray, entries: int) -> np.ndarray:
     """MinHash signature (uint32 [entries]) of a set of 64-bit hashes."""
     # Multiply-add-shift by odd constants (Dietzfelbinger): mod 2^64, high half.
     steps = np.arange(1, 2 * entries + 1, dtype=np.uint64)
-    constants = digests.mixed(steps * _MIX)
+    constants = hashing.mixed(steps * _MIX)
     factor, offset = constants[:entries, None] | np.uint64(1), constants[entries:, None]
     least = np.full(entries, np.iinfo(np.uint64).max, np.uint64)
     for start in range(0, len(hashed), _BLOCK):

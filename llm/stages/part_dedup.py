@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm import digests
 from llm.document import Document, Group
 from llm.errors import InputError
+from llm.text import hashing
 
 TINY = {"least_characters": 10}
 
@@ -44,7 +44,7 @@ def make(*, unit: str = "paragraph", least_characters: int = 60) -> Group:
 
     def rows(document: Document) -> np.ndarray:
         pieces = _UNITS[unit].split(document.text)
-        return digests.rows(" ".join(pieces[n].split()) for n in places(pieces))
+        return hashing.rows(" ".join(pieces[n].split()) for n in places(pieces))
 
     def cut(document: Document, parts: Sequence[int]) -> Document | None:
         # Pieces and what stands between them, by turns.
@@ -62,5 +62,5 @@ def make(*, unit: str = "paragraph", least_characters: int = 60) -> Group:
         return dataclasses.replace(document, text=text + "\n")
 
     return Group(
-        digests.SIZE, rows, digests.keys, lambda rows: digests.same(rows, reason), cut
+        hashing.SIZE, rows, hashing.keys, lambda rows: hashing.same(rows, reason), cut
     )

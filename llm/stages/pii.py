@@ -6,15 +6,16 @@
     count   they stay where they are, and are counted there
     drop    the document is dropped, if there are more than `most`
 
-`llm/pii.py` says how they are found, and what is not found: names above all.
+`llm/text/personal_data.py` says how they are found, and what is not found: names above
+all.
 """
 
 import dataclasses
 from collections import Counter
 
-from llm import pii
 from llm.document import Document, Map, Tag
 from llm.errors import InputError
+from llm.text import personal_data
 
 TINY = {}
 POLICIES = ("redact", "drop", "count")
@@ -23,7 +24,7 @@ POLICIES = ("redact", "drop", "count")
 def make(
     *,
     policy: str = "redact",
-    kinds: tuple[str, ...] = pii.KINDS,
+    kinds: tuple[str, ...] = personal_data.KINDS,
     public_only: bool = True,
     most: int = 0,
 ) -> Map | Tag:
@@ -43,15 +44,15 @@ def make(
             got=f"data.stage.pii.policy {policy!r}",
             want=f"one of {', '.join(POLICIES)}",
         )
-    unknown = [kind for kind in kinds if kind not in pii.KINDS]
+    unknown = [kind for kind in kinds if kind not in personal_data.KINDS]
     if unknown or not kinds:
         raise InputError(
             got=f"data.stage.pii.kinds {', '.join(unknown) or 'of nothing'}",
-            want=f"some of {', '.join(pii.KINDS)}",
+            want=f"some of {', '.join(personal_data.KINDS)}",
         )
 
     def apply(document: Document) -> list[Document]:
-        found = pii.find(document.text, kinds, public_only=public_only)
+        found = personal_data.find(document.text, kinds, public_only=public_only)
         if not found:
             return [document]
         meta = document.meta | {"pii": dict(Counter(entry.kind for entry in found))}
@@ -59,7 +60,7 @@ def make(
         return [dataclasses.replace(document, text=text, meta=meta)]
 
     def score(document: Document) -> dict[str, float]:
-        found = pii.find(document.text, kinds, public_only=public_only)
+        found = personal_data.find(document.text, kinds, public_only=public_only)
         counts = Counter(entry.kind for entry in found)
         return {kind: float(counts[kind]) for kind in kinds}
 
@@ -73,7 +74,7 @@ def make(
     return Tag(score, decide, reads) if policy == "drop" else Map(apply)
 
 
-def redacted(text: str, found: list[pii.Found]) -> str:
+def redacted(text: str, found: list[personal_data.Found]) -> str:
     """The text with what was found in it, in order, replaced by names of kinds."""
     parts, place = [], 0
     for start, stop, kind in found:

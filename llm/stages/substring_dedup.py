@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llm import digests
 from llm.document import Document, Group
 from llm.errors import InputError
+from llm.text import hashing
 
 TINY = {"words": 10, "spread": 4}
 
@@ -66,7 +66,7 @@ def make(*, words: int = 50, spread: int = 8) -> Group:
         return dataclasses.replace(document, text=kept.text())
 
     return Group(
-        digests.SIZE, rows, digests.keys, lambda rows: digests.same(rows, reason), cut
+        hashing.SIZE, rows, hashing.keys, lambda rows: hashing.same(rows, reason), cut
     )
 
 
@@ -115,7 +115,7 @@ def _between(before: str, after: str) -> str:
 
 def runs(found: list[str], words: int) -> np.ndarray:
     """Two hashes (uint64 [runs, 2]) of every run of so many words, in any case."""
-    word = digests.words([word.lower() for word in found])
+    word = hashing.words([word.lower() for word in found])
     count = max(len(found) - words + 1, 0)
     made = np.zeros((count, 2), np.uint64)
     if not count:
@@ -125,7 +125,7 @@ def runs(found: list[str], words: int) -> np.ndarray:
         powers = _powers(base, len(found))
         sums = np.concatenate([[np.uint64(0)], np.cumsum(word * powers)])
         back = _powers(pow(base, -1, 2**64), count)
-        made[:, n] = digests.mixed((sums[words:] - sums[:count]) * back)
+        made[:, n] = hashing.mixed((sums[words:] - sums[:count]) * back)
     return made
 
 

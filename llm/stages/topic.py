@@ -10,9 +10,9 @@ corpus of any size can be told apart without the model. Of a classifier that
 import dataclasses
 import pathlib
 
-from llm import text_classifier
 from llm.document import Document, Map
 from llm.errors import InputError
+from llm.text import linear_classifier
 
 TINY = {"model_path": str(pathlib.Path(__file__).with_name("classifier.example"))}
 
@@ -32,7 +32,7 @@ def make(*, model_path: str = "") -> Map:
             want="data.stage.topic.model_path, the folder topics/ that "
             "configs/train_topics.py wrote",
         )
-    found = text_classifier.load(model_path)
+    found = linear_classifier.load(model_path)
 
     def apply(document: Document) -> list[Document]:
         label = found.labels[int(found.score([document.text])[0].argmax())]

@@ -6,8 +6,9 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, comparing, run_directory
+from llm import files, run_dir
 from llm.errors import InputError
+from llm.reports import comparison
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -18,9 +19,9 @@ def run(c: ConfigDict, workdir: str) -> None:
             got=f"compare.runs {runs}",
             want="two workdirs of evaluations: ('runs/a', 'runs/b')",
         )
-    made = comparing.compare(*runs)
+    made = comparison.compare(*runs)
     devices = jax.devices()
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
     for name, task in made["tasks"].items():
@@ -30,9 +31,9 @@ def run(c: ConfigDict, workdir: str) -> None:
             print(
                 f"{name}, {figure}: {both['one']['value']:.4g} and "
                 f"{both['other']['value']:.4g}, {gap['value']:+.4g} "
-                f"({low:+.4g} to {high:+.4g}): {comparing.verdict(figure, both)}"
+                f"({low:+.4g} to {high:+.4g}): {comparison.verdict(figure, both)}"
             )
     root = epath.Path(workdir)
-    atomic.write_text(root / "compare.json", json.dumps(made, indent=1) + "\n")
-    atomic.write_text(root / "compare.html", comparing.html(made))
+    files.write_text(root / "compare.json", json.dumps(made, indent=1) + "\n")
+    files.write_text(root / "compare.html", comparison.html(made))
     print(f"page: {root / 'compare.html'}")

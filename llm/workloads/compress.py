@@ -15,22 +15,14 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import (
-    atomic,
-    compression,
-    importing,
-    registry,
-    run_directory,
-    tree,
-    units,
-)
-from llm.adapter import named_boxes
+from llm import compress, files, registry, run_dir, tree, units
+from llm.adapters import named_boxes
 from llm.checkpoint import Checkpoints, State
-from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
-from llm.inference import calibration, load, sampling
-from llm.inference.generate import generate
+from llm.inference import calibration, import_model, load_model, sampling
+from llm.inference.decoding import generate
 from llm.inference.score import rolling_scorer
+from llm.tokenizers import sentencepiece_tokenizer as tokenizers
 
 _NEW = 64  # tokens that are generated to time it
 _WINDOW = 1024  # tokens: a model of a long context need not score in rows as long
@@ -48,9 +40,9 @@ def run(c: ConfigDict, workdir: str) -> None:
         raise InputError(
             got=f"{workdir}, which holds a compressed model", want="a new --workdir"
         )
-    loaded = load.load(importing.run_of(k.model_dir, workdir, host), device)
-    compression.check_plain(loaded.params)
-    axes = {n: box.names for n, box in named_boxes(load.boxes(loaded)).items()}
+    loaded = load_model.load(import_model.run_of(k.model_dir, workdir, host), device)
+    compress.check_plain(loaded.params)
+    axes = {n: box.names for n, box in named_boxes(load_model.boxes(loaded)).items()}
     method = k.method.to_dict()
     made = loaded._replace(params=_smaller(loaded, axes, c))
     result: dict[str, Any] = {
@@ -71,9 +63,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     print(f"{ratio:.2f} times smaller, {result['zeros']:.0%} of its kernels zero")
 
 
-def _smaller(loaded: load.Loaded, axes: compression.Axes, c: ConfigDict) -> Any:
+def _smaller(loaded: load_model.Loaded, axes: compress.Axes, c: ConfigDict) -> Any:
     """The compressed parameters."""
-    method = compression.build(c.compress.method.to_dict())
+    method = compress.build(c.compress.method.to_dict())
     if not c.compress.calibration:
         return jax.jit(lambda p: method.apply(p, axes))(loaded.params)
     texts = _texts(c.compress.calibration)
@@ -89,7 +81,7 @@ def check(c: ConfigDict) -> None:
             want="a run directory, a Hugging Face folder or a GGUF file",
             do="name it: --config=configs/compress.py:model=MODEL",
         )
-    method = compression.build(c.compress.method.to_dict())
+    method = compress.build(c.compress.method.to_dict())
     if c.compress.calibration and not method.calibrated:
         raise InputError(
             got=f"compress.calibration with method {c.compress.method.name}",
@@ -108,7 +100,9 @@ def _texts(path: str) -> list[str]:
     return texts
 
 
-def _figures(loaded: load.Loaded, texts: list[str], c: ConfigDict) -> dict[str, Any]:
+def _figures(
+    loaded: load_model.Loaded, texts: list[str], c: ConfigDict
+) -> dict[str, Any]:
     score = rolling_scorer(
         loaded.model, loaded.params, loaded.tokenizer,
         length=min(loaded.config.train.seq_len, _WINDOW), overlap=0.0, batch_size=8,
@@ -118,7 +112,7 @@ def _figures(loaded: load.Loaded, texts: list[str], c: ConfigDict) -> dict[str, 
     tokens = sum(one.tokens for one in scored)
     nats = sum(one.nats for one in scored)
     knobs = sampling.Sampling(temperature=1.0)
-    decoding = (*load.for_decoding(loaded), loaded.tokenizer)
+    decoding = (*load_model.for_decoding(loaded), loaded.tokenizer)
     seconds, made = 0.0, []
     for _ in range(2):  # the first compiles
         start = time.perf_counter()
@@ -128,35 +122,35 @@ def _figures(loaded: load.Loaded, texts: list[str], c: ConfigDict) -> dict[str, 
         seconds = time.perf_counter() - start
     count = len(loaded.tokenizer.encode(made[0].text)) + (made[0].stop_reason == "end")
     return {
-        "bits": compression.bits(loaded.params),
+        "bits": compress.bits(loaded.params),
         "perplexity": float(jnp.exp(nats / tokens)),
         "text_tokens": tokens,
         "tokens_per_s": count / seconds,
     }
 
 
-def _zeros(params: Any, axes: compression.Axes) -> float:
+def _zeros(params: Any, axes: compress.Axes) -> float:
     """The share of the weights of hidden layers' kernels that are zero."""
     zeros = weights = 0
     for name, leaf in tree.named_leaves(params).items():
         name = name.removesuffix("/values")
-        if name not in axes or axes[name] == compression.OUTPUT:
+        if name not in axes or axes[name] == compress.OUTPUT:
             continue
-        if compression.inputs_of(name, axes[name])[1]:
+        if compress.inputs_of(name, axes[name])[1]:
             zeros, weights = zeros + int((leaf == 0).sum()), weights + leaf.size
     return zeros / max(weights, 1)
 
 
 def _write(workdir, made, config, host, result, source) -> None:
     root = epath.Path(workdir)
-    origin = epath.Path(importing.run_of(source, workdir, host))
+    origin = epath.Path(import_model.run_of(source, workdir, host))
     tokenizers.copy(origin / "tokenizer", root / "tokenizer")
     checkpoints = Checkpoints(workdir, made.params)
     state = State(jnp.int32(made.step), made.params, None, None)
     checkpoints.save(state, {}, None, donated=False)
     checkpoints.close()
-    run_directory.claim(workdir, config, device=host.device_kind, devices=1)
-    atomic.write_text(root / "compress.json", json.dumps(result, indent=1) + "\n")
+    run_dir.claim(workdir, config, device=host.device_kind, devices=1)
+    files.write_text(root / "compress.json", json.dumps(result, indent=1) + "\n")
 
 
 def _line(figures: dict[str, Any]) -> str:

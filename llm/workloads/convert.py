@@ -18,11 +18,18 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, registry, tree
+from llm import files, registry, tree
 from llm.errors import InputError
-from llm.importing import import_adapter, import_model, kind_of
-from llm.inference import load
-from llm.interop import gguf_llama, gguf_tokenizer, hf, hf_tokenizer, peft, safetensors
+from llm.inference import import_model, load_model
+from llm.inference.import_model import import_adapter, kind_of
+from llm.interop import (
+    gguf_llama,
+    gguf_tokenizer,
+    hf,
+    hf_tokenizer_files,
+    peft,
+    safetensors,
+)
 from llm.nn import stack
 from llm.nn.weights import Lora
 from llm.precision import dense
@@ -42,10 +49,10 @@ def run(c: ConfigDict, workdir: str) -> None:
     elif kind_of(v.source) == "peft":
         # Beside the workdir, which must stay empty until the result is whole.
         with tempfile.TemporaryDirectory() as scratch:
-            base = importing.run_of(v.base, scratch, host)
+            base = import_model.run_of(v.base, scratch, host)
             result = import_adapter(v.source, base, workdir, c.to_dict(), host)
     else:
-        result = import_model(v.source, workdir, c.to_dict(), host)
+        result = import_model.convert(v.source, workdir, c.to_dict(), host)
     print(
         f"{v.source} -> {workdir}: {result['model']} of "
         f"{result['parameters']:,} parameters, vocabulary {result['vocab_size']}",
@@ -96,10 +103,11 @@ def check(c: ConfigDict, workdir: str) -> None:
 def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
     v = c.convert
     dtype = v.dtype or DTYPES[v.to][0]
-    loaded = load.load(v.source, host)
+    loaded = load_model.load(v.source, host)
     is_lora = lambda x: isinstance(x, Lora)  # noqa: E731
     leaves, _ = jax.tree_util.tree_flatten_with_path(
-        load.joined(v.source, host).params if v.to == "peft" else (), is_leaf=is_lora
+        load_model.joined(v.source, host).params if v.to == "peft" else (),
+        is_leaf=is_lora,
     )
     adapted = {tree.name(path): leaf for path, leaf in leaves}
     spec = loaded.config.model.to_dict()
@@ -124,7 +132,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
             got=f"{v.source}, which was trained without an adapter",
             want="a run of adapter=lora, or to=hf",
         )
-    with atomic.folder(workdir) as partial:
+    with files.folder(workdir) as partial:
         folder = pathlib.Path(os.fspath(partial))
         if v.to == "peft":
             peft.write(folder, name, knobs, adapted)
@@ -137,7 +145,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
             (folder / "generation_config.json").write_text(
                 json.dumps(ids, indent=1), encoding="utf-8"
             )
-            for file, content in hf_tokenizer.files(loaded.tokenizer).items():
+            for file, content in hf_tokenizer_files.files(loaded.tokenizer).items():
                 (folder / file).write_bytes(content)
         else:
             _write_gguf(folder, name, knobs, params, loaded.tokenizer, special, dtype)
@@ -172,7 +180,7 @@ def _write_gguf(folder, name, knobs, params, tokenizer, special, kind):
     shutil.rmtree(weights)
 
 
-def _special(loaded: load.Loaded, name: str, knobs: Any, vocab_size: int) -> dict:
+def _special(loaded: load_model.Loaded, name: str, knobs: Any, vocab_size: int) -> dict:
     """Fields of config.json beside the architecture's."""
     tokenizer = loaded.tokenizer
     ids = {"bos": tokenizer.bos_id, "pad": tokenizer.pad_id}
@@ -183,7 +191,7 @@ def _special(loaded: load.Loaded, name: str, knobs: Any, vocab_size: int) -> dic
     if registry.module("models", name).KIND == "causal" and not hasattr(
         loaded.model, "length"
     ):  # else the length of its positions, which the architecture tells
-        special["max_position_embeddings"] = load.context(loaded)
+        special["max_position_embeddings"] = load_model.context(loaded)
     return special
 
 

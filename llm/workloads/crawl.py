@@ -15,10 +15,11 @@ import urllib.parse
 
 from ml_collections import ConfigDict
 
-from llm import atomic, child_process, locks, run_directory
+from llm import files, run_dir
+from llm.corpus import child_process
 from llm.errors import InputError, Stopped
 
-_CHILD = pathlib.Path(__file__).parent.parent / "crawl_child.py"
+_CHILD = pathlib.Path(__file__).parent.parent / "corpus" / "crawl_worker.py"
 
 
 def run(c: ConfigDict, workdir: str) -> dict:
@@ -29,16 +30,16 @@ def run(c: ConfigDict, workdir: str) -> dict:
         in this directory.
     """
     asked = _asked(c)
-    with locks.held(workdir, "crawls"):
+    with files.lock(workdir, "crawls"):
         return _run(c, workdir, asked)
 
 
 def _run(c: ConfigDict, workdir: str, asked: dict) -> dict:
-    run_directory.claim(workdir, c.to_dict(), device="", devices=0)
-    folder = pathlib.Path(atomic.make_folder(pathlib.Path(workdir) / "pages"))
+    run_dir.claim(workdir, c.to_dict(), device="", devices=0)
+    folder = pathlib.Path(files.make_folder(pathlib.Path(workdir) / "pages"))
     asked["folder"] = str(folder)
     settings = pathlib.Path(workdir) / "crawl_settings.json"
-    atomic.write_text(settings, json.dumps(asked, indent=1))
+    files.write_text(settings, json.dumps(asked, indent=1))
     # A signal of the terminal is for this process, which passes it on: a second one
     # would end the child before it has written what it holds.
     child = child_process.start(_CHILD, str(settings), start_new_session=True)
@@ -60,7 +61,7 @@ def _run(c: ConfigDict, workdir: str, asked: dict) -> dict:
             want="one page or more",
             do="see crawl.hosts and crawl.private_hosts, and whether the sites answer",
         )
-    atomic.write_text(pathlib.Path(workdir) / "crawl.json", json.dumps(made, indent=1))
+    files.write_text(pathlib.Path(workdir) / "crawl.json", json.dumps(made, indent=1))
     for host, count in made["pages"].items():
         print(f"{host}: {count} pages", flush=True)
     for reason, count in made["refused"].items():

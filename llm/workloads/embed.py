@@ -8,11 +8,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, run_directory
-from llm.data.texts import texts_given
+from llm import files, run_dir
+from llm.data.input_texts import texts_given
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.embed import POOLINGS, embedder
+from llm.inference import import_model, load_model
+from llm.inference.embeddings import POOLINGS, embedder
 
 _BLOCK = 1024  # texts compared with all others at once
 
@@ -23,7 +23,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     e = c.embed
     device, host = jax.devices()[0], jax.devices("cpu")[0]
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(importing.run_of(e.model_dir or workdir, workdir, host), device)
+    loaded = load_model.load(
+        import_model.run_of(e.model_dir or workdir, workdir, host), device
+    )
     embed = embedder(
         loaded.model,
         loaded.params,
@@ -33,7 +35,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         max_tokens=e.max_tokens or loaded.config.train.seq_len,
         batch_size=e.batch_size,
     )
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     vectors_ND, cut = embed(texts)
@@ -44,7 +46,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     root = epath.Path(workdir)
     held = io.BytesIO()
     np.save(held, vectors_ND, allow_pickle=False)
-    atomic.write_bytes(root / "embeddings.npy", held.getvalue())
+    files.write_bytes(root / "embeddings.npy", held.getvalue())
     result = {
         "texts": len(texts),
         "width": vectors_ND.shape[1],
@@ -55,7 +57,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             for one, other, cosine in pairs
         ],
     }
-    atomic.write_text(root / "embed.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(root / "embed.json", json.dumps(result, indent=1) + "\n")
 
 
 def check(c: ConfigDict) -> list[str]:

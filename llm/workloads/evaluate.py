@@ -16,26 +16,18 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import (
-    atomic,
-    checkpoint,
-    finished,
-    importing,
-    locations,
-    registry,
-    run_directory,
-    train_step,
-    tree,
-)
-from llm.data import corpus, loader, tokens
-from llm.data.split import SPLITS
+from llm import checkpoint, files, registry, run_dir, tree
+from llm.corpus import storage
+from llm.corpus.split import SPLITS
+from llm.data import loader, tokens
 from llm.document import Document
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.answer import answerer
-from llm.inference.classify import classes_of
+from llm.evals import Context, Task
+from llm.inference import finished_items, import_model, load_model
+from llm.inference.answer_requests import answerer
+from llm.inference.class_probabilities import classes_of
 from llm.nn.contract import with_head
-from llm.task import Context, Task
+from llm.training import train_step
 
 _AT_THE_TOP = ("perplexity", "syntax")  # of the results
 _NEED_CORPUS = _AT_THE_TOP
@@ -47,9 +39,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     check(c)
     e = c.evaluate
     device, host = jax.devices()[0], jax.devices("cpu")[0]
-    model_dir = importing.run_of(e.model_dir or workdir, workdir, host)
+    model_dir = import_model.run_of(e.model_dir or workdir, workdir, host)
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(model_dir, device)
+    loaded = load_model.load(model_dir, device)
     _check_kind(loaded.config.model.name, c)
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
@@ -57,18 +49,18 @@ def run(c: ConfigDict, workdir: str) -> None:
     of_corpus = [label for label in e.tasks if _of_corpus(c, label)]
     if of_corpus and not (epath.Path(corpus_dir) / "corpus").exists():
         raise InputError(
-            got=f"no corpus in {corpus_dir}{locations.relative_to(corpus_dir)}, "
+            got=f"no corpus in {corpus_dir}{files.relative_to(corpus_dir)}, "
             f"for {', '.join(of_corpus)}",
             want="the run that prepared one, as data.corpus_dir",
             do="to score eval_text alone, add --config.evaluate.tasks='()'",
         )
     documents = (
-        corpus.read(epath.Path(corpus_dir) / "corpus", e.split) if of_corpus else []
+        storage.read(epath.Path(corpus_dir) / "corpus", e.split) if of_corpus else []
     )
     context = Context(
         documents=documents,
         training_texts=lambda: [
-            d.text for d in corpus.read(epath.Path(corpus_dir) / "corpus", "train")
+            d.text for d in storage.read(epath.Path(corpus_dir) / "corpus", "train")
         ],
         count_tokens=lambda text: len(loaded.tokenizer.encode(text)),
         classes=classes_of(loaded),
@@ -79,13 +71,13 @@ def run(c: ConfigDict, workdir: str) -> None:
     if c.eval_text:
         outside = context._replace(documents=_outside(c.eval_text, loaded.config))
         tasks["eval_text"] = registry.build("evals", "perplexity", context=outside)
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
     about = _about(loaded, model_dir)
     figures, items = _figures(
-        loaded, c, tasks, finished.Items(workdir, about | {"step": loaded.step})
+        loaded, c, tasks, finished_items.Items(workdir, about | {"step": loaded.step})
     )
     result |= figures | {"model": about}
     if e.before:
@@ -97,8 +89,8 @@ def run(c: ConfigDict, workdir: str) -> None:
                 do="--config.evaluate.before=False",
             )
         print("before:", flush=True)
-        source = load.load(importing.run_of(begun, model_dir, host), device)
-        kept = finished.Items(workdir, _about(source, begun), "before")
+        source = load_model.load(import_model.run_of(begun, model_dir, host), device)
+        kept = finished_items.Items(workdir, _about(source, begun), "before")
         result["before"], _ = _figures(source, c, tasks, kept)
     if e.objective:
         measure, name = _objective(loaded, model_dir, c), loaded.config.objective.name
@@ -110,9 +102,9 @@ def run(c: ConfigDict, workdir: str) -> None:
             print(f"{name} before: {_shown(result['before']['objective'])}", flush=True)
     root = epath.Path(workdir)
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
-    atomic.write_text(root / "evaluate_items.jsonl", "".join(lines))
-    atomic.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
-    finished.forget(workdir)
+    files.write_text(root / "evaluate_items.jsonl", "".join(lines))
+    files.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
+    finished_items.forget(workdir)
 
 
 def _of_corpus(c: ConfigDict, label: str) -> bool:
@@ -123,7 +115,10 @@ def _of_corpus(c: ConfigDict, label: str) -> bool:
 
 
 def _figures(
-    loaded: load.Loaded, c: ConfigDict, tasks: dict[str, Task], kept: finished.Items
+    loaded: load_model.Loaded,
+    c: ConfigDict,
+    tasks: dict[str, Task],
+    kept: finished_items.Items,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the tasks say of a model, and what each of their items came to.
 
@@ -164,7 +159,7 @@ def _figures(
 
 
 def perform(
-    task: Task, answer: Any, kept: finished.Kept | None = None
+    task: Task, answer: Any, kept: finished_items.Kept | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Asks what a task wants to know: its figures, and those of items.
 
@@ -219,7 +214,7 @@ def _kind(c: ConfigDict, label: str) -> str:
     return _spec(c, label)["name"]
 
 
-def _about(loaded: load.Loaded, model_dir: str) -> dict[str, Any]:
+def _about(loaded: load_model.Loaded, model_dir: str) -> dict[str, Any]:
     """What of a model moves its figures."""
     tokenizer = loaded.tokenizer
     template = tokenizer.chat_template
@@ -277,7 +272,7 @@ def _check_kind(model: str, c: ConfigDict) -> None:
 
 
 def _objective(
-    loaded: load.Loaded, model_dir: str, c: ConfigDict
+    loaded: load_model.Loaded, model_dir: str, c: ConfigDict
 ) -> Callable[[Any], dict[str, float]]:
     """From parameters to means over the tokens of the split: loss, accuracy, ..."""
     e, policy = c.evaluate, loaded.model.policy
@@ -295,7 +290,7 @@ def _objective(
     sums = jax.jit(train_step.build_validate(apply, loaded.objective, policy))
     frozen = train_step.NOTHING
     if loaded.objective.reference:
-        frozen = train_step.Frozen(reference=load.reference(loaded, model_dir))
+        frozen = train_step.Frozen(reference=load_model.reference(loaded, model_dir))
 
     def measure(params):
         total: dict[str, np.ndarray] = {}
@@ -335,7 +330,7 @@ def _read(path: str) -> list[Document]:
       InputError: what is not text.
     """
     if (epath.Path(path) / "corpus" / "manifest.json").exists():
-        return corpus.read(epath.Path(path) / "corpus", "test")
+        return storage.read(epath.Path(path) / "corpus", "test")
     source = registry.build("sources", {"name": "text", "path": path})
     return list(source(lambda reason, name: None))  # only empty files are left out
 

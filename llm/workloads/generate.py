@@ -7,12 +7,12 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, run_directory
+from llm import files, run_dir
 from llm.data import chat
 from llm.errors import InputError
-from llm.inference import load, sampling
-from llm.inference.generate import generate, search
-from llm.inference.prompts import check_generates
+from llm.inference import import_model, load_model, sampling
+from llm.inference.decoding import generate, search
+from llm.inference.prompt_rows import check_generates
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -21,16 +21,18 @@ def run(c: ConfigDict, workdir: str) -> None:
     g = c.generate
     device, host = jax.devices()[0], jax.devices("cpu")[0]
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(importing.run_of(g.model_dir or workdir, workdir, host), device)
+    loaded = load_model.load(
+        import_model.run_of(g.model_dir or workdir, workdir, host), device
+    )
     check_generates(loaded.model)
     prompts = list(g.prompts)
     if g.chat:
         said = [[{"role": "user", "content": prompt}] for prompt in prompts]
         prompts = [chat.prompt_ids(loaded.tokenizer, messages) for messages in said]
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
-    model = (*load.for_decoding(loaded), loaded.tokenizer)
+    model = (*load_model.for_decoding(loaded), loaded.tokenizer)
     until = {
         "max_tokens": g.max_tokens,
         "stop": "|".join(re.escape(text) for text in g.stop),
@@ -56,9 +58,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     )
     print(text)
     root = epath.Path(workdir)
-    atomic.write_text(root / "samples.txt", text)
+    files.write_text(root / "samples.txt", text)
     result = {"samples": samples, "sampling": how, "step": loaded.step}
-    atomic.write_text(root / "generate.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(root / "generate.json", json.dumps(result, indent=1) + "\n")
 
 
 def check(c: ConfigDict) -> None:

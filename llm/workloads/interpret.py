@@ -7,12 +7,13 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, interpret, interpret_page, run_directory
+from llm import files, run_dir
 from llm.errors import InputError
-from llm.inference import load, sampling
-from llm.inference.generate import generate
-from llm.inference.prompts import check_length, rows_of
+from llm.inference import import_model, interpretation, load_model, sampling
+from llm.inference.decoding import generate
+from llm.inference.prompt_rows import check_length, rows_of
 from llm.nn.contract import has_head, plain_inputs, reads_source
+from llm.reports import interpret_page
 
 _ANSWER = 16  # tokens of an encoder-decoder's answer that are looked at
 
@@ -22,8 +23,10 @@ def run(c: ConfigDict, workdir: str) -> None:
     check(c)
     i = c.interpret
     device, host = jax.devices()[0], jax.devices("cpu")[0]
-    loaded = load.load(importing.run_of(i.model_dir or workdir, workdir, host), device)
-    run_directory.claim(
+    loaded = load_model.load(
+        import_model.run_of(i.model_dir or workdir, workdir, host), device
+    )
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     tokenizer = loaded.tokenizer
@@ -46,13 +49,13 @@ def run(c: ConfigDict, workdir: str) -> None:
         # As in generation: the encoder reads the text, the decoder gives its answer.
         (begun,), (read,) = rows_of(loaded.model, tokenizer, [ids])
         (answer,) = generate(
-            *load.for_decoding(loaded), tokenizer, [ids],
+            *load_model.for_decoding(loaded), tokenizer, [ids],
             knobs=sampling.Sampling(temperature=0.0), max_tokens=_ANSWER,
         )  # fmt: skip
         ids = [*begun, *tokenizer.encode(answer.text)[:_ANSWER]]
         inputs = plain_inputs(np.array([ids], np.int32))
         inputs = inputs._replace(source=plain_inputs(np.array([read], np.int32)))
-    look = interpret.look(loaded.model, loaded.params, inputs, top=i.top)
+    look = interpretation.look(loaded.model, loaded.params, inputs, top=i.top)
 
     def word(token: int) -> str:
         # Rows that pad the vocabulary are no word.
@@ -61,7 +64,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     def named(pairs):
         return [[word(token), value] for token, value in pairs]
 
-    table_VD = interpret.embedding_of(loaded.params)[: tokenizer.vocab_size]
+    table_VD = interpretation.embedding_of(loaded.params)[: tokenizer.vocab_size]
 
     def one(text: str) -> int:
         found = tokenizer.encode(text)
@@ -90,7 +93,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             {
                 "word": text,
                 "near": named(
-                    interpret.neighbours(
+                    interpretation.neighbours(
                         table_VD, table_VD[one(text)], i.top, (one(text),)
                     )
                 ),
@@ -101,16 +104,16 @@ def run(c: ConfigDict, workdir: str) -> None:
             {
                 "analogy": f"{a!r} is to {b!r} as {x!r} is to",
                 "near": named(
-                    interpret.analogy(table_VD, one(a), one(b), one(x), i.top)
+                    interpretation.analogy(table_VD, one(a), one(b), one(x), i.top)
                 ),
             }
             for a, b, x in i.analogies
         ],
     }
     root = epath.Path(workdir)
-    atomic.write_text(root / "interpret.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(root / "interpret.json", json.dumps(result, indent=1) + "\n")
     html = interpret_page.write(result, look.attention)
-    atomic.write_text(root / "interpret.html", html)
+    files.write_text(root / "interpret.html", html)
     for layer, choices in enumerate(result["lens"], start=1):
         first = ", ".join(f"{text!r} {share:.0%}" for text, share in choices[-1])
         print(f"after layer {layer}: {first}")

@@ -15,9 +15,10 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, lifecycle_page, registry, run_directory, units
+from llm import files, registry, run_dir, units
 from llm.errors import InputError
-from llm.lifecycle_page import Step
+from llm.reports import lifecycle_page
+from llm.reports.lifecycle_page import Step
 
 _PLACE = "{workdir}"
 
@@ -26,7 +27,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Runs what has not run yet, in order, and writes the page after each."""
     check(c)
     devices = jax.devices()
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
     root = pathlib.Path(workdir)
@@ -49,11 +50,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         finally:
             took[name] = time.perf_counter() - start
             text = json.dumps({"seconds": seconds, "unfinished": unfinished}, indent=1)
-            atomic.write_text(epath.Path(record), text + "\n")
+            files.write_text(epath.Path(record), text + "\n")
         print(f"{title}: {units.duration(seconds[name])}", flush=True)
         steps = [Step(n, c.runs[n].workload, root / n, seconds.get(n)) for n in c.order]
         page = root / "lifecycle.html"
-        atomic.write_text(epath.Path(page), lifecycle_page.write(page, steps))
+        files.write_text(epath.Path(page), lifecycle_page.write(page, steps))
     print(f"page: {root / 'lifecycle.html'}")
 
 

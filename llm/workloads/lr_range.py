@@ -11,8 +11,11 @@ import pathlib
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, lr_range, monitor, registry
+from llm import files, registry
 from llm.errors import Diverged, InputError
+from llm.reports import lr_curve_page
+from llm.sweeps import lr_curve
+from llm.training import metric_writer
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -33,10 +36,10 @@ def run(c: ConfigDict, workdir: str) -> None:
             break
         with contextlib.suppress(Diverged):  # it said so
             registry.build("workloads", stage)(c, workdir)
-    records = monitor.read(root)
+    records = metric_writer.read(root)
     rates = [r["learning_rate"] for r in records]
     losses = [float(r["loss"]) for r in records]
-    found = lr_range.find(rates, losses)
+    found = lr_curve.find(rates, losses)
     name = "muon_learning_rate" if c.optimizer.name == "muon" else "learning_rate"
     result = {
         "field": f"optimizer.{name}",
@@ -45,10 +48,10 @@ def run(c: ConfigDict, workdir: str) -> None:
         "rates": [rates[0], rates[-1]],
         "steps": len(records),
     }
-    atomic.write_text(epath.Path(root / "lr_range.json"), json.dumps(result, indent=1))
+    files.write_text(epath.Path(root / "lr_range.json"), json.dumps(result, indent=1))
     page = root / "lr_range.html"
-    html = lr_range.html(root.resolve().name, rates, losses, found)
-    atomic.write_text(epath.Path(page), html)
+    html = lr_curve_page.html(root.resolve().name, rates, losses, found)
+    files.write_text(epath.Path(page), html)
     if found is None:
         print(
             f"no rate from {rates[0]:.2g} to {rates[-1]:.2g} lets the loss fall; look "

@@ -9,8 +9,10 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, drift, run_directory, traffic
+from llm import files, run_dir
 from llm.errors import InputError, Stopped
+from llm.reports import drift_page
+from llm.serve import drift, request_record
 
 DRIFTED = 3  # exit code
 
@@ -29,8 +31,8 @@ def run(c: ConfigDict, workdir: str) -> None:
             want="another log, or monitor.hours: the last of them are compared with "
             "what came before",
         )
-    window = traffic.read(m.log)
-    reference = traffic.read(m.reference) if m.reference else window
+    window = request_record.read(m.log)
+    reference = request_record.read(m.reference) if m.reference else window
     if m.hours:
         start = window[-1].time - 3600 * m.hours
         if not m.reference:
@@ -38,7 +40,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         window = [r for r in window if r.time >= start]
     findings, missing = drift.compare(reference, window)
     devices = jax.devices()
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
     drifted = [f.name for f in findings if f.level == "drift"]
@@ -54,8 +56,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     if missing:
         print(f"not in both logs: {', '.join(missing)}")
     root = epath.Path(workdir)
-    atomic.write_text(root / "monitor.json", json.dumps(made, indent=1) + "\n")
-    atomic.write_text(root / "monitor.html", drift.html(made))
+    files.write_text(root / "monitor.json", json.dumps(made, indent=1) + "\n")
+    files.write_text(root / "monitor.html", drift_page.html(made))
     if drifted:
         raise Stopped(
             f"drift: {', '.join(drifted)}; see {root / 'monitor.html'}", DRIFTED

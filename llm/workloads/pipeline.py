@@ -12,7 +12,9 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import beginning, locks, registry, report, run_directory, units
+from llm import files, registry, run_dir, units
+from llm.reports import run_report
+from llm.training import init_state
 
 # {stage: folders that it leaves beside its result}
 STAGES = {
@@ -26,20 +28,20 @@ STAGES = {
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""
-    with locks.held(workdir, "runs a pipeline", name=".pipeline.lock"):
+    with files.lock(workdir, "runs a pipeline", name=".pipeline.lock"):
         _run(c, workdir)
 
 
 def _run(c: ConfigDict, workdir: str) -> None:
-    c, _ = beginning.resolved(c, workdir, jax.devices("cpu")[0])
+    c, _ = init_state.resolved(c, workdir, jax.devices("cpu")[0])
     stages = _wanted(c)
     for stage in stages:
         registry.module("workloads", stage).check(c)
     devices = jax.devices()
-    changed = run_directory.claim(
+    changed = run_dir.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
-    if run_directory.made_longer(changed):
+    if run_dir.made_longer(changed):
         for stage in [*STAGES][[*STAGES].index("train") :]:  # made of a shorter run
             (epath.Path(workdir) / f"{stage}.json").unlink(missing_ok=True)
     for number, stage in enumerate(stages, start=1):
@@ -54,8 +56,8 @@ def _run(c: ConfigDict, workdir: str) -> None:
         print(f"{title}: {units.duration(time.perf_counter() - start)}", flush=True)
         if stage == "train" and c.preview:
             return
-        report.write(workdir)
-    print(f"report: {report.write(workdir)}")
+        run_report.write(workdir)
+    print(f"report: {run_report.write(workdir)}")
 
 
 def _wanted(c: ConfigDict) -> list[str]:

@@ -13,26 +13,13 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import (
-    aot,
-    atomic,
-    flops,
-    memory,
-    network,
-    optim,
-    plan,
-    registry,
-    sharding,
-    topology,
-    train_step,
-    tree,
-    units,
-)
-from llm import objective as objectives
+from llm import files, models, objectives, registry, sharding, tree, units
 from llm.errors import InputError
 from llm.nn.contract import with_head
+from llm.planning import aot, budget, flops, topology
 from llm.precision import Policy
-from llm.scaling import CHINCHILLA
+from llm.sweeps.scaling_law import CHINCHILLA
+from llm.training import live_memory, optim, train_step
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -48,7 +35,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         result |= _compiled(result, found, tries)
     print(table(result))
     path = epath.Path(workdir) / "plan.json"
-    atomic.write_text(path, json.dumps(result, indent=1) + "\n")
+    files.write_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def _on(c: ConfigDict, pod: topology.Pod, best: dict[str, Any] | None) -> ConfigDict:
@@ -67,7 +54,7 @@ def _check(c: ConfigDict) -> None:
     """Raises InputError for what no plan is made of, before minutes of compiling."""
     p, t = c.plan, c.train
     asked = Policy(t.dtype, "tpu", products=t.products, attention=t.attention)
-    network.check_policy(asked)
+    models.check_policy(asked)
     if p.accelerator not in flops.CHIPS:
         hint = registry.hint(p.accelerator, flops.CHIPS)
         raise InputError(
@@ -107,7 +94,7 @@ def _tries(c: ConfigDict, pod: topology.Pod, workdir) -> list[dict[str, Any]]:
         if x not in known:
             kept = {"asked": asked, "tries": [*known, x]}
             known = kept["tries"]
-            atomic.write_text(path, json.dumps(kept, indent=1) + "\n")
+            files.write_text(path, json.dumps(kept, indent=1) + "\n")
         mesh = " x ".join(f"{name} {size}" for name, size in x["mesh"])
         speed = x.get("tokens_per_s")
         result = f"{units.count(speed)} tok/s" if speed else "does not fit"
@@ -124,7 +111,7 @@ def _compiled(result: dict[str, Any], found: dict[str, Any], tries: list):
         hours = result["tokens"] / found["tokens_per_s"] / 3600
         added["compiled_cost"] = {
             "hours": hours,
-            "dollars": plan.dollars(hours * a["chips"], a["dollars_per_chip_hour"]),
+            "dollars": budget.dollars(hours * a["chips"], a["dollars_per_chip_hour"]),
         }
     return added
 
@@ -141,10 +128,10 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         c.train.dtype, platform, products=c.train.products,
         attention="xla" if platform == "gpu" else "auto",
     )  # fmt: skip
-    model, objective, init = network.build(
+    model, objective, init = models.build(
         c.model, c.objective, policy, c.tokenizer.vocab_size
     )
-    mesh = plan.planned_mesh(c.mesh, chips * chip.devices)
+    mesh = budget.planned_mesh(c.mesh, chips * chip.devices)
     shapes = objectives.row_shapes(objective, c.train.seq_len)
     state, need = _memory(c, model, objective, init, shapes, mesh)
 
@@ -159,7 +146,7 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     context = lengths.pop("length")
     parameters = tree.count(state.params)
     costs = functools.partial(
-        plan.cost, flops_per_token=per_token, chip=chip, chips=chips, mfu=c.plan.mfu,
+        budget.cost, flops_per_token=per_token, chip=chip, chips=chips, mfu=c.plan.mfu,
         price=price,
     )  # fmt: skip
     tokens = _tokens(c, corpus_dir)
@@ -189,12 +176,12 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
             "source": chip.source,
         },
         "memory_per_device": {**need._asdict(), "total": sum(need)},
-        "fits": plan.spare_bytes(need, chip) >= 0,
-        "spare_bytes": plan.spare_bytes(need, chip),
-        "verdict": plan.verdict(need, chip),
+        "fits": budget.spare_bytes(need, chip) >= 0,
+        "spare_bytes": budget.spare_bytes(need, chip),
+        "verdict": budget.verdict(need, chip),
         "tokens": tokens,
         "compute_optimal": {
-            "tokens_at_20_per_parameter": plan.TOKENS_PER_PARAMETER * parameters,
+            "tokens_at_20_per_parameter": budget.TOKENS_PER_PARAMETER * parameters,
             "tokens_by_parametric_fit": fitted,
         },
         "cost": costs(tokens)._asdict() if tokens else None,
@@ -229,7 +216,7 @@ def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
         rngs = {"dropout": jax.random.key(0)}
         return objective.loss(apply, params, batch, rngs=rngs, policy=policy)[0]
 
-    need = plan.step_memory(
+    need = budget.step_memory(
         state.params, state.opt_state, batch, loss=loss, update=tx.update,
         accumulate=c.train.accumulate, ema=c.train.ema > 0,
         tensor_ways=1 if c.rules == "replicated" else mesh.shape.get("tensor", 1),
@@ -279,7 +266,7 @@ def table(p: dict[str, Any]) -> str:
         ),
         *_decode_rows(p),
         (f"Memory of a {devices}, {rows_each} x {p['seq_len']} tokens", None),
-        *((kind, units.size(need[kind])) for kind in plan.Memory._fields),
+        *((kind, units.size(need[kind])) for kind in budget.Memory._fields),
         ("total", units.size(need["total"])),
         (f"{a['name']} ({units.size(a['hbm_bytes'])} a chip)", p["verdict"]),
         ("layout", f"{mesh}, rules {p['rules']}, remat {p['remat']}"),
@@ -330,7 +317,7 @@ def _compiled_rows(p: dict[str, Any]):
         yield "memory", f"does not fit: {by} more than {size(x['hbm_bytes'])}"
         for n, array in enumerate(x.get("largest", ())[:5]):
             name = "largest arrays of all devices" if n == 0 else ""
-            yield name, str(memory.Array(**array))
+            yield name, str(live_memory.Array(**array))
     if not x.get("cycles"):
         yield "the compiler says", x.get("why", "nothing")
         return

@@ -6,11 +6,11 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, run_directory
-from llm.data.texts import texts_given
+from llm import files, run_dir
+from llm.data.input_texts import texts_given
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.classify import classifier
+from llm.inference import import_model, load_model
+from llm.inference.class_probabilities import classifier
 
 _SHOWN = 20  # texts that are printed
 
@@ -23,9 +23,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         raise InputError(got=f"predict.batch_size {p.batch_size}", want="1 or more")
     device, host = jax.devices()[0], jax.devices("cpu")[0]
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(importing.run_of(p.model_dir or workdir, workdir, host), device)
+    loaded = load_model.load(
+        import_model.run_of(p.model_dir or workdir, workdir, host), device
+    )
     predict = classifier(loaded, batch_size=p.batch_size)
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     answers = predict(texts)
@@ -38,6 +40,6 @@ def run(c: ConfigDict, workdir: str) -> None:
             for text, answer in zip(texts, answers, strict=True)
         ],
     }
-    atomic.write_text(
+    files.write_text(
         epath.Path(workdir) / "predict.json", json.dumps(result, indent=1) + "\n"
     )

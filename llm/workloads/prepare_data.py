@@ -17,19 +17,13 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import (
-    atomic,
-    data_card,
-    digests,
-    locks,
-    registry,
-    run_directory,
-    units,
-)
-from llm.data import beam, corpus, processes, runner, split
+from llm import files, registry, run_dir, units
+from llm.corpus import beam_runner, runner, split, storage, workers
+from llm.corpus.file_source import Files
 from llm.document import NOTE
 from llm.errors import InputError, MachineError
-from llm.source_files import Files
+from llm.reports import data_card
+from llm.text import hashing
 
 _RUNNERS = ("local", "beam")
 _DOES = "prepares a corpus"
@@ -49,14 +43,14 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
       InputError: a bad source or setting, no text left, or a disk that refuses.
     """
     if c.data.corpus_dir:
-        corpus.manifest(epath.Path(c.data.corpus_dir) / "corpus")
+        storage.manifest(epath.Path(c.data.corpus_dir) / "corpus")
         return {}
     about = check(c)
     workdir = epath.Path(workdir)
     settings = _settings(c)
     report = workdir / "prepare_data.json"
     if (workdir / "corpus" / "manifest.json").exists():
-        _check_same(corpus.manifest(workdir / "corpus")["settings"], settings, workdir)
+        _check_same(storage.manifest(workdir / "corpus")["settings"], settings, workdir)
         if report.exists():
             print(f"corpus: {workdir / 'corpus'} is finished, kept", flush=True)
             held = json.loads(report.read_text("utf-8"))
@@ -72,12 +66,12 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             settings["python"] if settings["source"]["name"] == "stdlib" else "",
         )
         if c.runner == "beam":
-            done = beam.run(asked, c.runner_options)
+            done = beam_runner.run(asked, c.runner_options)
         else:
-            done = runner.run(asked, c.data.processes or processes.cores())
+            done = runner.run(asked, c.data.processes or workers.cores())
         _check_some(done, settings)
         side = split.sides(
-            ((digests.of_id(a["id"]), a["group"], a["bytes"]) for a in done.abouts()),
+            ((hashing.of_id(a["id"]), a["group"], a["bytes"]) for a in done.abouts()),
             validation_fraction=c.data.validation_fraction,
             test_fraction=c.data.test_fraction,
             links=done.links.T.tolist(),
@@ -95,7 +89,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             "skipped": done.skipped,
             "settings": settings,
         }
-        written = corpus.write(
+        written = storage.write(
             workdir / "corpus",
             ((side[document.group], document) for document in done.documents()),
             settings,
@@ -107,7 +101,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     }
     result["seconds"] = round(time.time() - start, 3)
     # Last: without it the corpus does not count as finished.
-    atomic.write_text(report, json.dumps(result, indent=1))
+    files.write_text(report, json.dumps(result, indent=1))
     print(f"data card: {data_card.write(workdir)}", flush=True)
     for name, part in result["splits"].items():
         print(
@@ -165,13 +159,13 @@ def _steps(c: ConfigDict, workdir: epath.Path) -> Iterator[pathlib.Path]:
     again; it stays when the disk is, or when the run or a process of it was ended.
     """
     if c.data.work_dir:
-        with locks.held(c.data.work_dir, _DOES):
+        with files.lock(c.data.work_dir, _DOES):
             yield pathlib.Path(c.data.work_dir)
         return
     folder = pathlib.Path(workdir) / "work"
-    with locks.held(folder, _DOES):  # who does not get it leaves it to who has it
+    with files.lock(folder, _DOES):  # who does not get it leaves it to who has it
         try:
-            with atomic.writing(folder):
+            with files.writing(folder):
                 yield folder
         except InputError as error:
             kept = isinstance(error, MachineError) and any(folder.glob("*/*.json"))
@@ -291,7 +285,7 @@ def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
     # The library of another interpreter is another text; that of a file is not.
     names = [n for n in wanted if n != "python" or wanted["source"]["name"] == "stdlib"]
     there, here = ({n: of.get(n) for n in names} for of in (found, wanted))
-    other = run_directory.differences(there, here, "data.")
+    other = run_dir.differences(there, here, "data.")
     if other:
         raise InputError(
             got=f"settings that differ from those of the corpus in {workdir} in "
@@ -318,7 +312,7 @@ def _summaries(abouts, side: dict[str, str]) -> dict[str, Any]:
         part["documents"] += 1
         part["bytes"] += about["bytes"]
         part["raw_bytes"] += about["raw_bytes"]
-        digest = digests.of_id(about["id"])
+        digest = hashing.of_id(about["id"])
         if digest in ids:
             raise InputError(
                 got=f"two documents with the id {about['id']!r}, made by a stage",

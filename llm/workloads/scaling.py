@@ -11,51 +11,53 @@ import pathlib
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, run_directory, scaling, scaling_page, sweep, trials
+from llm import files, run_dir
 from llm.errors import InputError
+from llm.reports import scaling_page
+from llm.sweeps import scaling_law, search, trials
 
 _SHARE = 0.8  # of intervals
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains what is missing of the ladder, fits the law and writes its page."""
-    axes = sweep.axes(c.sweep.space, c.trial)
-    grid = sweep.grid(axes, c.sweep.points)
-    if len(grid) < scaling.LEAST:
+    axes = search.axes(c.sweep.space, c.trial)
+    grid = search.grid(axes, c.sweep.points)
+    if len(grid) < scaling_law.LEAST:
         raise InputError(
             got=f"{len(grid)} runs in sweep.space",
-            want=f"{scaling.LEAST} or more, of several sizes and lengths",
+            want=f"{scaling_law.LEAST} or more, of several sizes and lengths",
         )
     own = c.to_dict()
     own["sweep"] = {**own["sweep"], "processes": 0}  # may change
-    run_directory.claim(workdir, own, device="", devices=0)
+    run_dir.claim(workdir, own, device="", devices=0)
     root = pathlib.Path(workdir)
     known = trials.run(
         root, c.trial, lambda held: grid[len(held)] if len(held) < len(grid) else None,
         trials.Wanted("validation_loss"), processes=c.sweep.processes, total=len(grid),
     )  # fmt: skip
     runs = [
-        scaling.Run(t.parameters, t.tokens, t.value)
+        scaling_law.Run(t.parameters, t.tokens, t.value)
         for t in known
         if t.status == "done"
     ]
     failed = [t for t in known if t.status != "done"]
     if failed:
         print(f"{len(failed)} failed, the first: {failed[0].reason}")
-    law = scaling.fit(runs)
+    law = scaling_law.fit(runs)
     result = {
         "law": law._asdict(),
-        "doubts": scaling.doubts(law),
+        "doubts": scaling_law.doubts(law),
         "runs": [r._asdict() for r in runs],
         "held_out": _held_out(runs),
         "next": _next(runs, law),
     }
-    atomic.write_text(
+    files.write_text(
         epath.Path(root / "scaling.json"), json.dumps(result, indent=1) + "\n"
     )
     page = root / "scaling.html"
     html = scaling_page.write(root.resolve().name, runs, law, result)
-    atomic.write_text(epath.Path(page), html)
+    files.write_text(epath.Path(page), html)
     print(
         f"L(N, D) = {law.E:.3f} + {law.A:.4g} / N^{law.alpha:.3f} + {law.B:.4g} / "
         f"D^{law.beta:.3f}"
@@ -79,15 +81,15 @@ def run(c: ConfigDict, workdir: str) -> None:
     print(f"page: {page}")
 
 
-def _held_out(runs: list[scaling.Run]) -> list[dict]:
+def _held_out(runs: list[scaling_law.Run]) -> list[dict]:
     """The largest model's runs, predicted from the others; [] where these are few."""
     largest = max(r.parameters for r in runs)
     smaller = [r for r in runs if r.parameters < largest]
     try:
-        law = scaling.fit(smaller)
+        law = scaling_law.fit(smaller)
     except InputError:
         return []
-    doubts = scaling.doubts(law)
+    doubts = scaling_law.doubts(law)
     return [
         {
             **r._asdict(),
@@ -99,7 +101,7 @@ def _held_out(runs: list[scaling.Run]) -> list[dict]:
     ]
 
 
-def _next(runs: list[scaling.Run], law: scaling.Law) -> dict:
+def _next(runs: list[scaling_law.Run], law: scaling_law.Law) -> dict:
     """A rung as much above the largest as that is above the one below it."""
     sizes = sorted({r.parameters for r in runs})
     spans = sorted({r.tokens for r in runs})
@@ -111,5 +113,5 @@ def _next(runs: list[scaling.Run], law: scaling.Law) -> dict:
 
 
 def _predicted(runs, law, parameters, tokens) -> dict:
-    low, high = scaling.interval(runs, law, parameters, tokens, share=_SHARE)
+    low, high = scaling_law.interval(runs, law, parameters, tokens, share=_SHARE)
     return {"predicted": law.loss(parameters, tokens), "interval": [low, high]}

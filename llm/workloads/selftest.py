@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, registry
+from llm import files, registry
 from llm.errors import InputError
 
 _READY = re.compile(r" at (http://\S+)")
@@ -37,7 +37,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Asks the server of `c.serve.model_dir` and writes what it says."""
     check(c)
     root = epath.Path(workdir)
-    atomic.write_text(root / "serve_config.json", json.dumps(c.to_dict()))
+    files.write_text(root / "serve_config.json", json.dumps(c.to_dict()))
     command = [sys.executable, "-c", _SERVER, os.fspath(root / "serve_config.json")]
     log = root / "selftest.log"
     with open(log, "w+", encoding="utf-8") as output:
@@ -57,7 +57,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         raise InputError(
             got=f"exit code {code} of the server", want="0", do=f"see {log}"
         )
-    atomic.write_text(root / "selftest.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(root / "selftest.json", json.dumps(result, indent=1) + "\n")
     for one in result["answers"]:
         print(f"{one['what']}: {one['answer']!r}")
     print(f"{result['requests']} requests, {result['tokens_per_s']:.1f} tokens/s")

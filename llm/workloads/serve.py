@@ -13,15 +13,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from llm import importing, run_directory
+from llm import run_dir
 from llm.errors import InputError
-from llm.inference import load
+from llm.inference import import_model, load_model
 from llm.inference.constrain import Grammars
-from llm.inference.embed import embedder
+from llm.inference.embeddings import embedder
 from llm.serve import guard
-from llm.serve.border import read_keys
+from llm.serve.auth import read_keys
 from llm.serve.feedback import Feedback
-from llm.serve.metrics import Metrics
+from llm.serve.prometheus import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
 from llm.serve.slots import Slots
@@ -38,10 +38,12 @@ def run(c: ConfigDict, workdir: str) -> None:
     knobs = s.check.to_dict()
     guards = guard.build(s.guard, knobs, host)
     # First, so that a wrong path leaves nothing behind.
-    loaded = load.load(importing.run_of(s.model_dir or workdir, workdir, host), device)
+    loaded = load_model.load(
+        import_model.run_of(s.model_dir or workdir, workdir, host), device
+    )
     service, slots = make_service(c, workdir, loaded, guards)
     with bound(s.host, s.port) as listening:
-        run_directory.claim(
+        run_dir.claim(
             workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
         )
         serve(service, slots, listening, keys, c)
@@ -80,14 +82,14 @@ def check(c: ConfigDict) -> None:
 
 
 def make_service(
-    c: ConfigDict, workdir: str, loaded: load.Loaded, guards: guard.Guard
+    c: ConfigDict, workdir: str, loaded: load_model.Loaded, guards: guard.Guard
 ) -> tuple[Any, Slots | None]:
     """What is served, and its slots; these are None for a model that only reads."""
     from llm.serve.service import Service
 
     s = c.serve
-    model, params = load.for_decoding(loaded)
-    known = load.context(loaded)
+    model, params = load_model.for_decoding(loaded)
+    known = load_model.context(loaded)
     context = min(s.context or known, known)
     slots = scheduler = grammars = None
     if hasattr(model, "init_cache"):

@@ -11,8 +11,10 @@ import pathlib
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, run_directory, sweep, sweep_page, trials, units
+from llm import files, run_dir, units
 from llm.errors import InputError
+from llm.reports import sweep_page
+from llm.sweeps import search, trials
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -20,9 +22,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     axes, wanted = check(c)
     own = c.to_dict()
     own["sweep"] = {**own["sweep"], "trials": 0, "processes": 0}  # may change
-    run_directory.claim(workdir, own, device="", devices=0)
+    run_dir.claim(workdir, own, device="", devices=0)
     root, s = pathlib.Path(workdir), c.sweep
-    combinations = sweep.grid(axes, s.points) if s.search == "grid" else []
+    combinations = search.grid(axes, s.points) if s.search == "grid" else []
     total = len(combinations) or s.trials
     where = root / "sweep.html"
 
@@ -33,13 +35,11 @@ def run(c: ConfigDict, workdir: str) -> None:
         if s.search == "grid":
             return combinations[number]
         if s.search == "random":
-            return sweep.drawn(axes, c.seed, number)
-        return sweep.suggested(axes, c.seed, [_seen(t, wanted) for t in known])
+            return search.drawn(axes, c.seed, number)
+        return search.suggested(axes, c.seed, [_seen(t, wanted) for t in known])
 
     def show(known):
-        atomic.write_text(
-            epath.Path(where), sweep_page.write(root, known, axes, wanted)
-        )
+        files.write_text(epath.Path(where), sweep_page.write(root, known, axes, wanted))
 
     known = trials.run(
         root, c.trial, propose, wanted, processes=s.processes, total=total, each=show
@@ -62,7 +62,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         },
         "seconds": round(sum(t.seconds for t in known), 1),
     }
-    atomic.write_text(root / "sweep.json", json.dumps(result, indent=1) + "\n")
+    files.write_text(root / "sweep.json", json.dumps(result, indent=1) + "\n")
     print(
         f"best of {len(known)}: trial {leader.number}, {trials.named(leader.values)}: "
         f"{wanted.metric} {leader.value:.4f}; "
@@ -71,7 +71,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     print(f"page: {where}")
 
 
-def check(c: ConfigDict) -> tuple[tuple[sweep.Axis, ...], trials.Wanted]:
+def check(c: ConfigDict) -> tuple[tuple[search.Axis, ...], trials.Wanted]:
     """The axes and what is wanted; InputError for a sweep that cannot be."""
     s = c.sweep
     if "trial" not in c:
@@ -79,8 +79,8 @@ def check(c: ConfigDict) -> tuple[tuple[sweep.Axis, ...], trials.Wanted]:
             got="a sweep without `trial`", want="the config of a trial, c.trial",
             do="see configs/sweep.py",
         )  # fmt: skip
-    axes = sweep.axes(s.space, c.trial)
-    for name, known in (("search", sweep.SEARCHES), ("goal", ("min", "max"))):
+    axes = search.axes(s.space, c.trial)
+    for name, known in (("search", search.SEARCHES), ("goal", ("min", "max"))):
         if s[name] not in known:
             raise InputError(
                 got=f"sweep.{name} {s[name]!r}", want=f"one of {', '.join(known)}"
@@ -111,16 +111,16 @@ def check(c: ConfigDict) -> tuple[tuple[sweep.Axis, ...], trials.Wanted]:
                 want="halving of 2 or more, by a figure of validations, and "
                 "sweep.first_rung at one of them",
             )
-    rungs = sweep.rungs(first, s.halving, t.steps)
+    rungs = search.rungs(first, s.halving, t.steps)
     sign = 1 if s.goal == "min" else -1
     return axes, trials.Wanted(s.metric, sign, rungs, s.halving)
 
 
-def _seen(trial: trials.Trial, wanted: trials.Wanted) -> sweep.Seen:
+def _seen(trial: trials.Trial, wanted: trials.Wanted) -> search.Seen:
     """A trial as the search sees it; one that failed is as bad as can be."""
     value = trial.value
     if trial.status == "failed":
         value = float("inf")
     elif value is not None:
         value *= wanted.sign
-    return sweep.Seen(trial.values, value, trial.steps, trial.status == "halved")
+    return search.Seen(trial.values, value, trial.steps, trial.status == "halved")

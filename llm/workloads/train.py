@@ -16,74 +16,76 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import adapter as adapters
 from llm import (
-    atomic,
-    beginning,
-    compiler,
-    exhausted,
-    finite,
-    flops,
-    hosts,
-    locks,
-    maintenance,
-    network,
-    optim,
-    preview,
-    profiling,
+    adapters,
+    distributed,
+    files,
+    models,
+    objectives,
     registry,
-    run_directory,
+    run_dir,
     sharding,
-    train_checks,
-    train_step,
     tree,
     units,
 )
-from llm import objective as objectives
-from llm import train as training
 from llm.checkpoint import Checkpoints
 from llm.data import loader, mixture, tokens
-from llm.data import tokenizer as tokenizers
 from llm.errors import InputError
-from llm.goodput import Wall
-from llm.local_checkpoint import LocalCheckpoints
-from llm.monitor import Console, MetricWriter
 from llm.nn.contract import with_head
+from llm.planning import compiler_options, flops
 from llm.precision import Policy
-from llm.train_checks import attention_of, length
-from llm.watchdog import Watchdog
+from llm.tokenizers import sentencepiece_tokenizer as tokenizers
+from llm.training import (
+    find_nan,
+    init_state,
+    optim,
+    out_of_memory,
+    preemption,
+    preview,
+    profiling,
+    train_checks,
+    train_step,
+)
+from llm.training import train_loop as training
+from llm.training.goodput import Wall
+from llm.training.local_checkpoint import LocalCheckpoints
+from llm.training.metric_writer import Console, MetricWriter
+from llm.training.train_checks import attention_of, length
+from llm.training.watchdog import Watchdog
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains `c.model` on the tokens of the run directory until `c.train` says stop."""
     with contextlib.ExitStack() as stack:
-        if hosts.first():
-            lock = locks.held(workdir, "trains", name=".train.lock")
+        if distributed.first():
+            lock = files.lock(workdir, "trains", name=".train.lock")
             stack.enter_context(lock)
         _run(c, workdir)
 
 
 def _run(c: ConfigDict, workdir: str) -> None:
     devices, host = jax.devices(), jax.local_devices(backend="cpu")[0]
-    hosts.check_shared(workdir)
-    with hosts.first_goes_first("begin"):
-        c, source = beginning.resolved(c, workdir, host)
+    distributed.check_shared(workdir)
+    with distributed.first_goes_first("begin"):
+        c, source = init_state.resolved(c, workdir, host)
         check(c)
-        run_directory.claim(
+        run_dir.claim(
             workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
         )
-    wall = Wall(workdir, silent=not hosts.first())
+    wall = Wall(workdir, silent=not distributed.first())
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
     kind = devices[0].device_kind
     policy = Policy(
         t.dtype, devices[0].platform, len(devices), kind, t.products, t.attention
     )
-    options = compiler.options(policy)
-    console_line = functools.partial(print, flush=True) if hosts.first() else _silent
+    options = compiler_options.options(policy)
+    console_line = (
+        functools.partial(print, flush=True) if distributed.first() else _silent
+    )
 
     tokenizer, train_split, validation_split = _open_data(workdir)
-    model, objective, init = network.build(
+    model, objective, init = models.build(
         c.model, c.objective, policy, tokenizer.vocab_size, tokenizer
     )
     apply, adapter = with_head(model), adapters.build(c.adapter)
@@ -106,7 +108,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
             for r in range(t.batch_size // part[1])
         )
         rows = itertools.islice(rows, data.rows_per_epoch)  # none of them twice
-        if hosts.first():
+        if distributed.first():
             preview.show(rows, tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
@@ -125,7 +127,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
         hosts=part,
     )
 
-    made = beginning.parts(init, adapter, mesh, c.rules)
+    made = init_state.parts(init, adapter, mesh, c.rules)
     axes = made.axes
     factor = optim.schedule(steps=steps, **c.schedule)
     tx = optim.configured(c.optimizer, factor, axes, model=c.model, policy=policy)
@@ -158,8 +160,8 @@ def _run(c: ConfigDict, workdir: str) -> None:
     for line in _opening(c, made, abstract, mesh, knobs, groups, policy):
         console_line(line)
     if options:
-        console_line(f"compiler options: {compiler.shown(options)}")
-    if unknown := compiler.left_out(policy, options):
+        console_line(f"compiler options: {compiler_options.shown(options)}")
+    if unknown := compiler_options.left_out(policy, options):
         console_line(f"unknown to this compiler, left out: {', '.join(unknown)}")
     if data.mixture:
         told = mixed(data, steps)
@@ -190,17 +192,20 @@ def _run(c: ConfigDict, workdir: str) -> None:
                 console_line("the checkpoints of the machines themselves are newer")
         restored = restored or checkpoints.restore(abstract, say=console_line)
         if restored is None:
-            given = beginning.weights(source, host)
-            with exhausted.told(workdir, abstract), sharding.laid_out(mesh, c.rules):
-                state, frozen = beginning.first(
+            given = init_state.weights(source, host)
+            with (
+                out_of_memory.told(workdir, abstract),
+                sharding.laid_out(mesh, c.rules),
+            ):
+                state, frozen = init_state.first(
                     init, adapter, tx, abstract, made, seed=c.seed, given=given,
                     reference=objective.reference, say=console_line,
                 )  # fmt: skip
             loop = {}
-            beginning.save(workdir, frozen)
+            init_state.save(workdir, frozen)
         else:
             state, loop = restored
-            frozen = beginning.restore(workdir, made, objective.reference)
+            frozen = init_state.restore(workdir, made, objective.reference)
             console_line(f"resuming after step {int(state.step)}")
 
     on_devices = functools.partial(sharding.placed, mesh=mesh)
@@ -214,7 +219,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
     )
     locate = None
     if t.find_nan:
-        found = finite.build_locate(model, objective, policy, knobs, adapter.join)
+        found = find_nan.build_locate(model, objective, policy, knobs, adapter.join)
         locate = functools.partial(found, frozen=frozen)
     console_line("compiling the step; the first line of the log comes after it")
     peak = _peak_rate(c)
@@ -223,7 +228,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
     with (
         _forgotten(workdir, wall),
         sharding.laid_out(mesh, c.rules),  # of which the trace is, too
-        exhausted.told(
+        out_of_memory.told(
             workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
         ),
         MetricWriter(
@@ -231,9 +236,9 @@ def _run(c: ConfigDict, workdir: str) -> None:
             resume_step=int(state.step),
             wandb=t.wandb,
             run_config=c.to_dict(),
-            silent=not hosts.first(),
+            silent=not distributed.first(),
         ) as writer,
-        Console(steps, silent=not hosts.first()) as console,
+        Console(steps, silent=not distributed.first()) as console,
     ):
         state, loop = training.fit(
             state,
@@ -255,7 +260,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
     checkpoints.close()
     if local:
         local.remove()
-    if hosts.first():
+    if distributed.first():
         _write_result(
             workdir, state, loop, wall, knobs, groups, made, mixed(data, steps)
         )
@@ -275,8 +280,8 @@ def _forgotten(workdir: str, wall: Wall) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if hosts.first() and wall.alone:
-            run_directory.forget_beginning(workdir)
+        if distributed.first() and wall.alone:
+            run_dir.forget_beginning(workdir)
         raise
 
 
@@ -302,7 +307,7 @@ def _part(of: dict[str, float]) -> str:
 def _metadata(notices: str, platform: str) -> str:
     """The address to ask for notices about this machine, or ''."""
     if notices == "auto":
-        return maintenance.GOOGLE if platform == "tpu" else ""
+        return preemption.GOOGLE if platform == "tpu" else ""
     return "" if notices == "none" else notices
 
 
@@ -417,6 +422,6 @@ def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> Non
         "mixture": mixed,
         "events": loop["events"],
     }
-    atomic.write_text(
+    files.write_text(
         epath.Path(workdir) / "train.json", json.dumps(result, indent=1) + "\n"
     )

@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, config, metrics, registry, run_directory, text_classifier
-from llm.data import sample
+from llm import config, files, metrics, registry, run_dir
+from llm.corpus import sample
 from llm.errors import InputError
+from llm.text import linear_classifier
 
 _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _BINS = 10
@@ -31,10 +32,10 @@ def run(c: ConfigDict, workdir: str) -> None:
     learned, held = {}, {}
     for label, some in texts.items():
         learned[label], held[label] = sample.apart(some, f.test_fraction)
-    made = text_classifier.fit(
+    made = linear_classifier.fit(
         learned, bits=f.bits, characters=f.characters, l2=f.l2, seed=c.seed
     )
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
     )
     result = {
@@ -47,8 +48,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         "words": _words(made, held, f.words),
     }
     root = epath.Path(workdir)
-    text_classifier.save(made, root / "classifier")
-    atomic.write_text(root / "train_filter.json", json.dumps(result, indent=1) + "\n")
+    linear_classifier.save(made, root / "classifier")
+    files.write_text(root / "train_filter.json", json.dumps(result, indent=1) + "\n")
     for label, figures in result["label"].items():
         moved = ", ".join(word for word, _ in result["words"][label]["for"][:8])
         print(
@@ -81,7 +82,7 @@ def _documents(c: ConfigDict, skipped: dict[str, int]) -> Iterator[tuple[str, st
                 skip(f"no {field}", document.id)
 
 
-def _figures(made: text_classifier.Classifier, held: dict[str, list[str]]) -> dict:
+def _figures(made: linear_classifier.Classifier, held: dict[str, list[str]]) -> dict:
     p = made.score(text for label in made.labels for text in held[label])
     truth = np.repeat(np.arange(len(made.labels)), [len(held[x]) for x in made.labels])
     said = p.argmax(1)
@@ -135,7 +136,7 @@ def _calibration(score: np.ndarray, positive: np.ndarray) -> Iterator[dict]:
             }
 
 
-def _words(made: text_classifier.Classifier, held, most: int) -> dict:
+def _words(made: linear_classifier.Classifier, held, most: int) -> dict:
     """The words for and against each label that move a held-out text most."""
     texts = [text for label in made.labels for text in held[label][:_TELLING]]
     found = {}
@@ -144,7 +145,7 @@ def _words(made: text_classifier.Classifier, held, most: int) -> dict:
         sign = -1 if len(made.labels) == 2 and number == 0 else 1
         moves = [
             (word, sign * move)
-            for word, move in text_classifier.telling(made, texts, line, 4 * most)
+            for word, move in linear_classifier.telling(made, texts, line, 4 * most)
         ]
         found[label] = {
             "for": [pair for pair in moves if pair[1] > 0][:most],

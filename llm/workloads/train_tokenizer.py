@@ -17,18 +17,18 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, data_card, importing, locations
-from llm.data import (
+from llm import files
+from llm.corpus import storage, workers
+from llm.data import tokenizer_report, tokens
+from llm.errors import InputError
+from llm.inference import import_model
+from llm.reports import data_card
+from llm.tokenizers import (
     chat_settings,
     chat_template,
-    corpus,
-    encoding,
-    processes,
-    tokenizer,
-    tokenizer_report,
-    tokens,
+    parallel_encode,
+    sentencepiece_tokenizer,
 )
-from llm.errors import InputError
 
 _LITTLE = 1 << 24  # bytes of text for which no process is begun
 
@@ -46,7 +46,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     check(c)
     workdir = epath.Path(workdir)
     folder = epath.Path(c.data.corpus_dir or workdir) / "corpus"
-    about = corpus.manifest(folder)
+    about = storage.manifest(folder)
     settings = {
         "corpus": about["hash"],
         "vocab_size": c.tokenizer.vocab_size,
@@ -67,13 +67,15 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
             print(f"tokenizer: {workdir / 'tokenizer'} is finished, kept", flush=True)
             return result
     start = time.time()
-    splits = {name: corpus.opened(folder, name) for name in about["splits"]}
+    splits = {name: storage.opened(folder, name) for name in about["splits"]}
     if c.init_from:
-        source = importing.run_of(c.init_from, workdir, jax.devices("cpu")[0])
-        tokenizer.copy(epath.Path(source) / "tokenizer", workdir / "tokenizer")
+        source = import_model.run_of(c.init_from, workdir, jax.devices("cpu")[0])
+        sentencepiece_tokenizer.copy(
+            epath.Path(source) / "tokenizer", workdir / "tokenizer"
+        )
     else:
-        tokenizer.train(
-            corpus.Texts(splits["train"]),
+        sentencepiece_tokenizer.train(
+            storage.Texts(splits["train"]),
             workdir / "tokenizer",
             vocab_size=c.tokenizer.vocab_size,
             kind=c.tokenizer.kind,
@@ -84,8 +86,8 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         )
     trained = _taught_to_chat(c, splits, workdir / "tokenizer")
     size = sum(split["text_bytes"] for split in about["splits"].values())
-    count = (c.data.processes or processes.cores()) if size > _LITTLE else 1
-    with encoding.encoder(trained, workdir / "tokenizer", count) as encode:
+    count = (c.data.processes or workers.cores()) if size > _LITTLE else 1
+    with parallel_encode.encoder(trained, workdir / "tokenizer", count) as encode:
         counts = tokens.write(
             workdir / "tokens",
             splits,
@@ -109,7 +111,7 @@ def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
         **tokenizer_report.about(workdir / "tokens", splits, trained),
         "seconds": round(time.time() - start, 3),
     }
-    atomic.write_text(report, json.dumps(result, indent=1))
+    files.write_text(report, json.dumps(result, indent=1))
     if (workdir / "prepare_data.json").exists():
         data_card.write(workdir)  # now with tokens
     _say_dropped(counts, about)
@@ -141,10 +143,10 @@ def check(c: ConfigDict) -> None:
     """Raises InputError for a tokenizer that cannot be trained."""
     _template(c)
     chat_settings.check(_chat(c))
-    if not c.init_from and c.tokenizer.kind not in tokenizer.KINDS:
+    if not c.init_from and c.tokenizer.kind not in sentencepiece_tokenizer.KINDS:
         raise InputError(
             got=f"tokenizer.kind {c.tokenizer.kind!r}",
-            want=" or ".join(tokenizer.KINDS),
+            want=" or ".join(sentencepiece_tokenizer.KINDS),
         )
 
 
@@ -163,7 +165,7 @@ def _template(c: ConfigDict) -> str:
     if not path.exists():
         raise InputError(
             got=f"tokenizer.chat_template {name!r}, which is no file"
-            + locations.relative_to(name),
+            + files.relative_to(name),
             want=f"a Jinja file, or {', '.join(chat_template.TEMPLATES)}",
         )
     return path.read_text("utf-8")
@@ -171,7 +173,7 @@ def _template(c: ConfigDict) -> str:
 
 def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
     """The tokenizer of the folder, with a template if the corpus has conversations."""
-    held, template = tokenizer.load(folder), _template(c)
+    held, template = sentencepiece_tokenizer.load(folder), _template(c)
     talks = any(
         "messages" in record or not all(isinstance(v, str) for v in record.values())
         for documents in splits.values()
@@ -180,13 +182,13 @@ def _taught_to_chat(c: ConfigDict, splits, folder: epath.Path):
     if talks and not template and not held.chat_template:
         template = chat_template.TEMPLATES["plain"]
     if template:
-        atomic.write_text(folder / tokenizer.TEMPLATE, template)
+        files.write_text(folder / sentencepiece_tokenizer.TEMPLATE, template)
     settings = dataclasses.asdict(chat_settings.check(_chat(c)))
     if "strftime_now" in (template or held.chat_template):
         settings["date"] = settings.get("date") or datetime.date.today().isoformat()
     if any(settings.values()):
-        atomic.write_text(folder / chat_settings.FILE, json.dumps(settings))
-    return tokenizer.load(folder)
+        files.write_text(folder / chat_settings.FILE, json.dumps(settings))
+    return sentencepiece_tokenizer.load(folder)
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir) -> None:
@@ -205,7 +207,7 @@ def _whole(workdir: epath.Path, result: dict[str, Any]) -> bool:
     folders = (workdir / "tokenizer", workdir / "tokens")
     if not all(folder.exists() for folder in folders):
         return False
-    fingerprint = tokenizer.load(folders[0]).fingerprint
+    fingerprint = sentencepiece_tokenizer.load(folders[0]).fingerprint
     for split in result["tokens"]:
         tokens.open_split(folders[1], split, fingerprint)
     return True

@@ -14,11 +14,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import atomic, importing, registry, run_directory, text_classifier, topics
-from llm.data import sample
+from llm import files, registry, run_dir
+from llm.corpus import sample
 from llm.errors import InputError
-from llm.inference import load
-from llm.inference.embed import embedder
+from llm.inference import import_model, load_model
+from llm.inference.embeddings import embedder
+from llm.text import kmeans, linear_classifier
 
 _LEAST = 12  # texts of a topic
 _SHOWN, _HEAD = 3, 160  # texts of a topic that are shown, and characters of each
@@ -31,7 +32,9 @@ def run(c: ConfigDict, workdir: str) -> None:
     _check(c)
     e = c.embed
     device, host = jax.devices()[0], jax.devices("cpu")[0]
-    loaded = load.load(importing.run_of(e.model_dir or workdir, workdir, host), device)
+    loaded = load_model.load(
+        import_model.run_of(e.model_dir or workdir, workdir, host), device
+    )
     skipped: dict[str, int] = {}
     source = registry.build("sources", c.data.source)
     some = sample.of_labels(
@@ -52,20 +55,20 @@ def run(c: ConfigDict, workdir: str) -> None:
         max_tokens=e.max_tokens or loaded.config.train.seq_len,
         batch_size=e.batch_size,
     )
-    unit_ND = topics.directions(embed(texts).vectors)
-    found = topics.clusters(unit_ND, t.count, least=_LEAST, seed=c.seed)
+    unit_ND = kmeans.directions(embed(texts).vectors)
+    found = kmeans.clusters(unit_ND, t.count, least=_LEAST, seed=c.seed)
     if len(found.centers) < 2:
         raise InputError(
             got=f"texts that are all of one topic by {e.model_dir}",
             want="texts of more, or a model that tells them apart",
         )
-    words = topics.telling(texts, found.which, t.words)
+    words = kmeans.telling(texts, found.which, t.words)
     names = [_name(number, of_topic) for number, of_topic in enumerate(words)]
     learned, held = _apart(some[""], texts, found.which, names, t.test_fraction)
-    made = text_classifier.fit(
+    made = linear_classifier.fit(
         learned, bits=t.bits, characters=t.characters, seed=c.seed
     )
-    run_directory.claim(
+    run_dir.claim(
         workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
     )
     result = {
@@ -86,8 +89,8 @@ def run(c: ConfigDict, workdir: str) -> None:
         ],
     }
     root = epath.Path(workdir)
-    text_classifier.save(made, root / "topics")
-    atomic.write_text(root / "train_topics.json", json.dumps(result, indent=1) + "\n")
+    linear_classifier.save(made, root / "topics")
+    files.write_text(root / "train_topics.json", json.dumps(result, indent=1) + "\n")
     for topic in result["topics"]:
         print(f"{topic['texts']:>6}  {topic['name']}: {', '.join(topic['words'][:10])}")
     print(
@@ -121,7 +124,7 @@ def _apart(some, texts, which_N, names, share):
     return learned, held
 
 
-def _agreement(made: text_classifier.Classifier, held: dict[str, list[str]]) -> dict:
+def _agreement(made: linear_classifier.Classifier, held: dict[str, list[str]]) -> dict:
     size_K = np.array([len(held[name]) for name in made.labels])
     said_N = made.score(t for name in made.labels for t in held[name]).argmax(1)
     truth_N = np.repeat(np.arange(len(size_K)), size_K)
@@ -132,7 +135,7 @@ def _agreement(made: text_classifier.Classifier, held: dict[str, list[str]]) -> 
     }
 
 
-def _nearest(texts: list[str], found: topics.Clusters, number: int) -> list[str]:
+def _nearest(texts: list[str], found: kmeans.Clusters, number: int) -> list[str]:
     """The beginnings of the texts that are nearest to a center."""
     own = np.flatnonzero(found.which == number)
     first = own[np.argsort(-found.cosine[own], kind="stable")][:_SHOWN]

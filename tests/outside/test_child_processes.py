@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from llm import child_process
+from llm.corpus import child_process
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # The parents: each prints the number of its child, then waits to be ended.
 PLAIN = """
 import sys, time
-from llm import child_process
+from llm.corpus import child_process
 print(child_process.start(sys.argv[1]).pid, flush=True)
 time.sleep(60)
 """
 THREAD = """
 import sys, threading, time
-from llm import child_process
+from llm.corpus import child_process
 made = []
 thread = threading.Thread(target=lambda: made.append(child_process.start(sys.argv[1])))
 thread.start()
@@ -31,7 +31,7 @@ time.sleep(60)
 """
 EXTRACTION = """
 import sys, threading, time
-from llm import extract
+from llm.corpus import extract
 def hang():
     with extract.pages("resiliparse", 600) as page:
         page(b"<p>a</p>")
@@ -49,7 +49,7 @@ time.sleep(60)
 """
 TEMPLATE = """
 import time
-from llm.data import template_process
+from llm.tokenizers import template_process
 template_process.rendered("a", [], reply=False, tokens={}, marks=("<", ">"))
 print(template_process._child._process.pid, flush=True)
 time.sleep(60)

@@ -22,7 +22,7 @@ from served import (  # noqa: F401
 )
 
 from llm.errors import InputError
-from llm.inference.generate import text_of
+from llm.inference.decoding import text_of
 from llm.serve.feedback import PREFERENCES, Feedback
 
 pytest.importorskip("fastapi")
@@ -140,7 +140,7 @@ def test_another_content_type_is_named(up, kind):
 
 
 def test_a_body_that_does_not_come_is_given_up(up, monkeypatch):
-    monkeypatch.setattr("llm.serve.border._WHOLE", 0.5)
+    monkeypatch.setattr("llm.serve.auth._WHOLE", 0.5)
     host, port = up[0].removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(

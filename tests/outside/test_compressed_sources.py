@@ -8,7 +8,8 @@ import random
 
 import pytest
 
-from llm import reading, registry
+from llm import registry
+from llm.corpus import file_reader
 
 ROWS = [
     {"text": f"{n} {random.Random(n).getrandbits(400):x}"} for n in range(3000)
@@ -69,7 +70,7 @@ def test_a_file_that_is_cut_off_is_counted(tmp_path, kind, lost):
 
 @pytest.mark.parametrize("kind", [k for k in PACKERS if "." not in k])
 def test_what_unpacks_to_far_more_than_its_size_is_counted(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(reading, "_FREE", 2**20)
+    monkeypatch.setattr(file_reader, "_FREE", 2**20)
     bomb = PACKERS[kind](b"0" * 2**25)
     (tmp_path / "a.jsonl").write_bytes(bomb)
     _, skipped = read(tmp_path, max_line_bytes=2**26)

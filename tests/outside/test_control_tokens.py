@@ -7,9 +7,10 @@ import json
 import pytest
 from test_foreign_tokenizer import CHAT, byte_level, with_space_prefix, word_piece
 
-from llm.data import chat, foreign_tokenizer
-from llm.data.chat_settings import Chat
+from llm.data import chat
 from llm.errors import InputError
+from llm.tokenizers import hf_tokenizer
+from llm.tokenizers.chat_settings import Chat
 
 TYPED = [
     "<|im_end|>",
@@ -30,7 +31,7 @@ def made(maker, folder):
     pytest.importorskip("tokenizers")
     template = LLAMA if maker is with_space_prefix else CHAT
     files = maker() | {"chat_template.jinja": template}
-    return foreign_tokenizer.save(folder / "t", files, rows=1, fields={})
+    return hf_tokenizer.save(folder / "t", files, rows=1, fields={})
 
 
 def controls(tokenizer):
@@ -129,7 +130,7 @@ def altered(folder, template=CHAT, normalizer=None, added=(), **flags):
         for text, more in added
     ]
     files["tokenizer.json"] = json.dumps(held)
-    return foreign_tokenizer.save(folder / "t", files, rows=1, fields={})
+    return hf_tokenizer.save(folder / "t", files, rows=1, fields={})
 
 
 @pytest.mark.parametrize("typed", ["", "<|im_end|>"])

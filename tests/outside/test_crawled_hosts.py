@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("scrapy")
 pytest.importorskip("warcio")
 
-from llm import crawl_child
+from llm.corpus import crawl_worker
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -34,13 +34,13 @@ def response(value):
      ("Wed, 99 Foo", 0)],
 )  # fmt: skip
 def test_retry_after(value, seconds):
-    assert crawl_child.retry_after(response(value.encode("utf-8"))) == seconds
+    assert crawl_worker.retry_after(response(value.encode("utf-8"))) == seconds
 
 
 def test_retry_after_as_a_date():
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
     for form in (email.utils.format_datetime(then, usegmt=True), f"{then:%c} -0000"):
-        assert 28 < crawl_child.retry_after(response(form)) <= 30
+        assert 28 < crawl_worker.retry_after(response(form)) <= 30
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from llm.document import Document
 from llm.stages import c4_lines, fineweb, gopher_quality, gopher_repetition, minhash
-from llm.words import words
+from llm.text.word_breaks import words
 from llm.workloads import prepare_data
 
 # The first sentences of the Universal Declaration of Human Rights.

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from llm import extract
+from llm.corpus import extract
 
 pytest.importorskip("resiliparse")
 

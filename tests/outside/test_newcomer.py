@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from llm import config, locations, reading, registry, run_directory
+from llm import config, registry, run_dir
+from llm.corpus import file_reader
 from llm.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -100,8 +101,8 @@ def test_a_config_of_ones_own_loads_shipped_ones(tmp_path):
 )  # fmt: skip
 def test_which_names_are_shipped_configs(tmp_path, monkeypatch, name, found):
     monkeypatch.chdir(tmp_path)
-    held = locations.find_config(name)
-    assert held == (locations.CONFIGS / "1b.py" if found else None)
+    held = config.find_config(name)
+    assert held == (config.CONFIGS / "1b.py" if found else None)
 
 
 def test_a_config_that_is_nowhere(tmp_path):
@@ -111,9 +112,9 @@ def test_a_config_that_is_nowhere(tmp_path):
 
 
 MISSING = [
-    lambda path: list(reading.files(path, "texts", lambda name: True, print)),
+    lambda path: list(file_reader.files(path, "texts", lambda name: True, print)),
     lambda path: config.chats(path),
-    lambda path: run_directory.load(path),
+    lambda path: run_dir.load(path),
     lambda path: list(
         registry.build("sources", registry.spec("sources", "text", path=path))(print)
     ),

@@ -6,14 +6,14 @@ from collections import Counter
 import pii_outside
 import pytest
 
-from llm import checksums, pii
+from llm.text import checksums, personal_data
 
 
 def counted(lines):
     """(right, wanted, made, lines that differ)."""
     right, wanted, made, wrong = 0, 0, 0, []
     for text, expected in lines:
-        got = Counter((kind, text[a:b]) for a, b, kind in pii.find(text))
+        got = Counter((kind, text[a:b]) for a, b, kind in personal_data.find(text))
         want = Counter(expected)
         right += (got & want).total()
         wanted, made = wanted + want.total(), made + got.total()
@@ -36,8 +36,8 @@ def test_recall_and_precision(half):
 def test_digits_of_other_scripts_are_digits(digits):
     table = str.maketrans("0123456789", digits)
     for text in ("+49 30 901820", "4111 1111 1111 1111", "Tel. 0171 1234567"):
-        plain = [(a, b, kind) for a, b, kind in pii.find(text)]
-        assert plain and pii.find(text.translate(table)) == plain
+        plain = [(a, b, kind) for a, b, kind in personal_data.find(text)]
+        assert plain and personal_data.find(text.translate(table)) == plain
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u2009", "\u2007"])
@@ -45,28 +45,28 @@ def test_digits_of_other_scripts_are_digits(digits):
 def test_spaces_and_hyphens_of_print(space, hyphen):
     for text in ("+1 212-555-0123", "DE89 3704 0044 0532 0130 00", "(650) 253-0000"):
         printed = text.replace(" ", space).replace("-", hyphen)
-        assert pii.find(printed) == pii.find(text) != []
+        assert personal_data.find(printed) == personal_data.find(text) != []
 
 
 def test_three_years_are_no_identity_number():
     years = [f"{a} {b} {c}" for a in range(2000, 2027) for b in range(a, 2027)
              for c in range(b, 2027)]  # fmt: skip
     valid = [text for text in years if checksums.verhoeff(text.replace(" ", ""))]
-    assert len(valid) > 100 and not any(map(pii.find, valid))
+    assert len(valid) > 100 and not any(map(personal_data.find, valid))
 
 
 @pytest.mark.parametrize("step", range(1, 12))
 @pytest.mark.parametrize("form", ["{:02d}", "{:03d}", "0{:02d}"])
 def test_rows_of_a_table_are_no_telephone_numbers(form, step):
     row = [form.format(1 + step * n) for n in range(5)]
-    assert pii.find("x " + " ".join(row) + " y") == []
-    assert pii.find(" - ".join(row)) == []
+    assert personal_data.find("x " + " ".join(row) + " y") == []
+    assert personal_data.find(" - ".join(row)) == []
 
 
 @pytest.mark.parametrize("state", ["MA 02110-1301", "MA 02139-4307", "NJ 07030-5774"])
 def test_postcodes_are_no_telephone_numbers(state):
     for text in (f"Boston, {state}, USA", state[3:], f"({state})"):
-        assert pii.find(text) == []
+        assert personal_data.find(text) == []
 
 
 GPL = """51 Franklin Street, Fifth Floor, Boston, MA 02110-1301 USA
@@ -76,7 +76,7 @@ Clause 252.227-7013 (c) (1), 48 C.F.R. 12.212, FAR 52.227-19, version 2.1.1.0 of
 
 
 def test_licences_hold_nobody(tmp_path):
-    assert pii.find(GPL) == []
+    assert personal_data.find(GPL) == []
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_licences_hold_nobody(tmp_path):
 )  # fmt: skip
 def test_no_text_takes_long(text):
     start = time.process_time()
-    pii.find(text)
+    personal_data.find(text)
     assert time.process_time() - start < 2  # the square of these would take minutes

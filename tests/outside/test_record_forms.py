@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from llm import record_forms, registry
+from llm import registry
+from llm.data import record_forms
 from llm.document import NOTE
 from llm.errors import InputError
 

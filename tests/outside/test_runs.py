@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm import config, hosts, locks
+from llm import config, distributed, files
 from llm.errors import InputError
 from llm.workloads import train
 
@@ -40,7 +40,7 @@ ONE = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}
     ],
 )  # fmt: skip
 def test_gpus_of_a_task(environment, devices):
-    assert hosts.slurm_devices(STEP | environment) == devices
+    assert distributed.slurm_devices(STEP | environment) == devices
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_gpus_of_a_task(environment, devices):
     ],
 )
 def test_who_joins_others(environment, joins):
-    assert hosts._in_slurm_step(environment) == joins
+    assert distributed._in_slurm_step(environment) == joins
 
 
 def test_a_second_training_is_refused_at_once(tmp_path):
     c = config.debug(config.base())
     with (
-        locks.held(tmp_path, "trains", name=".train.lock"),
+        files.lock(tmp_path, "trains", name=".train.lock"),
         pytest.raises(InputError, match="in which another process trains"),
     ):
         train.run(c, str(tmp_path))

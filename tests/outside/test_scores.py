@@ -8,11 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from llm import comparing, finished, metrics, numerals
-from llm.data import items
+from llm import metrics
+from llm.data import eval_records
 from llm.errors import InputError
-from llm.evals import generation, multiple_choice
-from llm.task import Context, Likelihood, Score, Task
+from llm.evals import Context, Task, generation, multiple_choice
+from llm.inference import finished_items
+from llm.inference.requests import Likelihood, Score
+from llm.reports import comparison
+from llm.text import numerals
 from llm.workloads import evaluate
 
 CONTEXT = Context([], lambda: [], len)
@@ -80,7 +83,7 @@ def test_no_answer_is_told_apart_from_a_wrong_one(tmp_path):
     task = generation.make(
         path=str(tmp_path / "a.jsonl"), extract="number", context=CONTEXT
     )
-    from llm.task import Generated
+    from llm.inference.requests import Generated
 
     said = iter(["I do not know", "6", "5."])
     made, _ = evaluate.perform(
@@ -104,7 +107,7 @@ def test_f1_of_scripts_without_spaces(said, reference, f1):
 
 
 def read(path, **knobs):
-    return items.read(str(path), **knobs).items
+    return eval_records.read(str(path), **knobs).items
 
 
 def test_files_of_one_name_in_two_folders(tmp_path):
@@ -354,7 +357,7 @@ def item(id, content, accuracy, **more):
 def test_items_are_paired_by_what_they_ask(tmp_path):
     one = evaluated(tmp_path / "a", [item("x:1", "c1", 1.0), item("x:2", "c2", 0.0)])
     other = evaluated(tmp_path / "b", [item("x:1", "c2", 0.0), item("x:2", "c1", 1.0)])
-    made = comparing.compare(one, other)["tasks"]["t"]
+    made = comparison.compare(one, other)["tasks"]["t"]
     assert made["figures"]["accuracy"]["difference"]["value"] == 0.0
     assert made["items"] == 2
 
@@ -363,16 +366,16 @@ def test_different_exams_are_refused(tmp_path):
     one = evaluated(tmp_path / "a", [item("x:1", "c1", 1.0), item("x:2", "c2", 0.0)])
     other = evaluated(tmp_path / "b", [item("x:1", "c3", 0.0), item("x:2", "c4", 1.0)])
     with pytest.raises(InputError, match="ask different things, such as x:1 of t"):
-        comparing.compare(one, other)
+        comparison.compare(one, other)
 
 
 def test_neutral_figures_are_never_better():
     gap = {"difference": {"interval": [0.1, 0.2]}}
-    assert comparing.verdict("stereotype", gap) == "other"
-    assert comparing.verdict("ended, typos", gap) == "other"
-    assert comparing.verdict("accuracy, typos", gap) == "better"
-    assert comparing.verdict("bits_per_byte", gap) == "worse"
-    assert comparing.verdict("a_figure_of_tomorrow", gap) == "other"
+    assert comparison.verdict("stereotype", gap) == "other"
+    assert comparison.verdict("ended, typos", gap) == "other"
+    assert comparison.verdict("accuracy, typos", gap) == "better"
+    assert comparison.verdict("bits_per_byte", gap) == "worse"
+    assert comparison.verdict("a_figure_of_tomorrow", gap) == "other"
 
 
 def test_macro_f1_is_compared(tmp_path):
@@ -387,7 +390,7 @@ def test_macro_f1_is_compared(tmp_path):
         )
         for n, run in enumerate(runs)
     ]  # fmt: skip
-    made = comparing.compare(*paths)["tasks"]["t"]["figures"]["macro_f1"]
+    made = comparison.compare(*paths)["tasks"]["t"]["figures"]["macro_f1"]
     assert made["one"]["value"] == pytest.approx((6 / 7 + 0) / 2)
     assert made["other"]["value"] == pytest.approx((4 / 5 + 2 / 3) / 2)
 
@@ -405,7 +408,7 @@ def test_bleu_is_compared(tmp_path):
         )
         for n, run in enumerate(runs)
     ]  # fmt: skip
-    made = comparing.compare(*paths)["tasks"]["t"]["figures"]["bleu"]
+    made = comparison.compare(*paths)["tasks"]["t"]["figures"]["bleu"]
     for part, run in zip(("one", "other"), runs, strict=True):
         want = sacrebleu.corpus_bleu(run, [[reference] * 3]).score
         assert made[part]["value"] == pytest.approx(want)
@@ -430,7 +433,7 @@ def test_an_interrupted_evaluation_keeps_what_it_finished(tmp_path, monkeypatch)
         asked.extend(int(r.continuation) for r in requests)
         return [Likelihood(float(r.continuation), 1, True) for r in requests]
 
-    kept = finished.Items(str(tmp_path), {"step": 1}).of("t", {})
+    kept = finished_items.Items(str(tmp_path), {"step": 1}).of("t", {})
     asked.insert(0, "fail")
     with pytest.raises(KeyboardInterrupt):
         evaluate.perform(task, answer, kept)
@@ -439,6 +442,6 @@ def test_an_interrupted_evaluation_keeps_what_it_finished(tmp_path, monkeypatch)
     made, figures = evaluate.perform(task, answer, kept)
     assert asked == [4, 5, 6] and made["sum"] == 21 and len(figures) == 7
     asked.clear()  # another model: all of it again
-    other = finished.Items(str(tmp_path), {"step": 2}).of("t", {})
+    other = finished_items.Items(str(tmp_path), {"step": 2}).of("t", {})
     evaluate.perform(task, answer, other)
     assert asked == list(range(7))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llm import registry
-from llm.data import runner
+from llm.corpus import runner
 
 MORE = "row with more cells than the first row has names"
 FEWER = "row with fewer cells than the first row has names, kept"

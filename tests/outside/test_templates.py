@@ -12,20 +12,17 @@ import numpy as np
 import pytest
 import served
 
-from llm import record_forms
-from llm.data import (
-    answer_spans,
-    chat,
-    chat_settings,
-    chat_template,
-    foreign_tokenizer,
-    records,
-    template_process,
-    tokens,
-)
-from llm.data.chat_settings import Chat
+from llm.data import chat, record_forms, record_tokens, tokens
 from llm.document import Document
 from llm.errors import InputError, MachineError
+from llm.tokenizers import (
+    answer_spans,
+    chat_settings,
+    chat_template,
+    hf_tokenizer,
+    template_process,
+)
+from llm.tokenizers.chat_settings import Chat
 
 
 def user(content):
@@ -345,8 +342,8 @@ def test_variables_of_a_record():
     row = {"messages": TWO[:2], "chat_template_kwargs": {"enable_thinking": False}}
     record, unused = record_forms.read(row)
     assert not unused
-    (one,) = records.encode(record, with_variables())
-    given = served.TOKENIZER.decode(np.array(one.ids)[one.parts == records.GIVEN])
+    (one,) = record_tokens.encode(record, with_variables())
+    given = served.TOKENIZER.decode(np.array(one.ids)[one.parts == record_tokens.GIVEN])
     assert given.endswith("<assistant>-")
     with pytest.raises(ValueError, match="without messages"):
         record_forms.read({**row, "messages": None, "text": "a", "label": 1})
@@ -366,7 +363,7 @@ def foreign(folder, **settings):
     files = byte_level()
     held = json.loads(files["tokenizer_config.json"]) | settings
     files["tokenizer_config.json"] = json.dumps(held)
-    return foreign_tokenizer.save(folder / "t", files, rows=1, fields={})
+    return hf_tokenizer.save(folder / "t", files, rows=1, fields={})
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import random
 
 import pytest
 
-from llm.data import chat, chat_template, tokenizer, vocabularies
+from llm.data import chat
 from llm.errors import InputError
-from llm.interop import hf_tokenizer
+from llm.interop import hf_tokenizer_files
+from llm.tokenizers import chat_template, sentencepiece_tokenizer, vocabularies
 
 library = pytest.importorskip("tokenizers")
 
@@ -77,13 +78,13 @@ def trained(request, tmp_path_factory):
     kind, corpus = request.param
     folder = tmp_path_factory.mktemp("t") / "t"
     texts = [PROSE if corpus == "prose" else MARKUP]
-    tokenizer.train(texts, folder, vocab_size=KINDS[kind], kind=kind)
-    return tokenizer.load(folder)
+    sentencepiece_tokenizer.train(texts, folder, vocab_size=KINDS[kind], kind=kind)
+    return sentencepiece_tokenizer.load(folder)
 
 
 def special_ids(made):
     given = {made.pad_id, made.bos_id, made.eos_id, *made.start(), *made.finish()}
-    names = hf_tokenizer.files(made)["tokenizer.json"].decode()
+    names = hf_tokenizer_files.files(made)["tokenizer.json"].decode()
     vocab = library.Tokenizer.from_str(names).get_vocab()
     # The unknown word of these kinds is what a text may hold.
     return (given | {vocab[n] for n in SPECIAL if n in vocab}) - {made.unk_id, -1}
@@ -102,7 +103,7 @@ def test_what_is_typed_is_text(trained):
 def test_the_export_encodes_as_ours(trained):
     """By the library as it is, without a switch."""
     held = library.Tokenizer.from_str(
-        hf_tokenizer.files(trained)["tokenizer.json"].decode()
+        hf_tokenizer_files.files(trained)["tokenizer.json"].decode()
     )
     for text, ids in zip(TEXTS, trained.encode_batch(TEXTS), strict=True):
         made = held.encode(text, add_special_tokens=False)
@@ -114,7 +115,7 @@ def test_the_export_encodes_as_ours(trained):
 @pytest.mark.oracle
 def test_the_export_in_transformers(trained, tmp_path):
     transformers = pytest.importorskip("transformers")
-    for name, content in hf_tokenizer.files(trained).items():
+    for name, content in hf_tokenizer_files.files(trained).items():
         (tmp_path / name).write_bytes(content)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.eos_token_id == trained.eos_id
@@ -128,18 +129,24 @@ def test_the_export_in_transformers(trained, tmp_path):
 
 
 def test_a_unigram_model_whose_sums_are_rounded_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenizer, "_with_rounded_scores", lambda model: model)
-    made = tokenizer.train([PROSE], tmp_path / "t", vocab_size=330, kind="unigram")
+    monkeypatch.setattr(
+        sentencepiece_tokenizer, "_with_rounded_scores", lambda model: model
+    )
+    made = sentencepiece_tokenizer.train(
+        [PROSE], tmp_path / "t", vocab_size=330, kind="unigram"
+    )
     assert made.symbols is None
     with pytest.raises(InputError, match="without rounded scores"):
-        hf_tokenizer.files(made)
+        hf_tokenizer_files.files(made)
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece", "byte"])
 def test_documents_hold_as_many_ends_as_there_are_documents(tmp_path, kind):
     """271 documents about markup, most of them with `</s>` and [SEP] in them."""
     texts = [f"Text {n} ends in </s> or [SEP], {PROSE[:n]}" for n in range(271)]
-    made = tokenizer.train(texts, tmp_path / "t", vocab_size=400, kind=kind)
+    made = sentencepiece_tokenizer.train(
+        texts, tmp_path / "t", vocab_size=400, kind=kind
+    )
     assert made.kind in vocabularies.KINDS
     ids = made.encode_batch(texts)
     assert not any(made.eos_id in some for some in ids)
@@ -151,12 +158,12 @@ def test_documents_hold_as_many_ends_as_there_are_documents(tmp_path, kind):
 def test_an_exported_chat_template_finds_its_tokens(tmp_path):
     """What transformers makes of a conversation is what the model learned."""
     transformers = pytest.importorskip("transformers")
-    tokenizer.train([PROSE], tmp_path / "t", vocab_size=330)
+    sentencepiece_tokenizer.train([PROSE], tmp_path / "t", vocab_size=330)
     template = chat_template.TEMPLATES["plain"]
-    (tmp_path / "t" / tokenizer.TEMPLATE).write_text(template)
-    made = tokenizer.load(tmp_path / "t")
+    (tmp_path / "t" / sentencepiece_tokenizer.TEMPLATE).write_text(template)
+    made = sentencepiece_tokenizer.load(tmp_path / "t")
     (tmp_path / "hf").mkdir()
-    for name, content in hf_tokenizer.files(made).items():
+    for name, content in hf_tokenizer_files.files(made).items():
         (tmp_path / "hf" / name).write_bytes(content)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     talk = [{"role": "user", "content": "The tide"},

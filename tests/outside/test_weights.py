@@ -9,10 +9,10 @@ import pytest
 import tiny
 from reference_models import build, export
 
-from llm import quantized, registry, tree
+from llm import registry, tree
 from llm.errors import InputError
 from llm.interop import config_fields, gguf, gguf_llama, hf, peft, safetensors
-from llm.nn import foreign
+from llm.nn import hf_names, quantized
 
 # A tensor that repeats another one, and whether a different one may stand for itself.
 COPIES = {
@@ -119,7 +119,7 @@ def test_flags_are_true_or_false(tmp_path, field, value):
 )  # fmt: skip
 def test_generations_that_disagree_are_refused(fields):
     with pytest.raises(InputError, match="remove the one that is wrong"):
-        foreign.rope_knobs({"max_position_embeddings": 64} | fields)
+        hf_names.rope_knobs({"max_position_embeddings": 64} | fields)
 
 
 SCALINGS = [(), ("linear", 2.0), ("llama3", 8.0, 1.0, 4.0, 64),
@@ -130,11 +130,11 @@ SCALINGS = [(), ("linear", 2.0), ("llama3", 8.0, 1.0, 4.0, 64),
 def test_each_generation_reads_what_we_export(scaling):
     """Either half of what we write says all of it."""
     knobs = build("llama")[1] | {"rope_base": 5e5, "rope_scaling": scaling}
-    config = foreign.decoder_config(knobs, 64) | {"max_position_embeddings": 64}
+    config = hf_names.decoder_config(knobs, 64) | {"max_position_embeddings": 64}
     want = {"rope_base": 5e5, "rope_scaling": scaling}
     for gone in ((), ("rope_parameters",), ("rope_scaling", "rope_theta")):
         rest = {name: value for name, value in config.items() if name not in gone}
-        assert foreign.rope_knobs(rest) == want
+        assert hf_names.rope_knobs(rest) == want
 
 
 # --- fields that are missing
@@ -272,7 +272,7 @@ def test_the_own_fields_of_a_model_type_are_known(family, capsys):
 )  # fmt: skip
 def test_parts_of_a_rope_that_would_be_left_out_are_refused(name, rope, what):
     with pytest.raises(InputError, match=what):
-        foreign.rope_knobs({"max_position_embeddings": 64, name: rope})
+        hf_names.rope_knobs({"max_position_embeddings": 64, name: rope})
 
 
 def test_fields_of_a_rope_that_nobody_knows_are_named(tmp_path, capsys):

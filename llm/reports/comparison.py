@@ -1,0 +1,322 @@
+"""Two evaluated runs beside each other: which is better, at what, and by how much.
+
+Items that both answered are paired by task and by what they ask, so the difference has
+an interval of pairs: Newcombe's for shares, the paired bootstrap's for all else, also
+for BLEU, chrF and macro-F1, which only all items together have. A figure whose interval
+holds zero is no difference that these items show.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from llm import files, metrics
+from llm.errors import InputError
+from llm.reports import page
+
+FILE = "evaluate_items.jsonl"
+_SHOWN = 5  # items of a task that one model wins, and that the other does
+_MORE_IS_BETTER = (
+    "accuracy", "accuracy_bytes", "accuracy_tokens", "token_accuracy", "exact_match",
+    "f1", "macro_f1", "bleu", "chrf", "chrf_sentence", "rouge1", "rouge2", "rougeL",
+    "parses",
+)  # fmt: skip
+_LESS_IS_BETTER = ("bits_per_byte", "nats_per_token", "log_loss")
+_RESAMPLES = 300  # of figures that take long
+
+
+def read(workdir: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(task, id): item} of an evaluation; InputError for what is not one."""
+    path = pathlib.Path(workdir) / FILE
+    if not path.is_file():
+        raise InputError(
+            got=f"no {FILE} in {workdir}{files.relative_to(workdir)}",
+            want="the workdir of an evaluation",
+            do="evaluate first: configs/evaluate.py",
+        )
+    found = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            item = json.loads(line)
+            if "values" in item:
+                found[item["task"], item["id"]] = item
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                got=f"{path}, line {number} ({type(error).__name__}: {error})",
+                want="a line that an evaluation wrote",
+                do="evaluate again",
+            ) from error
+    return found
+
+
+def _by_content(items: dict[tuple[str, str], dict[str, Any]]) -> dict[Any, Any]:
+    """Items by what they ask; by their ids where an older run does not say it."""
+    found: dict[Any, Any] = {}
+    for (task, id), item in items.items():
+        key = item.get("content") or id
+        place = 0  # the same question may stand there twice
+        while (task, key, place) in found:
+            place += 1
+        found[task, key, place] = item
+    return found
+
+
+def _paired(one: str, other: str) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The items of both runs, by the same keys.
+
+    Raises:
+      InputError: no item that both have, or one id that asks two things.
+    """
+    mine, theirs = read(one), read(other)
+    ids = [key for key in mine if key in theirs]
+    if not all(run[key].get("content") for run in (mine, theirs) for key in ids):
+        by_id = [{(t, i, 0): x for (t, i), x in run.items()} for run in (mine, theirs)]
+        mine, theirs = by_id
+    else:
+        changed = [k for k in ids if mine[k]["content"] != theirs[k]["content"]]
+        mine, theirs = _by_content(mine), _by_content(theirs)
+        same = len(mine.keys() & theirs.keys())
+        if changed and 2 * same < min(len(mine), len(theirs)):
+            task, id = changed[0]
+            raise InputError(
+                got=f"{len(changed)} of {len(ids)} items of {one} and {other} that "
+                f"have one id and ask different things, such as {id} of {task}",
+                want="two evaluations of the same items",
+            )
+    if not mine.keys() & theirs.keys():
+        raise InputError(
+            got=f"no item that both {one} and {other} answered",
+            want="two evaluations of the same tasks and files",
+        )
+    return mine, theirs
+
+
+def compare(one: str, other: str) -> dict[str, Any]:
+    """Figures of both runs and their differences, `other` less `one`, task by task.
+
+    Raises:
+      InputError: no item that both have.
+    """
+    mine, theirs = _paired(one, other)
+    shared = [key for key in mine if key in theirs]
+    tasks: dict[str, Any] = {}
+    for name in dict.fromkeys(key[0] for key in shared):
+        keys = [key for key in shared if key[0] == name]
+        pairs = [(mine[key], theirs[key]) for key in keys]
+        alone = [
+            sum(key[0] == name and key not in them for key in us)
+            for us, them in ((mine, theirs), (theirs, mine))
+        ]
+        tasks[name] = {
+            "items": len(keys),
+            "only_one": alone[0],
+            "only_other": alone[1],
+            "figures": _of_items(pairs) | _of_all(pairs, _metrics(one, name)),
+            "examples": _examples(pairs),
+        }
+    return {"runs": [one, other], "tasks": tasks}
+
+
+def _of_items(pairs) -> dict[str, Any]:
+    """Figures that are means of items."""
+    figures = {}
+    for figure in pairs[0][0]["values"]:
+        both = [
+            (a["values"][figure], b["values"][figure])
+            for a, b in pairs
+            if figure in a["values"] and figure in b["values"]
+        ]
+        if not both:
+            continue
+        left, right = zip(*both, strict=True)
+        figures[figure] = {
+            "one": metrics.ratio(left).as_json(),
+            "other": metrics.ratio(right).as_json(),
+            "difference": metrics.difference(left, right).as_json(),
+        }
+    return figures
+
+
+def _metrics(workdir: str, task: str) -> list[str]:
+    """The figures of all items together that a run has of a task."""
+    try:
+        made = json.loads((pathlib.Path(workdir) / "evaluate.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    of_task = made.get(task, {})
+    known = ("bleu", "chrf", "macro_f1")
+    return [name for name in known if isinstance(of_task, dict) and name in of_task]
+
+
+def _of_all(pairs, names: list[str]) -> dict[str, Any]:
+    """Figures that only all items together have, each by its own statistic."""
+    figures = {}
+    for name in names:
+        statistic = _macro_f1(pairs) if name == "macro_f1" else _corpus(name, pairs)
+        one, other = (
+            metrics.resampled(
+                lambda counts, run=run, of=statistic: of(run, counts),
+                len(pairs),
+                resamples=_RESAMPLES,
+            )
+            for run in (0, 1)
+        )
+        gap = metrics.resampled_difference(statistic, len(pairs), resamples=_RESAMPLES)
+        parts = {"one": one, "other": other, "difference": gap}
+        figures[name] = {part: figure.as_json() for part, figure in parts.items()}
+    return figures
+
+
+def _macro_f1(pairs):
+    classes = sorted({item[k] for pair in pairs for item in pair
+                      for k in ("target", "output")})  # fmt: skip
+    number, size = {name: n for n, name in enumerate(classes)}, len(classes)
+    places = [
+        np.array(
+            [number[p[run]["target"]] * size + number[p[run]["output"]] for p in pairs]
+        )
+        for run in (0, 1)
+    ]
+
+    def statistic(run, counts_N):
+        flat = np.bincount(places[run], weights=counts_N, minlength=size * size)
+        return metrics.macro_f1(flat.reshape(size, size))
+
+    return statistic
+
+
+def _corpus(name: str, pairs):
+    """BLEU or chrF of sacrebleu, from what it counts in each sentence."""
+    import sacrebleu
+
+    metric = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}[name]()
+    most = max(len(a["references"]) for a, _ in pairs)
+    columns = [
+        [a["references"][min(i, len(a["references"]) - 1)] for a, _ in pairs]
+        for i in range(most)
+    ]
+    counted = [
+        np.array(
+            metric._extract_corpus_statistics(
+                [p[run]["extracted"] for p in pairs], columns
+            ),
+            float,
+        )
+        for run in (0, 1)
+    ]
+    return lambda run, counts_N: (
+        metric._compute_score_from_stats((counts_N @ counted[run]).tolist()).score
+    )
+
+
+def verdict(figure: str, made: dict[str, Any]) -> str:
+    """'better', 'worse', 'other' (changed, of a figure that is neither) or 'same': what
+    the interval of a difference says of the second run."""
+    low, high = made["difference"]["interval"]
+    if low <= 0 <= high:
+        return "same"
+    name = figure.partition(",")[0]
+    if name in _MORE_IS_BETTER:
+        return "better" if low > 0 else "worse"
+    if name in _LESS_IS_BETTER:
+        return "better" if high < 0 else "worse"
+    return "other"  # a figure that says of no model that it is better
+
+
+def html(made: dict[str, Any]) -> str:
+    """The page of a comparison."""
+    names = [pathlib.Path(run).name or run for run in made["runs"]]
+    if names[0] == names[1]:
+        names = made["runs"]
+    header = (
+        f"<h1>{page.escape(' and '.join(names))}</h1>"
+        "<p>The same items, answered by both. Differences are the second less the "
+        "first, with their 95 % interval.</p>"
+    )
+    return page.page(
+        " and ".join(names),
+        header,
+        [(name, _section(task, names)) for name, task in made["tasks"].items()],
+    )
+
+
+def _section(task: dict[str, Any], names) -> str:
+    kinds = {"better": "good", "worse": "bad", "same": "plain", "other": "warn"}
+    words = {
+        "better": f"{names[1]} is better",
+        "worse": f"{names[0]} is better",
+        "same": "no difference shown",
+        "other": "differs",
+    }
+    rows, badges = [], []
+    for figure, both in task["figures"].items():
+        said = verdict(figure, both)
+        badges.append(page.badge(f"{figure}: {words[said]}", kinds[said]))
+        cells = [_cell(both[part]) for part in ("one", "other", "difference")]
+        rows.append((figure, *cells))
+    note = f"items in both: {task['items']}"
+    if task["only_one"] or task["only_other"]:
+        note += f"; {task['only_one']} and {task['only_other']} in one alone, left out"
+    parts = [
+        page.table(("figure", *names, "difference"), rows),
+        f'<div class="reasons">{"".join(badges)}</div>',
+        f'<p class="soft">{page.escape(note)}</p>',
+    ]
+    for won, label in ((0, names[0]), (1, names[1])):
+        shown = [x for x in task["examples"] if x["better"] == won]
+        if shown:
+            inner = "".join(_example(x, names) for x in shown)
+            parts.append(page.details(f"where {label} is better", inner))
+    return page.panel("".join(parts))
+
+
+def _example(example: dict[str, Any], names) -> str:
+    given = example["input"]
+    target = example["target"]
+    head = page.sample("", given + (f"\n\n= {target}" if target else ""), "", "asked")
+    answers = "".join(
+        page.sample(
+            "",
+            said or "(nothing)",
+            page.badge(name, "good" if n == example["better"] else "bad"),
+        )
+        for n, (name, said) in enumerate(zip(names, example["outputs"], strict=True))
+    )
+    return f'{head}<div class="grid">{answers}</div>'
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    low, high = figure["interval"]
+    return f"{figure['value']:.4g} ({low:.4g} to {high:.4g})"
+
+
+def _examples(pairs) -> list[dict[str, Any]]:
+    """Items in which the first figure that can be better differs, the same number of
+    either kind."""
+    found: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
+    for a, b in pairs:
+        ranked = (n for n in a["values"] if n in _MORE_IS_BETTER + _LESS_IS_BETTER)
+        figure = next(ranked, "")
+        if figure not in b["values"] or not (a.get("input") or a.get("prompt")):
+            continue
+        (x, weight), (y, other) = a["values"][figure], b["values"][figure]
+        gap = y / (other or 1) - x / (weight or 1)
+        if figure in _LESS_IS_BETTER:
+            gap = -gap
+        won = int(gap > 0)
+        if gap and len(found[won]) < _SHOWN:
+            found[won].append(
+                {
+                    "id": a["id"],
+                    "better": won,
+                    "input": a.get("input") or a["prompt"],
+                    "target": a.get("target", ""),
+                    "outputs": [
+                        str(i.get("output") or i.get("completion", ""))[:2000]
+                        for i in (a, b)
+                    ],
+                }
+            )
+    return [*found[0], *found[1]]
