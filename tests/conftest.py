@@ -76,16 +76,18 @@ def devices():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Child processes, many of which need the same programs, share what they compile.
+    """All processes of a run share what they compile: many need the same programs.
 
-    They compile as quickly as this process, which shares nothing: jax reads the
-    environment when it is imported.
+    This process reads the settings of jax, its children their environment.
     """
     folder = tmp_path_factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    place, least = str(shared / "compiled"), "0.2"
+    jax.config.update("jax_compilation_cache_dir", place)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled"))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", place)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", least)
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield
 

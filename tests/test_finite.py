@@ -13,6 +13,7 @@ from llm.training import find_nan
 from llm.training.train_step import Frozen, Knobs
 
 V, B, T = 64, 4, 12
+OTHER_OBJECTIVES = ("masked_lm", "seq2seq", "classify")
 
 
 def keep(params, frozen):
@@ -45,7 +46,7 @@ def located(of, params, made=None, at=3, accumulate=1, **change):
 
 
 @pytest.mark.parametrize("how", ["scan", "loop"])
-@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("layer", [2, pytest.param(0, marks=pytest.mark.long)])
 def test_the_first_module_and_layer(how, layer):
     of = tiny.model(layers=3, how="scan")
     params = jax.tree.map(jnp.asarray, tiny.params(of))
@@ -101,7 +102,10 @@ def test_parameters_loss_and_gradients():
     assert said == f"the loss is finite, not so the gradients of {name}"
 
 
-@pytest.mark.parametrize("name", ["masked_lm", "seq2seq", "classify", "dpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", *(pytest.param(n, marks=pytest.mark.long) for n in OTHER_OBJECTIVES)],
+)
 def test_every_kind_of_objective(name):
     """A kernel of the last layer that is too large is found by its module."""
     of = rows.build(name)

@@ -118,7 +118,9 @@ def test_seeds(model, params):
     assert len({answer.text for answer in one}) == 3
 
 
-@pytest.mark.parametrize("max_tokens", [1, 32, 33, 70])
+@pytest.mark.parametrize(
+    "max_tokens", [1, 33, *(pytest.param(n, marks=pytest.mark.long) for n in (32, 70))]
+)
 def test_the_limit_is_exact(model, params, max_tokens):
     never = params_that_like(params, TOKENIZER.encode("q")[0])
     (answer,) = run(model, never, ["a"], max_tokens=max_tokens)

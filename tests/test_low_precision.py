@@ -129,7 +129,9 @@ def exact():
     return losses("dtype")
 
 
-@pytest.mark.parametrize("products", ["int8", "fp8"])
+@pytest.mark.parametrize(
+    "products", ["int8", pytest.param("fp8", marks=pytest.mark.long)]
+)
 def test_training_keeps_up_with_float32(exact, products):
     """The mean of the last ten losses is within 3 % of that of exact products."""
     found = losses(products)

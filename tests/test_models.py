@@ -45,6 +45,14 @@ def params_of(name):
     return params
 
 
+# Made of the same layers as llama, bert and gru: what takes long waits for the night.
+SAME_LAYERS = ("gemma", "gpt", "lstm", "olmo2")
+FEW = [
+    pytest.param(name, marks=pytest.mark.long) if name in SAME_LAYERS else name
+    for name in MODELS
+]
+
+
 @pytest.fixture(params=MODELS)
 def name(request):
     return request.param
@@ -122,6 +130,7 @@ def test_packed_equals_separate(name):
     assert np.isfinite(together).all()
 
 
+@pytest.mark.parametrize("name", FEW)
 def test_padding_changes_nothing(name):
     of, params = build(name), params_of(name)
     whole = run(of, params, given(name, [[text(6)]], 6))[0]
@@ -187,6 +196,7 @@ def scanned(name):
     return gradient(build(name), params_of(name), inputs)
 
 
+@pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
     "how, remat", [("loop", "none"), ("unroll", "none"), ("scan", "full")]
 )
@@ -218,6 +228,7 @@ def test_stacks_agree(name, how, remat):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("name", FEW)
 def test_sharded_equals_single(name, devices):
     of, params = build(name), params_of(name)
     rows = [[text(5, seed)] for seed in range(8)]
@@ -233,6 +244,7 @@ def test_sharded_equals_single(name, devices):
     np.testing.assert_allclose(got, want, **CLOSE)
 
 
+@pytest.mark.parametrize("name", FEW)
 def test_what_is_captured(name):
     of, params = build(name), params_of(name)
     inputs = given(name, [[text(5), text(3, 1)]], 9)
@@ -254,6 +266,7 @@ def test_what_is_captured(name):
     assert (weights_LBNTS[..., :5, 5:] == 0).all()
 
 
+@pytest.mark.parametrize("name", FEW)
 def test_dropout_depends_on_the_example_alone(name):
     of, params = build(name, dropout=0.5), params_of(name)
     inputs = given(name, [[text(5, seed)] for seed in range(4)], 6)

@@ -91,8 +91,10 @@ def looped(of, params, x, limit=math.inf):
 @pytest.mark.parametrize("policy", POLICIES, ids=["blocks", "ragged"])
 @pytest.mark.parametrize(
     "experts, top_k, renormalise",
-    [(4, 2, True), (4, 2, False), (5, 1, False), (3, 3, True), (16, 2, True)],
-)
+    [(4, 2, False), (3, 3, True), pytest.param(5, 1, False, marks=pytest.mark.long),
+     pytest.param(4, 2, True, marks=pytest.mark.long),
+     pytest.param(16, 2, True, marks=pytest.mark.long)],
+)  # fmt: skip
 def test_experts_equal_the_loop(policy, experts, top_k, renormalise):
     of, params, x = layer(experts, top_k, policy, renormalise=renormalise)
     got, _ = run(of, params, x)
@@ -380,7 +382,8 @@ def uneven():
 
 @pytest.mark.parametrize(
     "accumulate, axes",
-    [(2, (("data", 1),)), (1, (("stage", 2),)),
+    [(2, (("data", 1),)),
+     pytest.param(1, (("stage", 2),), marks=pytest.mark.long),
      pytest.param(8, (("data", 1),), marks=pytest.mark.long),
      pytest.param(2, (("stage", 2), ("data", 2)), marks=pytest.mark.long)],
 )  # fmt: skip

@@ -257,7 +257,9 @@ def test_without_a_price():
     assert "no list price" in workload.table(p)
 
 
-@pytest.mark.parametrize("accelerator", ["v5e", "h100"])
+@pytest.mark.parametrize(
+    "accelerator", ["v5e", pytest.param("h100", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", registry.choices("models"))
 def test_the_step_of_every_model_can_be_traced_for_it(name, accelerator):
     """In bfloat16: what is float32 on a CPU alone is met here."""

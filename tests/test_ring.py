@@ -50,7 +50,7 @@ def both(q, k, v, weight, given, causal, window):
     "axes",
     [
         (("context", 8),),
-        (("data", 2), ("context", 4)),
+        pytest.param((("data", 2), ("context", 4)), marks=pytest.mark.long),
         (("context", 2), ("data", 2), ("tensor", 2)),
     ],
 )

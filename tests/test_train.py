@@ -78,7 +78,12 @@ def whole():
     return of, state, after, metrics
 
 
-@pytest.mark.parametrize("accumulate", [2, 4, 16])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "accumulate", [4, pytest.param(2, marks=LONG), pytest.param(16, marks=LONG)]
+)
 def test_accumulation_is_the_big_batch(whole, accumulate):
     of, state, want, want_metrics = whole
     _, tx, step = parts(accumulate, dropout=0.3)
@@ -165,8 +170,8 @@ def test_a_batch_without_targets_changes_nothing():
 
 
 MESHES = [
-    ("replicated", (("data", -1),), 1, 1),
-    ("fsdp", (("data", -1),), 2, 8),
+    pytest.param("replicated", (("data", -1),), 1, 1, marks=LONG),
+    pytest.param("fsdp", (("data", -1),), 2, 8, marks=LONG),
     ("fsdp", (("fsdp", 4), ("tensor", 2)), 1, 8),
 ]
 
