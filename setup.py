@@ -56,6 +56,7 @@ setup(
         "orbax-checkpoint>=0.11.20",
         "scipy>=1.14",
         "sentencepiece>=0.2.0",
+        "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
