@@ -1,6 +1,6 @@
-"""The command line: two flags and the dotted fields of a config, with errors that help.
+"""The command line: three flags and the fields of a config, with errors that help.
 
---config=FILE[:ARG] --workdir=DIR [--config.field=value ...]
+--config=FILE[:ARG] --workdir=DIR [--plugins=DIR ...] [--config.field=value ...]
 
 Unknown flags and a bad workdir are refused before the config is loaded, since a config
 may read a data file to decide its fields.
@@ -22,6 +22,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, path[:args], or a shipped one: 1b.py."
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run directory: all output goes here.")
+_PLUGINS = flags.DEFINE_multi_string(
+    "plugins", [], "Folder with plug-ins of your own, such as models/NAME.py."
+)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -43,6 +46,8 @@ def _parse(argv: list[str]) -> list[str]:
         # First without the config, which may take long to load: it may read data.
         words = _without_config(argv)
         _check(argv, flags.FLAGS(words))
+        for folder in _PLUGINS.value:
+            registry.add_plugins(folder)
         flags.FLAGS.unparse_flags()
         return flags.FLAGS(_with_found_config(argv))
     except InputError:
@@ -155,7 +160,7 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
     text = str(error).replace("\\n", "\n").replace("\\'", "'")
     text, meant = text.splitlines()[0], re.search(r'Did you mean "(\w+)"', text)
     if isinstance(error, flags.UnrecognizedFlagError):
-        known = ["config", "workdir", "help"]
+        known = ["config", "workdir", "plugins", "help"]
         name = error.flagname
         return InputError(
             got=f"flag --{name}", want=f"{', '.join(known)}{registry.hint(name, known)}"

@@ -8,36 +8,141 @@ the file exports `make(**knobs)`, whose signature is the only home of the defaul
     ('stdlib', 'text')
     >>> spec("sources", "text", path="books/")["path"]
     'books/'
+
+Plug-ins of your own lie outside the package, in folders of the same names:
+`mine/models/parallel.py` after `--plugins=mine`. A package that is installed offers its
+plug-ins by an entry point of the group `llm.plugins` that names it.
 """
 
 import difflib
+import functools
 import importlib
+import importlib.metadata
+import importlib.util
 import inspect
+import os
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from llm.errors import InputError
 
+# The folders of plug-ins; their contracts are in the `__init__.py` of most.
+FOLDERS = (
+    "adapters", "compress", "evals", "guards", "models", "objectives", "sources",
+    "stages", "workloads",
+)  # fmt: skip
 _ROOT = pathlib.Path(__file__).parent
+# Folders of plug-ins of one's own; child processes inherit it.
+_VARIABLE = "LLM_PLUGINS"
+_GROUP = "llm.plugins"
 _LITERALS = (bool, int, float, str, tuple)
 
 
 def choices(folder: str) -> tuple[str, ...]:
     """The names of the plug-ins of a folder, sorted."""
-    files = (_ROOT / folder).glob("*.py")
-    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_")))
+    return tuple(sorted({*_names(_ROOT / folder), *_outside(folder)}))
 
 
 def module(folder: str, name: str) -> Any:
-    """The module `llm/<folder>/<name>.py`; an unknown name raises InputError."""
+    """The module of a plug-in, ours or one from outside.
+
+    Raises:
+      InputError: an unknown name, or a file from outside without what it must export.
+    """
     known = choices(folder)
     if name not in known:
+        near = hint(name, known)
         raise InputError(
             got=f"{folder} {name!r}",
-            want=f"one of {', '.join(known)}{hint(name, known)}",
+            want=f"one of {', '.join(known)}{near}",
+            do="" if near else "pass --plugins=DIR if it is a plug-in of your own",
         )
-    return importlib.import_module(f"llm.{folder}.{name}")
+    path = _outside(folder).get(name)
+    if path is None:
+        return importlib.import_module(f"llm.{folder}.{name}")
+    return _load(folder, path)
+
+
+def add_plugins(path: str) -> None:
+    """Makes the plug-ins in a folder's folders known, here and to child processes.
+
+    Raises:
+      InputError: no such folder, a folder in it that is nearly one of ours, or a name
+        that we have.
+    """
+    root = pathlib.Path(path).resolve()
+    inner = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    near = [name for name in inner if name not in FOLDERS and hint(name, FOLDERS)]
+    if near or not set(inner) & set(FOLDERS):
+        inside = f" with the folder {near[0]}" if near else ""
+        raise InputError(
+            got=f"--plugins={path}{inside}",
+            want=f"a folder with some of {', '.join(FOLDERS)} in it",
+        )
+    for folder in set(inner) & set(FOLDERS):
+        for name in set(_names(root / folder)) & set(_names(_ROOT / folder)):
+            raise InputError(
+                got=f"{root / folder / name}.py, the name of a plug-in of this package",
+                want="a name of its own",
+            )
+    known = os.environ.get(_VARIABLE, "").split(os.pathsep)
+    os.environ[_VARIABLE] = os.pathsep.join(
+        dict.fromkeys([*filter(None, known), str(root)])
+    )
+
+
+def _names(folder: pathlib.Path) -> list[str]:
+    return [p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")]
+
+
+def _outside(folder: str) -> dict[str, pathlib.Path]:
+    """{name: file} of the plug-ins that are not of this package."""
+    roots = os.environ.get(_VARIABLE, "").split(os.pathsep)
+    found: dict[str, pathlib.Path] = {}
+    for root in (*filter(None, roots), *_installed()):
+        for name in _names(pathlib.Path(root, folder)):
+            path = pathlib.Path(root, folder, f"{name}.py")
+            if found.setdefault(name, path) != path:
+                raise InputError(
+                    got=f"{found[name]} and {path}", want="one plug-in of a name"
+                )
+    return found
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """Folders of the packages that declare the entry point."""
+    specs = [
+        importlib.util.find_spec(entry.value)
+        for entry in importlib.metadata.entry_points(group=_GROUP)
+    ]
+    return tuple(
+        path for s in specs if s for path in s.submodule_search_locations or ()
+    )
+
+
+def _load(folder: str, path: pathlib.Path) -> Any:
+    """The module of a file from outside, imported once in a process."""
+    name = f"llm_plugins.{folder}.{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+        needed = ("run",) if folder == "workloads" else ("make", "TINY")
+        for export in needed:
+            if not hasattr(loaded, export):
+                raise InputError(
+                    got=f"{path} without {export}",
+                    want=f"what a file of {folder} exports: {' and '.join(needed)}",
+                )
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return loaded
 
 
 def defaults(make: Callable) -> dict[str, Any]:

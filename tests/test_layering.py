@@ -9,6 +9,8 @@ import re
 
 import pytest
 
+from llm import registry
+
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "llm").rglob("*.py"))
 
@@ -29,17 +31,7 @@ LAYERS = (
 ORDER = [name for line in LAYERS for name in line.split()]
 # One file per thing; these never import each other. Their contract is the folder's
 # `__init__.py`.
-PLUG_INS = (
-    "workloads",
-    "objectives",
-    "evals",
-    "models",
-    "sources",
-    "stages",
-    "adapters",
-    "compress",
-    "guards",
-)
+PLUG_INS = registry.FOLDERS
 # What evaluations may know of inference: they ask, and do not see who answers.
 OF_INFERENCE = {"inference.requests", "inference.progress"}
 
