@@ -10,7 +10,7 @@ them where they are: starting over would write over a run.
 """
 
 import contextlib
-import copy
+import dataclasses
 import itertools
 import math
 import os
@@ -41,6 +41,63 @@ class State(NamedTuple):
     opt_state: Any
 
 
+@dataclasses.dataclass
+class LoopState:
+    """What the training loop remembers; it is saved with every checkpoint.
+
+    Attributes:
+      seconds: in the loop, over all processes of the run; productive: of these, in
+        steps that were learned from.
+      events: what happened, {"step", "event", "message"} each.
+      skipped: steps that are not learned from.
+      recent: [step, loss, gradient norm] of the last steps that were learned from.
+      saved: the newest checkpoint of a step that was learned from; 0 is none.
+      best: [validation loss, step] of the best checkpoints.
+      waited: validations since the best one.
+      late: the process that the others waited for when it was last measured.
+    """
+
+    seconds: float = 0.0
+    productive: float = 0.0
+    events: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    skipped: list[int] = dataclasses.field(default_factory=list)
+    recent: list[list[float]] = dataclasses.field(default_factory=list)
+    saved: int = 0
+    best: list[list[float]] = dataclasses.field(default_factory=list)
+    validation_loss: float | None = None
+    best_validation_loss: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    stopped_early: bool = False
+    late: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """A copy in JSON's types."""
+        return dataclasses.asdict(self)
+
+    def go_back(self, then: "LoopState") -> None:
+        """To an earlier state, but for what happened, what is skipped and the time."""
+        for name, value in vars(then).items():
+            if name not in ("events", "skipped", "seconds"):
+                setattr(self, name, value)
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "LoopState":
+        """From a record, of this version or an older one.
+
+        Raises:
+          InputError: it has fields that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(record.keys() - known):
+            raise InputError(
+                got=f"a checkpoint whose loop has the unknown {', '.join(unknown)}",
+                want="one of this version or an older one",
+                do="use the version that wrote it",
+            )
+        return cls(**record)
+
+
 class Checkpoints:
     """The checkpoints of a run; writes in the background.
 
@@ -67,7 +124,7 @@ class Checkpoints:
     def save(
         self,
         state: State,
-        loop: dict[str, Any],
+        loop: LoopState,
         loss: float | None,
         *,
         donated: bool = True,
@@ -80,16 +137,16 @@ class Checkpoints:
         """
         step = int(state.step)
         self.wait()
-        best = [tuple(entry) for entry in loop.get("best", [])]
+        best = [tuple(entry) for entry in loop.best]
         if loss is not None:
             best = sorted({*best, (loss, step)})[: self._keep_best]
-        loop["best"] = [list(entry) for entry in best]
+        loop.best = [list(entry) for entry in best]
         self._stay = _to_keep(loop)
         held = {k: v for k, v in state._asdict().items() if v is not None}
         del held["step"]
         digests = {name: digest(value) for name, value in held.items()}
-        # A copy: it is written while the loop goes on and adds to its lists.
-        record = copy.deepcopy({**loop, "step": step, "digests": digests})
+        # A copy: orbax writes it while the loop continues and adds to its lists.
+        record = {**loop.record(), "step": step, "digests": digests}
         if donated:
             held = jax.tree.map(_own, held)
         items = {k: ocp.args.StandardSave(v) for k, v in held.items()}
@@ -100,8 +157,8 @@ class Checkpoints:
 
     def restore(
         self, abstract: State, say: Any = print, *, before: int | None = None
-    ) -> tuple[State, dict] | None:
-        """The newest readable state and loop record; None where there is no checkpoint.
+    ) -> tuple[State, LoopState] | None:
+        """The newest readable state and its loop; None where there is no checkpoint.
 
         Args:
           abstract: shapes, dtypes and shardings to restore to; the mesh may differ from
@@ -219,9 +276,9 @@ def restore_params(
         ) from error
 
 
-def _to_keep(loop: dict[str, Any]) -> set[int]:
+def _to_keep(loop: LoopState) -> set[int]:
     """Checkpoints that stay, new or not: the best, and the last that is surely good."""
-    return {step for _, step in loop.get("best", [])} | {loop.get("saved", -1)}
+    return {step for _, step in loop.best} | {loop.saved}
 
 
 def _check_shapes(written: Any, wanted: Any, model_dir: str) -> None:
@@ -333,7 +390,7 @@ def _loop(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return dict(manager.restore(step, args=args)["loop"])
 
 
-def _read(manager, step: int, abstract: State) -> tuple[State, dict]:
+def _read(manager, step: int, abstract: State) -> tuple[State, LoopState]:
     wanted = abstract._asdict()
     del wanted["step"]
     items = {k: ocp.args.StandardRestore(v) for k, v in wanted.items() if v is not None}
@@ -350,4 +407,4 @@ def _read(manager, step: int, abstract: State) -> tuple[State, dict]:
     digests = loop.pop("digests")
     for name in items:
         _check_digest(found[name], digests[name])
-    return state, loop
+    return state, LoopState.of(loop)

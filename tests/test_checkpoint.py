@@ -1,5 +1,7 @@
 """Checkpoints: what is kept, what is noticed, what is never overwritten."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from llm import checkpoint, sharding
-from llm.checkpoint import Checkpoints, State, digest, restore_params
+from llm.checkpoint import Checkpoints, LoopState, State, digest, restore_params
 from llm.errors import InputError
 
 
@@ -35,7 +37,7 @@ def abstract(state):
 
 def write(folder, steps, losses=None, **keep):
     """Saves `steps` one after the other, as the training loop does."""
-    checkpoints, loop = Checkpoints(folder, (), **keep), {"events": []}
+    checkpoints, loop = Checkpoints(folder, (), **keep), LoopState()
     for step in steps:
         checkpoints.save(make(step), loop, (losses or {}).get(step))
     checkpoints.close()
@@ -56,12 +58,13 @@ def same(a, b):
 def test_comes_back_as_it_was(tmp_path):
     checkpoints = Checkpoints(tmp_path, ())
     assert checkpoints.restore(abstract(make(0))) is None
-    state, loop = make(7), {"events": [{"step": 3}], "seconds": 1.5, "waited": 2}
+    state = make(7)
+    loop = LoopState(events=[{"step": 3}], seconds=1.5, waited=2)
     checkpoints.save(state, loop, 2.5)
     checkpoints.close()
     restored, back = Checkpoints(tmp_path, ()).restore(abstract(make(0)))
     same(restored, state)
-    assert back == {**loop, "best": [[2.5, 7]]}
+    assert back == dataclasses.replace(loop, best=[[2.5, 7]])
 
 
 def test_an_older_one_takes_the_place_of_the_newer(tmp_path):
@@ -83,7 +86,7 @@ def test_donated_memory_is_not_what_is_written(tmp_path):
     checkpoints = Checkpoints(tmp_path, ())
     state = make(1)
     want = jax.tree.map(np.array, state)
-    checkpoints.save(state, {}, None)
+    checkpoints.save(state, LoopState(), None)
     burn = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
     for _ in range(3):
         state = burn(state)
@@ -107,7 +110,7 @@ def test_keeps_the_best(tmp_path, keep_last, keep_best, want):
         tmp_path, range(1, 7), losses, keep_last=keep_last, keep_best=keep_best
     )
     assert held(tmp_path) == want
-    assert [s for _, s in loop["best"]] == [2, 3][:keep_best]
+    assert [s for _, s in loop.best] == [2, 3][:keep_best]
 
 
 def test_the_best_survives_a_restart(tmp_path):
@@ -123,7 +126,7 @@ def test_the_best_survives_a_restart(tmp_path):
 @pytest.mark.parametrize("ema", [True, False], ids=["average", "none"])
 @pytest.mark.parametrize("which, step", [("best", 1), ("last", 2)])
 def test_parameters_to_use(tmp_path, which, step, ema):
-    checkpoints, loop = Checkpoints(tmp_path, ()), {}
+    checkpoints, loop = Checkpoints(tmp_path, ()), LoopState()
     for at, loss in ((1, 1.0), (2, 2.0)):
         checkpoints.save(make(at, ema=ema), loop, loss)
     checkpoints.close()
@@ -308,7 +311,7 @@ def test_an_array_larger_than_what_may_be_in_flight(tmp_path, monkeypatch):
     large = {"a": jnp.arange(5000.0), "b": jnp.ones(3)}
     state = State(jnp.int32(4), large, None, None)
     checkpoints = Checkpoints(tmp_path, large)
-    checkpoints.save(state, {}, None)
+    checkpoints.save(state, LoopState(), None)
     checkpoints.close()
     found, step = checkpoint.restore_params(str(tmp_path), abstract(state).params)
     assert step == 4 and (np.asarray(found["a"]) == np.arange(5000)).all()
@@ -325,3 +328,10 @@ def test_a_digest_holds_few_arrays_at_once(monkeypatch):
     )  # fmt: skip
     assert checkpoint.digest(arrays) == whole
     assert asked == [[5, 100], [200], [1, 2, 90]]
+
+
+def test_loops_of_other_versions():
+    """An older one lacks fields; a newer one has some that mean we know not what."""
+    assert LoopState.of({"seconds": 2.0}) == LoopState(seconds=2.0)
+    with pytest.raises(InputError, match="the unknown zeal; want one of this version"):
+        LoopState.of(LoopState().record() | {"zeal": 1})

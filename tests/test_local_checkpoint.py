@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llm.checkpoint import State
+from llm.checkpoint import LoopState, State
 from llm.training.local_checkpoint import LocalCheckpoints
 
 
@@ -40,7 +40,7 @@ def local(tmp_path):
 
 def save(local, *steps):
     for step in steps:
-        local.save(make(step), {"step was": step})
+        local.save(make(step), LoopState(saved=step))
     local.wait()
 
 
@@ -48,7 +48,7 @@ def test_comes_back_as_it_was(local):
     save(local, 2, 4, 6)
     assert local.steps() == [4, 6]
     state, loop = local.restore(abstract(make(1)), after=5)
-    assert loop == {"step was": 6}
+    assert loop == LoopState(saved=6)
     want = make(6)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -65,7 +65,7 @@ def test_a_part_is_written_once(local, tmp_path):
 def test_what_is_donated_is_not_what_is_written(local):
     state = make(3)
     want = np.asarray(state.params["w"]).copy()
-    local.save(state, {})
+    local.save(state, LoopState())
     jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)(state)
     local.wait()
     found, _ = local.restore(abstract(make(1)), after=-1)

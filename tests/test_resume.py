@@ -508,7 +508,7 @@ def test_a_notice_of_the_machine_saves_the_run(place, server):
     with metadata({"/preempted": "TRUE"}) as url:
         notices = f"--config.train.notices={url}"
         code, _, err = server.run(*words(place, workdir, notices))
-    assert code == 75 and "this machine will go: preempted: TRUE" in err
+    assert code == 75 and "preemption notice for this machine: preempted: TRUE" in err
     assert loop_of(workdir, step=1)
 
 

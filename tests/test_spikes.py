@@ -13,18 +13,18 @@ import tiny
 from test_train import B, T, parts, start
 
 from llm import tree
-from llm.checkpoint import Checkpoints, State
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import Diverged
-from llm.training import metric_writer, spikes, train_step
-from llm.training import train_loop as training
+from llm.training import metric_writer, spikes, train_loop, train_step
 from llm.training.goodput import Wall
 from llm.training.metric_writer import Console, MetricWriter
+from llm.training.telemetry import Telemetry
 
 pytestmark = pytest.mark.long
 
 
 def test_bounds_as_written_out():
-    loop = {}
+    loop = LoopState()
     for at in range(1, 16):
         spikes.note(loop, at, {"objective": 2.0 + 0.1 * (at % 3), "grad_norm": 1.0})
     # What is known when step 17 begins is up to 15: one too few.
@@ -36,15 +36,15 @@ def test_bounds_as_written_out():
     spread = 1.4826 * statistics.median(abs(x - 2.1) for x in losses)
     assert found.objective == pytest.approx(2.1 + 10 * spread)
     assert found.grad_norm == pytest.approx(1.0 + 10 * 0.01)  # all alike
-    assert spikes.bounds({"skipped": [18]}, 18) == (-math.inf, -math.inf)
+    assert spikes.bounds(LoopState(skipped=[18]), 18) == (-math.inf, -math.inf)
 
 
 def test_a_window_is_all_that_counts_and_outlives_json():
-    loop = {}
+    loop = LoopState()
     for at in range(1, 1001):
         spikes.note(loop, at, {"objective": float(at), "grad_norm": at * math.pi})
-    again = json.loads(json.dumps(loop))
-    assert again == loop and len(loop["recent"]) == spikes.WINDOW + 2
+    again = LoopState.of(json.loads(json.dumps(loop.record())))
+    assert again == loop and len(loop.recent) == spikes.WINDOW + 2
     middle = statistics.median(range(1002 - spikes.WINDOW, 1001))  # up to step 1000
     spread = 1.4826 * spikes.WINDOW / 4
     found = spikes.bounds(again, 1002).objective
@@ -122,33 +122,44 @@ def play(workdir, policy, bad, steps=60, until=0, every=7, ruinous=(), **keep):
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
-    state, loop = checkpoints.restore(abstract) or (state, {})
+    state, loop = checkpoints.restore(abstract) or (state, LoopState())
     with (
         MetricWriter(workdir, resume_step=int(state.step)) as writer,
         Console(steps) as console,
         contextlib.closing(checkpoints),
     ):
-        return training.fit(
-            state, loop, step=step, validate=None,
-            batches=lambda first: iter(range(first + 1, 10**6)),
-            validation=lambda: [], documents=lambda at: [f"document-{at}"],
-            learning_rate=lambda at: 0.0, knobs=knobs, checkpoints=checkpoints,
-            writer=writer, console=console, wall=Wall(workdir),
-        )  # fmt: skip
+        return fit(
+            step, state, loop, knobs, checkpoints, writer, console, Wall(workdir)
+        )
+
+
+def fit(step, state, loop, knobs, checkpoints, writer, console, wall):
+    """The loop on batches that are the number of their step."""
+    program = train_loop.Program(
+        step=step, validate=None,
+        batches=lambda first: iter(range(first + 1, 10**6)),
+        validation=lambda: [], documents=lambda at: [f"document-{at}"],
+        learning_rate=lambda at: 0.0,
+    )  # fmt: skip
+    first = int(state.step)
+    watch = Telemetry(knobs, loop, first, writer=writer, console=console, wall=wall)
+    return train_loop.fit(
+        program, state, loop, knobs=knobs, checkpoints=checkpoints, telemetry=watch
+    )
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_what_is_learned_lacks_the_spikes(policy, tmp_path):
     state, loop = play(tmp_path, policy, {30: 9.0, 45: math.nan})
     assert state.params["w"].tolist() == [sum(range(1, 61)) - 30 - 45]
-    assert loop["skipped"] == [30, 45]
-    told = [(e["step"], e["event"]) for e in loop["events"]]
+    assert loop.skipped == [30, 45]
+    told = [(e["step"], e["event"]) for e in loop.events]
     if policy == "skip":
         assert told == [(30, "spike"), (45, "spike")]
     else:
         assert told == [(30, "spike"), (28, "rollback"),
                         (45, "spike"), (42, "rollback")]  # fmt: skip
-    assert "document-29" in loop["events"][0]["message"]
+    assert "document-29" in loop.events[0]["message"]
     assert [r["step"] for r in metric_writer.read(tmp_path)] == list(range(5, 61, 5))
 
 
@@ -160,9 +171,9 @@ def test_a_killed_run_skips_the_same(policy, until, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         play(tmp_path / "killed", policy, bad, until=until)
     state, loop = play(tmp_path / "killed", policy, bad)
-    assert loop["skipped"] == want["skipped"] == [30, 45]
+    assert loop.skipped == want.skipped == [30, 45]
     assert state.params["w"].tolist() == [sum(range(1, 61)) - 30 - 45]
-    assert loop["recent"] == want["recent"]
+    assert loop.recent == want.recent
 
 
 def kept(workdir):
@@ -187,10 +198,10 @@ def test_a_step_that_ruins_the_weights_is_left_out(ruin, skipped, told, tmp_path
     state, loop = play(
         tmp_path, "rollback", {}, 30, every=4, ruinous=[ruin], keep_best=0
     )
-    assert loop["skipped"] == skipped
-    assert [(e["step"], e["event"]) for e in loop["events"]] == told
+    assert loop.skipped == skipped
+    assert [(e["step"], e["event"]) for e in loop.events] == told
     assert state.params["w"].tolist() == [sum(range(1, 31)) - sum(skipped)]
-    assert kept(tmp_path) == [28, 30] and loop["saved"] == 30
+    assert kept(tmp_path) == [28, 30] and loop.saved == 30
 
 
 @pytest.mark.parametrize("ruin", [12, 15])
@@ -205,7 +216,7 @@ def test_a_killed_run_leaves_out_the_same(ruin, until, tmp_path):
         play(tmp_path / "killed", "rollback", {}, 30, until=until + 3, **knobs)
     state, loop = play(tmp_path / "killed", "rollback", {}, 30, **knobs)
     assert state.params["w"].tolist() == want.params["w"].tolist()
-    assert (loop["skipped"], loop["recent"]) == (of["skipped"], of["recent"])
+    assert (loop.skipped, loop.recent) == (of.skipped, of.recent)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +241,7 @@ def test_without_a_good_checkpoint_it_ends(policy, ruin, last, good, tmp_path, c
 
 def test_what_is_due_at_a_spike_is_saved_at_the_next_step(tmp_path):
     _, loop = play(tmp_path, "skip", {8: math.nan, 9: math.nan}, 11, every=4)
-    assert kept(tmp_path) == [10, 11] and loop["saved"] == 11
+    assert kept(tmp_path) == [10, 11] and loop.saved == 11
 
 
 def test_a_run_that_ends_with_a_spike_says_so(tmp_path):
@@ -238,8 +249,8 @@ def test_a_run_that_ends_with_a_spike_says_so(tmp_path):
     state, loop = play(tmp_path, "skip", {12: math.nan}, 12, every=5, **keep)
     assert state.params["w"].tolist() == [sum(range(1, 12))]
     # The good one stays beside it.
-    assert kept(tmp_path) == [10, 12] and loop["saved"] == 10
-    assert "last good checkpoint: step 10" in loop["events"][-1]["message"]
+    assert kept(tmp_path) == [10, 12] and loop.saved == 10
+    assert "last good checkpoint: step 10" in loop.events[-1]["message"]
 
 
 def test_a_run_that_only_spikes_ends(tmp_path):
@@ -257,10 +268,6 @@ def test_off_ends_at_once(tmp_path):
     state = State(jnp.int32(0), {}, None, {})
     knobs = train_step.Knobs(steps=5, tokens_per_step=1)
     with MetricWriter(tmp_path, resume_step=0) as writer, pytest.raises(Diverged):
-        training.fit(
-            state, {}, step=step, validate=None,
-            batches=lambda first: iter(range(first + 1, 99)), validation=lambda: [],
-            documents=lambda at: [], learning_rate=lambda at: 0.0, knobs=knobs,
-            checkpoints=Checkpoints(str(tmp_path), state), writer=writer,
-            console=Console(5), wall=Wall(tmp_path),
-        )  # fmt: skip
+        checkpoints = Checkpoints(str(tmp_path), state)
+        wall = Wall(tmp_path)
+        fit(step, state, LoopState(), knobs, checkpoints, writer, Console(5), wall)

@@ -1,5 +1,6 @@
 """The update against big batches and formulas; the loop against scripted losses."""
 
+import copy
 import gc
 import os
 import signal
@@ -15,13 +16,13 @@ from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from llm import registry, sharding, tree
-from llm.checkpoint import State
+from llm.checkpoint import LoopState, State
 from llm.errors import Diverged, InputError, Interrupted, Preempted
 from llm.nn.contract import with_head
 from llm.precision import FLOAT32, Policy
-from llm.training import optim, train_step
-from llm.training import train_loop as training
+from llm.training import optim, telemetry, train_loop, train_step
 from llm.training.goodput import Wall
+from llm.training.telemetry import Telemetry
 from llm.training.watchdog import Watchdog
 from llm.workloads import train as workload
 
@@ -276,7 +277,7 @@ class Log:
     def save(self, state, loop, loss):
         self.saved.append(int(state.step))
         self.losses[int(state.step)] = loss
-        self.loop = {k: list(v) if isinstance(v, list) else v for k, v in loop.items()}
+        self.loop = LoopState.of(copy.deepcopy(loop.record()))
 
     def wait(self):
         self.waited += 1
@@ -313,20 +314,19 @@ def play(loss_at=lambda at: 1.0, validation_at=None, first=0, loop=None, log=Non
 
     state = State(jnp.int32(first), {}, None, {})
     current = lambda: asked[-1]  # noqa: E731
-    made = training.fit(
-        state,
-        loop or {},
+    loop = LoopState() if loop is None else loop
+    program = train_loop.Program(
         step=step,
         validate=validate,
         batches=lambda at: iter(range(at, 10**6)),
         validation=lambda: [validation_at(current())] if validation_at else [],
         documents=lambda at: [f"document-{at}-{n}" for n in range(10)],
         learning_rate=lambda at: at / 100,
-        knobs=knobs,
-        checkpoints=log,
-        writer=log,
-        console=log,
-        wall=Wall(".", silent=True),
+    )
+    wall = Wall(".", silent=True)
+    watch = Telemetry(knobs, loop, first, writer=log, console=log, wall=wall)
+    made = train_loop.fit(
+        program, state, loop, knobs=knobs, checkpoints=log, telemetry=watch
     )
     return (*made, log)
 
@@ -383,8 +383,8 @@ def test_a_better_model_is_saved_at_once():
         validation_at=losses.get, validate_every=2, log=Log(keeps_best=True)
     )
     assert log.saved == [2, 4, 8, 10]
-    assert (loop["best_validation_loss"], loop["best_step"]) == (1.5, 8)
-    assert loop["validation_loss"] == pytest.approx(1.6)
+    assert (loop.best_validation_loss, loop.best_step) == (1.5, 8)
+    assert loop.validation_loss == pytest.approx(1.6)
 
 
 def test_stops_early():
@@ -393,9 +393,9 @@ def test_stops_early():
         validation_at=losses.get, validate_every=1, patience=3, steps=100,
         overfit_gap=9.0,
     )  # fmt: skip
-    assert int(state.step) == 8 and loop["stopped_early"]
+    assert int(state.step) == 8 and loop.stopped_early
     assert log.saved == [8] and log.steps() == list(range(1, 9))
-    (event,) = loop["events"]
+    (event,) = loop.events
     assert event["step"] == 8 and event["event"] == "early stop"
     assert "below 1.9000 (step 5)" in event["message"]
     # Started again, it stays where it is.
@@ -404,7 +404,7 @@ def test_stops_early():
         first=8, loop=log.loop,
     )  # fmt: skip
     assert int(state.step) == 8 and not more.records and not more.saved
-    assert len(again["events"]) == 1
+    assert len(again.events) == 1
 
 
 def test_patience_counts_across_a_resume():
@@ -413,7 +413,7 @@ def test_patience_counts_across_a_resume():
     log = Log()
     play(**knobs, checkpoint_every=6, steps=6, log=log)
     state, loop, _ = play(**knobs, first=6, loop=log.loop)
-    assert int(state.step) == 8 and loop["stopped_early"]
+    assert int(state.step) == 8 and loop.stopped_early
 
 
 def test_warns_of_overfitting_once():
@@ -422,7 +422,7 @@ def test_warns_of_overfitting_once():
         loss_at=lambda at: 1.5, validation_at=losses.get, validate_every=2,
         overfit_gap=0.5,
     )  # fmt: skip
-    (event,) = loop["events"]
+    (event,) = loop.events
     assert (event["step"], event["event"]) == (6, "overfitting")
     assert "2.200 is 0.700 above" in event["message"]
     assert len(log.said) == 1 and log.said[0].startswith("step 6: overfitting")
@@ -543,7 +543,7 @@ def test_a_long_validation_or_checkpoint_is_no_hang(tmp_path, monkeypatch):
             super().save(state, loop, loss)
             passes(1e4)
 
-    monkeypatch.setattr(training, "Watchdog", watchdog)
+    monkeypatch.setattr(telemetry, "Watchdog", watchdog)
     _, _, log = play(
         steps=30, log=Slow(), before=lambda step: passes(1.0), watchdog=10.0,
         validation_at=lambda at: passes(1e4) or 1.0, validate_every=8,

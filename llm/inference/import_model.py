@@ -17,7 +17,7 @@ from etils import epath
 
 from llm import config, files, registry, run_dir, tree
 from llm.adapters import nested
-from llm.checkpoint import Checkpoints, State
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import InputError
 from llm.inference import load_model
 from llm.interop import gguf, gguf_llama, gguf_tokenizer, hf, peft
@@ -164,7 +164,7 @@ def _finish(partial, params, config, result, tokenizer, host) -> dict[str, Any]:
     """Writes checkpoint, config.json and convert.json, whose content is returned."""
     checkpoints = Checkpoints(os.fspath(partial), params)
     state = State(jnp.int32(0), params, None, None)
-    checkpoints.save(state, {}, None, donated=False)
+    checkpoints.save(state, LoopState(), None, donated=False)
     checkpoints.close()
     run_dir.claim(os.fspath(partial), config, device=host.device_kind, devices=1)
     result |= {

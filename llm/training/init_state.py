@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from llm import run_dir, sharding, tree
 from llm.adapters import Adapter, named_boxes, nested
-from llm.checkpoint import Checkpoints, State, restore_params
+from llm.checkpoint import Checkpoints, LoopState, State, restore_params
 from llm.errors import InputError
 from llm.inference import import_model, load_model
 from llm.precision import dense
@@ -162,7 +162,7 @@ def save(workdir: str, frozen: Frozen) -> None:
             checkpoints = Checkpoints(os.path.join(workdir, name), held)
             if checkpoints.newest() < 0:
                 state = State(jnp.int32(0), held, None, None)
-                checkpoints.save(state, {}, None, donated=False)
+                checkpoints.save(state, LoopState(), None, donated=False)
             checkpoints.close()
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from etils import epath
 
 from llm import distributed, files, tree
-from llm.checkpoint import State
+from llm.checkpoint import LoopState, State
 from llm.errors import InputError
 from llm.interop import safetensors
 
@@ -61,7 +61,7 @@ class LocalCheckpoints:
         self._thread = threading.Thread(target=lambda: None)
         self._full = False
 
-    def save(self, state: State, loop: dict[str, Any]) -> None:
+    def save(self, state: State, loop: LoopState) -> None:
         """Copies what this process holds, and starts to write it."""
         self.wait()
         if self._full:
@@ -69,8 +69,10 @@ class LocalCheckpoints:
         held = {name: part for name, part, _ in _parts(state)}
         copies = {name: np.array(part.data) for name, part in held.items()}
         places = {name: place for name, _, place in _parts(state)}
-        # As text, now: the loop goes on and adds to its lists.
-        record = json.dumps({"step": int(state.step), "loop": loop, "places": places})
+        # As text, now: the loop continues and adds to its lists.
+        record = json.dumps(
+            {"step": int(state.step), "loop": loop.record(), "places": places}
+        )
         self._thread = threading.Thread(target=self._write, args=(copies, record))
         self._thread.start()
 
@@ -98,7 +100,7 @@ class LocalCheckpoints:
         names = (path.name for path in self._root.glob("[0-9]*"))
         return sorted(int(name) for name in names if name.isdigit())
 
-    def restore(self, abstract: State, *, after: int) -> tuple[State, dict] | None:
+    def restore(self, abstract: State, *, after: int) -> tuple[State, LoopState] | None:
         """The newest that all processes have, or None; all must call it.
 
         Args:
@@ -119,7 +121,7 @@ class LocalCheckpoints:
         whole = jax.tree.structure(abstract._replace(step=()))
         state = jax.tree.unflatten(whole, list(named.values()))
         at = jax.device_put(jnp.int32(step), abstract.step.sharding)
-        return state._replace(step=at), record["loop"]
+        return state._replace(step=at), LoopState.of(record["loop"])
 
     def _read(self, step: int, abstract: State):
         """(record, {name: part}) of a step, whole and of this layout, or None."""

@@ -14,13 +14,16 @@ Weights can also be ruined by a step that looked well. The steps after it are sp
 so a state is not known to be good before a step after its last spike is learned, and
 where nothing was learned between two spikes the step learned before them is suspected.
 
-    bounds = spikes.bounds(loop, at)          # for the step function
-    spikes.note(loop, at, metrics)            # when its metrics are read
+    limits = spikes.limits(loop, at, policy)        # for the step function
+    verdict = spikes.judge(loop, at, metrics)       # when its metrics are read
 """
 
+import enum
 import math
 import statistics
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from llm.checkpoint import LoopState
 
 POLICIES = ("off", "skip", "rollback")
 WINDOW, SIGMAS = 128, 10.0
@@ -40,40 +43,62 @@ NOTHING = Bounds(-math.inf, -math.inf)  # is below it: the step is skipped
 FINITE = Bounds(math.inf, math.inf)
 
 
-def bounds(loop: dict[str, Any], at: int) -> Bounds:
+class Verdict(enum.Enum):
+    """What became of a step."""
+
+    LEARNED = "learned"
+    REPEATED = "skipped again, after a rollback or a restart"
+    SPIKE = "a spike"
+    NOT_FINITE = "not finite, and learned"
+
+
+def limits(loop: LoopState, at: int, policy: str) -> Bounds | None:
+    """The bounds of a step; None where the run ends at what is not finite."""
+    return None if policy == "off" else bounds(loop, at)
+
+
+def bounds(loop: LoopState, at: int) -> Bounds:
     """Those of a step, from what the loop remembers."""
-    if at in loop.get("skipped", ()):
+    if at in loop.skipped:
         return NOTHING
-    known = [seen for seen in loop.get("recent", ()) if seen[0] <= at - _READ]
+    known = [seen for seen in loop.recent if seen[0] <= at - _READ]
     if len(known) < _LEAST:
         return FINITE
     _, losses, norms = zip(*known[-WINDOW:], strict=True)
     return Bounds(_above(losses), _above(norms))
 
 
-def note(loop: dict[str, Any], at: int, metrics: dict[str, float]) -> None:
+def judge(loop: LoopState, at: int, metrics: dict[str, float]) -> Verdict:
+    """The verdict on a step whose metrics are known; changes nothing."""
+    if metrics.get("skipped"):
+        return Verdict.REPEATED if at in loop.skipped else Verdict.SPIKE
+    if all(math.isfinite(metrics[name]) for name in Bounds._fields):
+        return Verdict.LEARNED
+    return Verdict.NOT_FINITE
+
+
+def note(loop: LoopState, at: int, metrics: dict[str, float]) -> None:
     """Remembers a step that was learned from."""
-    recent = loop.setdefault("recent", [])
-    recent.append([at, metrics["objective"], metrics["grad_norm"]])
-    del recent[: -(WINDOW + _READ)]
+    loop.recent.append([at, metrics["objective"], metrics["grad_norm"]])
+    del loop.recent[: -(WINDOW + _READ)]
 
 
-def suspect(loop: dict[str, Any], at: int) -> int:
+def suspect(loop: LoopState, at: int) -> int:
     """The step learned last before a spike, if only spikes lie between; else 0."""
-    skipped, before = set(loop.get("skipped", ())), at - 1
+    skipped, before = set(loop.skipped), at - 1
     while before in skipped:
         before -= 1
     return before if before < at - 1 else 0
 
 
-def skip(loop: dict[str, Any], *steps: int) -> None:
+def skip(loop: LoopState, *steps: int) -> None:
     """Leaves steps out from now on."""
-    loop["skipped"] = sorted({*loop.get("skipped", ()), *steps})
+    loop.skipped = sorted({*loop.skipped, *steps})
 
 
-def too_many(loop: dict[str, Any], at: int) -> bool:
+def too_many(loop: LoopState, at: int) -> bool:
     """Whether the steps that were skipped lately are more than accidents."""
-    return sum(step > at - WINDOW for step in loop.get("skipped", ())) > MOST
+    return sum(step > at - WINDOW for step in loop.skipped) > MOST
 
 
 def _above(values: tuple[float, ...]) -> float:

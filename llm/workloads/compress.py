@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from llm import compress, files, registry, run_dir, tree, units
 from llm.adapters import named_boxes
-from llm.checkpoint import Checkpoints, State
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import InputError
 from llm.inference import calibration, import_model, load_model, sampling
 from llm.inference.decoding import generate
@@ -147,7 +147,7 @@ def _write(workdir, made, config, host, result, source) -> None:
     tokenizers.copy(origin / "tokenizer", root / "tokenizer")
     checkpoints = Checkpoints(workdir, made.params)
     state = State(jnp.int32(made.step), made.params, None, None)
-    checkpoints.save(state, {}, None, donated=False)
+    checkpoints.save(state, LoopState(), None, donated=False)
     checkpoints.close()
     run_dir.claim(workdir, config, device=host.device_kind, devices=1)
     files.write_text(root / "compress.json", json.dumps(result, indent=1) + "\n")

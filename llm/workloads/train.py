@@ -28,7 +28,7 @@ from llm import (
     tree,
     units,
 )
-from llm.checkpoint import Checkpoints
+from llm.checkpoint import Checkpoints, LoopState
 from llm.data import loader, mixture, tokens
 from llm.errors import InputError
 from llm.nn.contract import with_head
@@ -44,12 +44,13 @@ from llm.training import (
     preview,
     profiling,
     train_checks,
+    train_loop,
     train_step,
 )
-from llm.training import train_loop as training
 from llm.training.goodput import Wall
 from llm.training.local_checkpoint import LocalCheckpoints
 from llm.training.metric_writer import Console, MetricWriter
+from llm.training.telemetry import Telemetry
 from llm.training.train_checks import attention_of, length
 from llm.training.watchdog import Watchdog
 
@@ -201,7 +202,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
                     init, adapter, tx, abstract, made, seed=c.seed, given=given,
                     reference=objective.reference, say=console_line,
                 )  # fmt: skip
-            loop = {}
+            loop = LoopState()
             init_state.save(workdir, frozen)
         else:
             state, loop = restored
@@ -240,9 +241,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
         ) as writer,
         Console(steps, silent=not distributed.first()) as console,
     ):
-        state, loop = training.fit(
-            state,
-            loop,
+        program = train_loop.Program(
             step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
             validate=lambda params, batch: validate(params, batch, frozen),
             batches=lambda start: map(on_devices, data.iterate(start)),
@@ -250,13 +249,15 @@ def _run(c: ConfigDict, workdir: str) -> None:
             documents=data.document_ids,
             learning_rate=lambda at: peak * float(factor(np.int32(at))),
             locate=locate,
-            local=local,
-            knobs=knobs,
-            checkpoints=checkpoints,
-            writer=writer,
-            console=console,
-            wall=wall,
         )
+        first = int(state.step)
+        telemetry = Telemetry(
+            knobs, loop, first, writer=writer, console=console, wall=wall
+        )
+        state, loop = train_loop.fit(
+            program, state, loop, knobs=knobs, checkpoints=checkpoints,
+            telemetry=telemetry, local=local,
+        )  # fmt: skip
     checkpoints.close()
     if local:
         local.remove()
@@ -408,19 +409,19 @@ def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> Non
         "epochs": done / knobs.tokens_per_epoch,
         "parameters": tree.count(made.whole),
         "trained_parameters": tree.count(state.params),
-        "seconds": loop["seconds"],
+        "seconds": loop.seconds,
         "wall_seconds": wall.seconds,
         "down_seconds": wall.down,
-        "goodput": wall.share(loop["productive"]),
-        "validation_loss": loop.get("validation_loss"),
-        "best_validation_loss": loop.get("best_validation_loss"),
-        "best_step": loop.get("best_step"),
-        "stopped_early": loop["stopped_early"],
+        "goodput": wall.share(loop.productive),
+        "validation_loss": loop.validation_loss,
+        "best_validation_loss": loop.best_validation_loss,
+        "best_step": loop.best_step,
+        "stopped_early": loop.stopped_early,
         "tokens_per_s": rate,
         "mfu": flops_per_s / knobs.peak_flops if rate and knobs.peak_flops else None,
         "optimizer_groups": groups,
         "mixture": mixed,
-        "events": loop["events"],
+        "events": loop.events,
     }
     files.write_text(
         epath.Path(workdir) / "train.json", json.dumps(result, indent=1) + "\n"
