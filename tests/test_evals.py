@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from llm import registry
+from llm import evals, registry
 from llm.document import Document
 from llm.errors import InputError
 from llm.evals import Context, classification, generation, robustness
@@ -358,3 +358,22 @@ def test_a_perplexity_has_an_interval():
     low, high = made["interval"]["bits_per_byte"]
     assert low < made["bits_per_byte"] < high
     assert figures[3]["values"]["bits_per_byte"] == (8.0 / math.log(2), 13.0)
+
+
+def test_metrics_are_declared_once_and_alike():
+    """A name means the same in every task; what a task makes is declared."""
+    declared = {}
+    for name in registry.choices("evals"):
+        for metric in registry.module("evals", name).METRICS:
+            same = declared.setdefault(metric.name, metric)
+            assert same[:5] == metric[:5], metric.name
+            assert metric.better in ("", "higher", "lower")
+            metric.shown(0.5)
+    assert declared == evals.metrics()
+
+
+def test_needs_are_those_of_the_task():
+    assert evals.needs({"name": "perplexity"}) == {"corpus", "likelihood"}
+    assert evals.needs({"name": "generation"}) == {"corpus"}
+    assert evals.needs({"name": "generation", "path": "x", "shots": 2}) == set()
+    assert evals.needs({"name": "multiple_choice", "path": "x"}) == set()

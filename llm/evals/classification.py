@@ -11,11 +11,39 @@ import numpy as np
 
 from llm.data import eval_records
 from llm.errors import InputError
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Predict, Predicted
 from llm.metrics import calibration_error, macro_f1, of_items, resampled, summary
 
 TINY: dict[str, Any] = {"limit": 4}
+
+
+def _pooled_f1(pairs):
+    classes = sorted({item[k] for pair in pairs for item in pair
+                      for k in ("target", "output")})  # fmt: skip
+    number, size = {name: n for n, name in enumerate(classes)}, len(classes)
+    places = [
+        np.array(
+            [number[p[run]["target"]] * size + number[p[run]["output"]] for p in pairs]
+        )
+        for run in (0, 1)
+    ]
+
+    def statistic(run, counts_N):
+        flat = np.bincount(places[run], weights=counts_N, minlength=size * size)
+        return macro_f1(flat.reshape(size, size))
+
+    return statistic
+
+
+METRICS = (
+    Metric("accuracy", "accuracy", "higher", "{:.1%}", headline=True),
+    Metric(
+        "macro_f1", "macro F1", "higher", "{:.1%}", headline=True, pooled=_pooled_f1
+    ),
+    Metric("log_loss", "log loss", "lower", "{:.4f}"),
+    Metric("calibration_error", "calibration error", "lower", "{:.3f}"),
+)
 
 
 def make(

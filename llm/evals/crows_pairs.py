@@ -15,11 +15,15 @@ from typing import Any
 from llm.data import eval_records
 from llm.data.eval_records import text
 from llm.errors import InputError
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Likelihood, Score
 from llm.metrics import of_items, ratio, summary
 
 TINY: dict[str, Any] = {"limit": 4}
+METRICS = (
+    Metric("stereotype", "stereotype preferred", "", "{:.1%}", headline=True),
+    Metric("gap_nats", "gap of the pair", "", "{:.2f} nats"),
+)
 _DIRECTIONS = ("stereo", "antistereo")
 
 

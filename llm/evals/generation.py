@@ -22,18 +22,55 @@ import collections
 import importlib
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from llm.data import fewshot as solved
 from llm.data.eval_records import Item, filled, spread
 from llm.errors import InputError
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Generate, Generated
 from llm.metrics import Figure, of_items, summary
 from llm.text import numerals
 
 TINY: dict[str, Any] = {"max_tokens": 8, "limit": 2}
 _KNOWN = ("bleu", "chrf", "rouge")
+
+
+def _pooled(name: str) -> Callable:
+    """BLEU or chrF of sacrebleu, from what it counts in each sentence."""
+
+    def of(pairs):
+        metric = _metric(name)
+        columns = _columns([a["references"] for a, _ in pairs])
+        counted = [
+            np.array(
+                metric._extract_corpus_statistics(
+                    [pair[run]["extracted"] for pair in pairs], columns
+                ),
+                float,
+            )
+            for run in (0, 1)
+        ]
+        return lambda run, counts_N: (
+            metric._compute_score_from_stats((counts_N @ counted[run]).tolist()).score
+        )
+
+    return of
+
+
+METRICS = (
+    Metric("exact_match", "exact match", "higher", "{:.1%}", headline=True),
+    Metric("f1", "F1 of words", "higher", "{:.1%}", headline=True),
+    Metric("bleu", "BLEU", "higher", "{:.1f}", headline=True, pooled=_pooled("bleu")),
+    Metric("chrf", "chrF", "higher", "{:.1f}", headline=True, pooled=_pooled("chrf")),
+    Metric("chrf_sentence", "chrF of sentences", "higher", "{:.1f}"),
+    Metric("rouge1", "ROUGE-1", "higher", "{:.3f}"),
+    Metric("rouge2", "ROUGE-2", "higher", "{:.3f}"),
+    Metric("rougeL", "ROUGE-L", "higher", "{:.3f}"),
+)
 _SAID = "%#&*/@"  # punctuation that is a part of what is said
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 # A character is a word in scripts without spaces: Chinese, Japanese, Thai and others.
@@ -43,6 +80,12 @@ _WORD = re.compile(
     r"\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\s]|$)"
 )
 _NUMBER = "number"  # an extraction that is no regular expression
+
+
+def needs(*, path: str = "", **knobs: Any) -> set[str]:
+    """Without a file of items, the records of the held-out split."""
+    del knobs
+    return set() if path else {"corpus"}
 
 
 def make(
@@ -253,14 +296,8 @@ def _values(found, known, exact, metrics, point) -> dict[str, tuple[float, float
 
 def _corpus(name: str, figures) -> tuple[Figure, str]:
     """A figure of sacrebleu, the interval of its own bootstrap, and its signature."""
-    library = _library("sacrebleu")
-    metric = {"bleu": library.BLEU, "chrf": library.CHRF}[name]()
-    most = max(len(f["references"]) for f in figures)
-    # References as columns; a missing one repeats the first.
-    columns = [
-        [f["references"][min(i, len(f["references"]) - 1)] for f in figures]
-        for i in range(most)
-    ]
+    metric = _metric(name)
+    columns = _columns([f["references"] for f in figures])
     said = [f["extracted"] for f in figures]
     if len(said) == 1:
         score = metric.corpus_score(said, columns).score
@@ -271,6 +308,17 @@ def _corpus(name: str, figures) -> tuple[Figure, str]:
         Figure(made.score, max(mean - half, 0.0), min(mean + half, 100.0), len(said)),
         str(metric.get_signature()),
     )
+
+
+def _metric(name: str) -> Any:
+    library = _library("sacrebleu")
+    return {"bleu": library.BLEU, "chrf": library.CHRF}[name]()
+
+
+def _columns(references: list[list[str]]) -> list[list[str]]:
+    """References of texts as columns; a missing one repeats the last."""
+    most = max(map(len, references))
+    return [[of[min(i, len(of) - 1)] for of in references] for i in range(most)]
 
 
 def _references(item: Item, pattern: str) -> list[str]:

@@ -20,11 +20,16 @@ from typing import Any, NamedTuple
 from llm.data import fewshot as solved
 from llm.data.eval_records import Item, filled
 from llm.errors import InputError
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Likelihood, Score
 from llm.metrics import of_items, ratio, summary
 
 TINY: dict[str, Any] = {"limit": 4}
+METRICS = (
+    Metric("accuracy", "accuracy", "higher", "{:.1%}", headline=True),
+    Metric("accuracy_bytes", "accuracy, by bytes", "higher", "{:.1%}"),
+    Metric("accuracy_tokens", "accuracy, by tokens", "higher", "{:.1%}"),
+)
 _LETTERS = string.ascii_uppercase
 
 

@@ -9,11 +9,22 @@ import hashlib
 import math
 from typing import Any
 
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Rolling
 from llm.metrics import ratio
 
 TINY: dict[str, Any] = {}
+METRICS = (
+    Metric("bits_per_byte", "bits per byte", "lower", "{:.4f}", headline=True),
+    Metric("perplexity", "perplexity", "lower", "{:.2f}", headline=True),
+    Metric("token_accuracy", "token accuracy", "higher", "{:.1%}", headline=True),
+    Metric("nats_per_token", "nats a token", "lower", "{:.4f}"),
+)
+
+
+def needs() -> set[str]:
+    """Held-out documents, whose tokens get a likelihood."""
+    return {"corpus", "likelihood"}
 
 
 def make(*, context: Context) -> Task:
@@ -37,6 +48,7 @@ def make(*, context: Context) -> Task:
         requests=lambda document: [Rolling(document.text)],
         measure=measure,
         summarise=summarise,
+        on_top=True,
     )
 
 

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llm.errors import InputError
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Generate, Predict, Score
 from llm.metrics import difference, of_items, summary
 
 TINY: dict[str, Any] = {}
+METRICS: tuple[Metric, ...] = ()  # those of the task that it changes
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _PLAIN = "as it is"
 

@@ -17,12 +17,29 @@ from typing import Any
 
 import numpy as np
 
-from llm.evals import Context, Task
+from llm.evals import Context, Metric, Task
 from llm.inference.requests import Generate, Generated
 from llm.metrics import ratio
 
 TINY = {"samples": 2, "max_tokens": 8}
+METRICS = (
+    Metric(
+        "syntax_valid_rate", "sampled functions that count as valid", "higher",
+        "{:.0%}", headline=True,
+    ),
+    Metric(
+        "syntax_corpus_rate", "the corpus's own functions", "", "{:.0%}", headline=True
+    ),
+    Metric("syntax_distinct_rate", "distinct samples", "", "{:.0%}", headline=True),
+    Metric("parses", "functions that count as valid", "higher", "{:.0%}"),
+)  # fmt: skip
 COPIED = 50  # characters in a row
+
+
+def needs(**knobs: Any) -> set[str]:
+    """Held-out functions, which a causal model continues."""
+    del knobs
+    return {"corpus", "likelihood"}
 
 
 def make(
@@ -72,7 +89,7 @@ def make(
             seen.add(figure["completion"])
         return totals(figures)
 
-    return Task(chosen, lambda f: request(f), measure, summarise)
+    return Task(chosen, lambda f: request(f), measure, summarise, on_top=True)
 
 
 def found(code: str) -> list[tuple[str, str]]:

@@ -10,20 +10,12 @@ import json
 import pathlib
 from typing import Any
 
-import numpy as np
-
-from llm import files, metrics
+from llm import evals, files, metrics
 from llm.errors import InputError
 from llm.reports import page
 
 FILE = "evaluate_items.jsonl"
 _SHOWN = 5  # items of a task that one model wins, and that the other does
-_MORE_IS_BETTER = (
-    "accuracy", "accuracy_bytes", "accuracy_tokens", "token_accuracy", "exact_match",
-    "f1", "macro_f1", "bleu", "chrf", "chrf_sentence", "rouge1", "rouge2", "rougeL",
-    "parses",
-)  # fmt: skip
-_LESS_IS_BETTER = ("bits_per_byte", "nats_per_token", "log_loss")
 _RESAMPLES = 300  # of figures that take long
 
 
@@ -146,7 +138,7 @@ def _metrics(workdir: str, task: str) -> list[str]:
     except (OSError, ValueError):
         return []
     of_task = made.get(task, {})
-    known = ("bleu", "chrf", "macro_f1")
+    known = [name for name, metric in evals.metrics().items() if metric.pooled]
     return [name for name in known if isinstance(of_task, dict) and name in of_task]
 
 
@@ -154,7 +146,7 @@ def _of_all(pairs, names: list[str]) -> dict[str, Any]:
     """Figures that only all items together have, each by its own statistic."""
     figures = {}
     for name in names:
-        statistic = _macro_f1(pairs) if name == "macro_f1" else _corpus(name, pairs)
+        statistic = evals.metrics()[name].pooled(pairs)
         one, other = (
             metrics.resampled(
                 lambda counts, run=run, of=statistic: of(run, counts),
@@ -169,60 +161,23 @@ def _of_all(pairs, names: list[str]) -> dict[str, Any]:
     return figures
 
 
-def _macro_f1(pairs):
-    classes = sorted({item[k] for pair in pairs for item in pair
-                      for k in ("target", "output")})  # fmt: skip
-    number, size = {name: n for n, name in enumerate(classes)}, len(classes)
-    places = [
-        np.array(
-            [number[p[run]["target"]] * size + number[p[run]["output"]] for p in pairs]
-        )
-        for run in (0, 1)
-    ]
-
-    def statistic(run, counts_N):
-        flat = np.bincount(places[run], weights=counts_N, minlength=size * size)
-        return metrics.macro_f1(flat.reshape(size, size))
-
-    return statistic
-
-
-def _corpus(name: str, pairs):
-    """BLEU or chrF of sacrebleu, from what it counts in each sentence."""
-    import sacrebleu
-
-    metric = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}[name]()
-    most = max(len(a["references"]) for a, _ in pairs)
-    columns = [
-        [a["references"][min(i, len(a["references"]) - 1)] for a, _ in pairs]
-        for i in range(most)
-    ]
-    counted = [
-        np.array(
-            metric._extract_corpus_statistics(
-                [p[run]["extracted"] for p in pairs], columns
-            ),
-            float,
-        )
-        for run in (0, 1)
-    ]
-    return lambda run, counts_N: (
-        metric._compute_score_from_stats((counts_N @ counted[run]).tolist()).score
-    )
-
-
 def verdict(figure: str, made: dict[str, Any]) -> str:
     """'better', 'worse', 'other' (changed, of a figure that is neither) or 'same': what
     the interval of a difference says of the second run."""
     low, high = made["difference"]["interval"]
     if low <= 0 <= high:
         return "same"
-    name = figure.partition(",")[0]
-    if name in _MORE_IS_BETTER:
-        return "better" if low > 0 else "worse"
-    if name in _LESS_IS_BETTER:
-        return "better" if high < 0 else "worse"
-    return "other"  # a figure that says of no model that it is better
+    better = _better(figure)
+    if not better:
+        return "other"
+    return "better" if (low > 0) == (better == "higher") else "worse"
+
+
+def _better(figure: str) -> str:
+    """Which way a figure is better; '' of one that makes no model the better one."""
+    # That of a changed prompt is called "accuracy, typos".
+    metric = evals.metrics().get(figure.partition(",")[0])
+    return metric.better if metric else ""
 
 
 def html(made: dict[str, Any]) -> str:
@@ -297,13 +252,12 @@ def _examples(pairs) -> list[dict[str, Any]]:
     either kind."""
     found: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
     for a, b in pairs:
-        ranked = (n for n in a["values"] if n in _MORE_IS_BETTER + _LESS_IS_BETTER)
-        figure = next(ranked, "")
+        figure = next(filter(_better, a["values"]), "")
         if figure not in b["values"] or not (a.get("input") or a.get("prompt")):
             continue
         (x, weight), (y, other) = a["values"][figure], b["values"][figure]
         gap = y / (other or 1) - x / (weight or 1)
-        if figure in _LESS_IS_BETTER:
+        if _better(figure) == "lower":
             gap = -gap
         won = int(gap > 0)
         if gap and len(found[won]) < _SHOWN:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llm import units
+from llm import evals, units
 from llm.reports import page
 
 # {result file: [(key, label, format)]}: what a person asks first of each workload.
@@ -21,12 +21,6 @@ _FIGURES = {
         ("tokens", "tokens seen", "{:,}"),
         ("validation_loss", "validation loss", "{:.3f}"),
         ("tokens_per_s", "tokens/s", "{:,.0f}"),
-    ],
-    "evaluate.json": [
-        ("bits_per_byte", "bits per byte", "{:.3f}"),
-        ("perplexity", "perplexity", "{:.2f}"),
-        ("token_accuracy", "next token right", "{:.1%}"),
-        ("syntax_valid_rate", "sampled functions that parse", "{:.0%}"),
     ],
     "selftest.json": [
         ("requests", "requests answered", "{:,}"),
@@ -65,7 +59,9 @@ def write(path: pathlib.Path, steps: Sequence[Step]) -> str:
 
 def _section(path: pathlib.Path, step: Step) -> str:
     parts = []
-    for file, wanted in _FIGURES.items():
+    metrics = evals.metrics().values()
+    headlines = [(m.name, m.label, m.form) for m in metrics if m.headline]
+    for file, wanted in (_FIGURES | {"evaluate.json": headlines}).items():
         held = _read(step.folder / file)
         items = [
             (label, form.format(held[key]))

@@ -12,7 +12,7 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
-from llm import files, metrics, units
+from llm import evals, files, metrics, units
 from llm.errors import InputError
 from llm.reports import corpus_sections, page, svg
 from llm.training import metric_writer
@@ -105,16 +105,10 @@ def _headlines(run: Run):
     """The figures people compare, most telling first: (label, value, note)."""
     e, t = run.evaluate, run.train
     split = e.get("split", "test")
-    if e.get("bits_per_byte") is not None:
-        yield f"bits per byte, {split}", f"{e['bits_per_byte']:.3f}", "lower is better"
-    if e.get("perplexity") is not None:
-        accuracy = e.get("token_accuracy")
-        note = f"token accuracy {accuracy:.0%}" if accuracy is not None else ""
-        yield f"perplexity, {split}", f"{e['perplexity']:.4g}", note
-    if e.get("syntax_valid_rate") is not None:
-        corpus = e.get("syntax_corpus_rate")
-        note = f"the corpus: {corpus:.0%}" if corpus is not None else ""
-        yield "functions that parse", f"{e['syntax_valid_rate']:.0%}", note
+    for name, metric in evals.metrics().items():
+        if metric.headline and e.get(name) is not None:
+            note = f"{metric.better} is better" if metric.better else ""
+            yield f"{metric.label}, {split}", metric.shown(e[name]), note
     if e.get("bits_per_byte") is None and t.get("validation_loss") is not None:
         yield "validation loss", f"{t['validation_loss']:.3f}", "nats a token"
     if "parameters" in t:
@@ -259,9 +253,11 @@ def _evaluation(run: Run) -> str:
     scores = page.facts(
         (
             ("split", e.get("split")),
-            ("bits per byte", _fixed(e.get("bits_per_byte"), 4)),
-            ("perplexity", _maybe("{:.5g}".format, e.get("perplexity"))),
-            ("token accuracy", _maybe("{:.2%}".format, e.get("token_accuracy"))),
+            *(
+                (metric.label, _maybe(metric.shown, e.get(name)))
+                for name, metric in evals.metrics().items()
+                if metric.headline and name in e
+            ),
             ("tokens", _maybe(units.count, e.get("tokens"))),
             ("bytes", _maybe(units.size, e.get("bytes"))),
             ("documents", _maybe("{:,}".format, e.get("documents"))),

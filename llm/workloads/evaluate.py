@@ -1,9 +1,9 @@
 """Scores a trained run on its held-out split, on any other text, and on tasks.
 
 Writes evaluate.json, the figures, and evaluate_items.jsonl, what each item came to: by
-these two models are compared item by item. The figures of `perplexity` and `syntax`
-stand at the top, those of other tasks under their names, each with what they depend on:
-files, shots, templates, and how texts begin.
+these two models are compared item by item. The figures of a task stand under its name,
+with what they depend on: files, shots, templates, and how texts begin; those of a few,
+such as perplexity, at the top.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import checkpoint, files, registry, run_dir, tree
+from llm import checkpoint, evals, files, registry, run_dir, tree
 from llm.corpus import storage
 from llm.corpus.split import SPLITS
 from llm.data import loader, tokens
@@ -29,8 +29,6 @@ from llm.inference.class_probabilities import classes_of
 from llm.nn.contract import with_head
 from llm.training import train_step
 
-_AT_THE_TOP = ("perplexity", "syntax")  # of the results
-_NEED_CORPUS = _AT_THE_TOP
 _BLOCK = 128  # examples after which those that are finished are kept
 
 
@@ -46,7 +44,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     # The corpus that the model was trained on says what it has not seen; an imported
     # model has none, and can be asked about another, or about a text alone.
     corpus_dir = c.data.corpus_dir or loaded.config.data.corpus_dir or model_dir
-    of_corpus = [label for label in e.tasks if _of_corpus(c, label)]
+    of_corpus = [label for label in e.tasks if "corpus" in evals.needs(_spec(c, label))]
     if of_corpus and not (epath.Path(corpus_dir) / "corpus").exists():
         raise InputError(
             got=f"no corpus in {corpus_dir}{files.relative_to(corpus_dir)}, "
@@ -107,13 +105,6 @@ def run(c: ConfigDict, workdir: str) -> None:
     finished_items.forget(workdir)
 
 
-def _of_corpus(c: ConfigDict, label: str) -> bool:
-    """Whether a task asks about the corpus of the run."""
-    spec = _spec(c, label)
-    own = spec["name"] == "generation" and not spec.get("path")
-    return spec["name"] in _NEED_CORPUS or own
-
-
 def _figures(
     loaded: load_model.Loaded,
     c: ConfigDict,
@@ -148,7 +139,7 @@ def _figures(
             )
         if label == "eval_text":
             result[label] = {"path": c.eval_text, **made}
-        elif label in _AT_THE_TOP:
+        elif task.on_top:
             result |= made
         else:
             result[label] = {**made, "about": task.about}
@@ -210,10 +201,6 @@ def _spec(c: ConfigDict, label: str) -> dict[str, Any]:
     return {"name": label, **c.evaluate.task.get(label, {})}
 
 
-def _kind(c: ConfigDict, label: str) -> str:
-    return _spec(c, label)["name"]
-
-
 def _about(loaded: load_model.Loaded, model_dir: str) -> dict[str, Any]:
     """What of a model moves its figures."""
     tokenizer = loaded.tokenizer
@@ -261,7 +248,11 @@ def check(c: ConfigDict) -> None:
 def _check_kind(model: str, c: ConfigDict) -> None:
     """Raises InputError where a model gives texts no likelihood that is asked for."""
     kind = registry.module("models", model).KIND
-    asked = [label for label in c.evaluate.tasks if _kind(c, label) in _AT_THE_TOP]
+    asked = [
+        label
+        for label in c.evaluate.tasks
+        if "likelihood" in evals.needs(_spec(c, label))
+    ]
     asked += ["eval_text"] * bool(c.eval_text)
     if asked and kind != "causal":
         raise InputError(
@@ -336,21 +327,17 @@ def _read(path: str) -> list[Document]:
 
 
 def _line(label: str, made: dict[str, Any]) -> str:
-    shown = {
-        "bits_per_byte": "{:.4f} bits per byte",
-        "perplexity": "perplexity {:.2f}",
-        "token_accuracy": "accuracy {:.1%}",
-        "syntax_valid_rate": "{:.0%} of sampled functions valid",
-        "syntax_corpus_rate": "corpus {:.0%}",
-        "syntax_distinct_rate": "distinct {:.0%}",
-    }
-    if made.get("syntax_samples") == 0:
-        return f"{label}: no Python functions in the split, nothing is asked"
-    known = [text.format(made[name]) for name, text in shown.items() if name in made]
-    if known:
-        return f"{label}: " + ", ".join(known)
-    parts = [
-        f"{name} {made[name]:.4g} ({low:.4g} to {high:.4g})"
-        for name, (low, high) in made["interval"].items()
-    ]
-    return f"{label}: {', '.join(parts)}; {made['n']} items"
+    known, interval = evals.metrics(), made.get("interval", {})
+    headlines = [name for name, metric in known.items() if metric.headline]
+    names = [name for name in headlines if name in made] or list(interval)
+    if not names:
+        return f"{label}: the split has nothing to ask about"
+    parts = []
+    for name in names:
+        metric = known.get(name, evals.Metric(name, name))
+        part = f"{metric.label} {metric.shown(made[name])}"
+        if name in interval and "n" in made:
+            low, high = map(metric.shown, interval[name])
+            part += f" ({low} to {high})"
+        parts.append(part)
+    return f"{label}: {', '.join(parts)}" + (f"; {made['n']} items" * ("n" in made))
