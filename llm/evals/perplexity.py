@@ -17,7 +17,7 @@ TINY: dict[str, Any] = {}
 METRICS = (
     Metric("bits_per_byte", "bits per byte", "lower", "{:.4f}", headline=True),
     Metric("perplexity", "perplexity", "lower", "{:.2f}", headline=True),
-    Metric("token_accuracy", "token accuracy", "higher", "{:.1%}", headline=True),
+    Metric("token_accuracy", "token accuracy", "higher", "{:.2%}", headline=True),
     Metric("nats_per_token", "nats a token", "lower", "{:.4f}"),
 )
 
