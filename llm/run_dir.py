@@ -134,6 +134,12 @@ def forget_beginning(workdir: str) -> None:
             path.unlink()
 
 
+def write(workdir: str, name: str, result: Any) -> None:
+    """Replaces a JSON file of a run directory."""
+    text = json.dumps(result, indent=1) + "\n"
+    files.write_text(epath.Path(workdir) / name, text)
+
+
 def load(workdir: str, name: str = "config.json") -> dict[str, Any]:
     """The content of config.json, or of a file like it.
 

@@ -16,7 +16,7 @@ from test_foreign_tokenizer import byte_level
 from test_tokenizer import CODE
 
 from llm import checkpoint, config, registry, run_dir, tree
-from llm.checkpoint import Checkpoints, State
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import InputError
 from llm.inference import load_model
 from llm.inference.decoding import generate
@@ -56,7 +56,7 @@ def make_run(folder, how="scan", **knobs):
     of = registry.build("models", spec, vocab_size=size)
     params = jax.tree.map(jnp.asarray, tiny.params(of))
     checkpoints = Checkpoints(str(folder), ())
-    checkpoints.save(State(jnp.int32(7), params, None, None), {}, None)
+    checkpoints.save(State(jnp.int32(7), params, None, None), LoopState(), None)
     checkpoints.close()
     run_dir.claim(str(folder), c.to_dict(), device="cpu", devices=1)
     return folder
@@ -241,7 +241,7 @@ def test_numbers_beyond_float16(tmp_path):
     one = loaded(folder)
     params = jax.tree.map(lambda x: x * 1e6, one.params)
     checkpoints = Checkpoints(str(folder), ())
-    checkpoints.save(State(jnp.int32(8), params, None, None), {}, None)
+    checkpoints.save(State(jnp.int32(8), params, None, None), LoopState(), None)
     checkpoints.close()
     for to, dtype in (("hf", "float16"), ("gguf", "f16")):
         with pytest.raises(InputError, match="bfloat16"):

@@ -118,7 +118,7 @@ def test_a_classifier_of_ones_own(tmp_path):
     from test_convert import CODE
 
     from llm import config, models, registry, run_dir
-    from llm.checkpoint import Checkpoints, State
+    from llm.checkpoint import Checkpoints, LoopState, State
     from llm.guards import classifier
     from llm.nn.contract import plain_inputs
     from llm.tokenizers import sentencepiece_tokenizer
@@ -137,7 +137,7 @@ def test_a_classifier_of_ones_own(tmp_path):
     )
     params = nn.meta.unbox(jax.jit(init)(jax.random.key(3)))
     checkpoints = Checkpoints(str(tmp_path), ())
-    checkpoints.save(State(jnp.int32(1), params, None, None), {}, None)
+    checkpoints.save(State(jnp.int32(1), params, None, None), LoopState(), None)
     checkpoints.close()
     run_dir.claim(str(tmp_path), c.to_dict(), device="cpu", devices=1)
 

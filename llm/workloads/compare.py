@@ -1,14 +1,12 @@
 """Two evaluated runs beside each other: compare.json and compare.html."""
 
-import json
-
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.errors import InputError
 from llm.reports import comparison
+from llm.workloads import claim
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -20,10 +18,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             want="two workdirs of evaluations: ('runs/a', 'runs/b')",
         )
     made = comparison.compare(*runs)
-    devices = jax.devices()
-    run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    claim(c, workdir)
     for name, task in made["tasks"].items():
         for figure, both in task["figures"].items():
             gap = both["difference"]
@@ -34,6 +29,6 @@ def run(c: ConfigDict, workdir: str) -> None:
                 f"({low:+.4g} to {high:+.4g}): {comparison.verdict(figure, both)}"
             )
     root = epath.Path(workdir)
-    files.write_text(root / "compare.json", json.dumps(made, indent=1) + "\n")
+    run_dir.write(workdir, "compare.json", made)
     files.write_text(root / "compare.html", comparison.html(made))
     print(f"page: {root / 'compare.html'}")

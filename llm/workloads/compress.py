@@ -5,7 +5,6 @@ the speed of generating. The result is used wherever a run directory is, but not
 train from.
 """
 
-import json
 import os
 import time
 from typing import Any
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import compress, files, registry, run_dir, tree, units
+from llm import compress, registry, run_dir, tree, units
 from llm.adapters import named_boxes
 from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import InputError
@@ -150,7 +149,7 @@ def _write(workdir, made, config, host, result, source) -> None:
     checkpoints.save(state, LoopState(), None, donated=False)
     checkpoints.close()
     run_dir.claim(workdir, config, device=host.device_kind, devices=1)
-    files.write_text(root / "compress.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "compress.json", result)
 
 
 def _line(figures: dict[str, Any]) -> str:

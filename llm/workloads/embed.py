@@ -1,9 +1,7 @@
 """Texts as vectors: embeddings.npy, a row a text, and embed.json."""
 
 import io
-import json
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -11,8 +9,8 @@ from ml_collections import ConfigDict
 from llm import files, run_dir
 from llm.data.input_texts import texts_given
 from llm.errors import InputError
-from llm.inference import import_model, load_model
 from llm.inference.embeddings import POOLINGS, embedder
+from llm.workloads import claim, load
 
 _BLOCK = 1024  # texts compared with all others at once
 
@@ -21,11 +19,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Embeds the texts of `c.embed` and prints those that are most alike."""
     texts = check(c)
     e = c.embed
-    device, host = jax.devices()[0], jax.devices("cpu")[0]
-    # First, so that a wrong path leaves nothing behind.
-    loaded = load_model.load(
-        import_model.run_of(e.model_dir or workdir, workdir, host), device
-    )
+    loaded = load(e.model_dir, workdir)
     embed = embedder(
         loaded.model,
         loaded.params,
@@ -35,9 +29,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         max_tokens=e.max_tokens or loaded.config.train.seq_len,
         batch_size=e.batch_size,
     )
-    run_dir.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
+    claim(c, workdir)
     vectors_ND, cut = embed(texts)
     pairs = most_alike(vectors_ND, e.pairs)
     for one, other, cosine in pairs:
@@ -57,7 +49,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             for one, other, cosine in pairs
         ],
     }
-    files.write_text(root / "embed.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "embed.json", result)
 
 
 def check(c: ConfigDict) -> list[str]:

@@ -28,6 +28,7 @@ from llm.inference.answer_requests import answerer
 from llm.inference.class_probabilities import classes_of
 from llm.nn.contract import with_head
 from llm.training import train_step
+from llm.workloads import claim
 
 _BLOCK = 128  # examples after which those that are finished are kept
 
@@ -69,9 +70,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     if c.eval_text:
         outside = context._replace(documents=_outside(c.eval_text, loaded.config))
         tasks["eval_text"] = registry.build("evals", "perplexity", context=outside)
-    run_dir.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
+    claim(c, workdir)
     result: dict[str, Any] = {"split": e.split, "step": loaded.step}
     about = _about(loaded, model_dir)
     figures, items = _figures(
@@ -101,7 +100,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     root = epath.Path(workdir)
     lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
     files.write_text(root / "evaluate_items.jsonl", "".join(lines))
-    files.write_text(root / "evaluate.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "evaluate.json", result)
     finished_items.forget(workdir)
 
 
@@ -340,4 +339,5 @@ def _line(label: str, made: dict[str, Any]) -> str:
             low, high = map(metric.shown, interval[name])
             part += f" ({low} to {high})"
         parts.append(part)
-    return f"{label}: {', '.join(parts)}" + (f"; {made['n']} items" * ("n" in made))
+    items = f"; {made['n']} items" if "n" in made else ""
+    return f"{label}: {', '.join(parts)}{items}"

@@ -1,37 +1,30 @@
 """Continues prompts with a trained run: samples.txt, generate.json."""
 
-import json
 import re
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.data import chat
 from llm.errors import InputError
-from llm.inference import import_model, load_model, sampling
+from llm.inference import load_model, sampling
 from llm.inference.decoding import generate, search
 from llm.inference.prompt_rows import check_generates
+from llm.workloads import claim, load
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Samples `c.generate.samples` continuations of every prompt and prints them."""
     check(c)
     g = c.generate
-    device, host = jax.devices()[0], jax.devices("cpu")[0]
-    # First, so that a wrong path leaves nothing behind.
-    loaded = load_model.load(
-        import_model.run_of(g.model_dir or workdir, workdir, host), device
-    )
+    loaded = load(g.model_dir, workdir)
     check_generates(loaded.model)
     prompts = list(g.prompts)
     if g.chat:
         said = [[{"role": "user", "content": prompt}] for prompt in prompts]
         prompts = [chat.prompt_ids(loaded.tokenizer, messages) for messages in said]
-    run_dir.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
+    claim(c, workdir)
     model = (*load_model.for_decoding(loaded), loaded.tokenizer)
     until = {
         "max_tokens": g.max_tokens,
@@ -60,7 +53,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     root = epath.Path(workdir)
     files.write_text(root / "samples.txt", text)
     result = {"samples": samples, "sampling": how, "step": loaded.step}
-    files.write_text(root / "generate.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "generate.json", result)
 
 
 def check(c: ConfigDict) -> None:

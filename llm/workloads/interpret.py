@@ -1,19 +1,17 @@
 """A look inside a trained run at one text: interpret.json and interpret.html."""
 
-import json
-
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.errors import InputError
-from llm.inference import import_model, interpretation, load_model, sampling
+from llm.inference import interpretation, load_model, sampling
 from llm.inference.decoding import generate
 from llm.inference.prompt_rows import check_length, rows_of
 from llm.nn.contract import has_head, plain_inputs, reads_source
 from llm.reports import interpret_page
+from llm.workloads import claim, load
 
 _ANSWER = 16  # tokens of an encoder-decoder's answer that are looked at
 
@@ -22,13 +20,8 @@ def run(c: ConfigDict, workdir: str) -> None:
     """Looks at `c.interpret.prompt` and writes what it saw."""
     check(c)
     i = c.interpret
-    device, host = jax.devices()[0], jax.devices("cpu")[0]
-    loaded = load_model.load(
-        import_model.run_of(i.model_dir or workdir, workdir, host), device
-    )
-    run_dir.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
+    loaded = load(i.model_dir, workdir)
+    claim(c, workdir)
     tokenizer = loaded.tokenizer
     ids = [*tokenizer.start(), *tokenizer.encode(i.prompt)][: i.max_tokens]
     if not has_head(loaded.model):
@@ -111,7 +104,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         ],
     }
     root = epath.Path(workdir)
-    files.write_text(root / "interpret.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "interpret.json", result)
     html = interpret_page.write(result, look.attention)
     files.write_text(root / "interpret.html", html)
     for layer, choices in enumerate(result["lens"], start=1):

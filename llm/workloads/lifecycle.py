@@ -11,14 +11,14 @@ import pathlib
 import time
 from typing import Any
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, registry, run_dir, units
+from llm import files, registry, units
 from llm.errors import InputError
 from llm.reports import lifecycle_page
 from llm.reports.lifecycle_page import Step
+from llm.workloads import claim
 
 _PLACE = "{workdir}"
 
@@ -26,10 +26,7 @@ _PLACE = "{workdir}"
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs what has not run yet, in order, and writes the page after each."""
     check(c)
-    devices = jax.devices()
-    run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    claim(c, workdir)
     root = pathlib.Path(workdir)
     record = root / "lifecycle.json"
     known = json.loads(record.read_text("utf-8")) if record.exists() else {}

@@ -5,13 +5,12 @@ the losses. That the run diverges at its end is part of the test.
 """
 
 import contextlib
-import json
 import pathlib
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, registry
+from llm import files, registry, run_dir
 from llm.errors import Diverged, InputError
 from llm.reports import lr_curve_page
 from llm.sweeps import lr_curve
@@ -48,7 +47,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         "rates": [rates[0], rates[-1]],
         "steps": len(records),
     }
-    files.write_text(epath.Path(root / "lr_range.json"), json.dumps(result, indent=1))
+    run_dir.write(workdir, "lr_range.json", result)
     page = root / "lr_range.html"
     html = lr_curve_page.html(root.resolve().name, rates, losses, found)
     files.write_text(epath.Path(page), html)

@@ -3,9 +3,6 @@
 Exit code 0: nothing drifted; 3: something did.
 """
 
-import json
-
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -13,6 +10,7 @@ from llm import files, run_dir
 from llm.errors import InputError, Stopped
 from llm.reports import drift_page
 from llm.serve import drift, request_record
+from llm.workloads import claim
 
 DRIFTED = 3  # exit code
 
@@ -39,10 +37,7 @@ def run(c: ConfigDict, workdir: str) -> None:
             reference = [r for r in reference if r.time < start]
         window = [r for r in window if r.time >= start]
     findings, missing = drift.compare(reference, window)
-    devices = jax.devices()
-    run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    claim(c, workdir)
     drifted = [f.name for f in findings if f.level == "drift"]
     made = {
         "drift": drifted,
@@ -56,7 +51,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     if missing:
         print(f"not in both logs: {', '.join(missing)}")
     root = epath.Path(workdir)
-    files.write_text(root / "monitor.json", json.dumps(made, indent=1) + "\n")
+    run_dir.write(workdir, "monitor.json", made)
     files.write_text(root / "monitor.html", drift_page.html(made))
     if drifted:
         raise Stopped(

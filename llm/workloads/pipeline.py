@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from llm import files, registry, run_dir, units
 from llm.reports import run_report
 from llm.training import init_state
+from llm.workloads import claim
 
 # {stage: folders that it leaves beside its result}
 STAGES = {
@@ -37,10 +38,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
     stages = _wanted(c)
     for stage in stages:
         registry.module("workloads", stage).check(c)
-    devices = jax.devices()
-    changed = run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    changed = claim(c, workdir)
     if run_dir.made_longer(changed):
         for stage in [*STAGES][[*STAGES].index("train") :]:  # made of a shorter run
             (epath.Path(workdir) / f"{stage}.json").unlink(missing_ok=True)

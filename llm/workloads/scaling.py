@@ -5,7 +5,6 @@ the size of the model and the tokens it sees, and every run is one of its own, w
 schedule that ends where its tokens do.
 """
 
-import json
 import pathlib
 
 from etils import epath
@@ -52,9 +51,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         "held_out": _held_out(runs),
         "next": _next(runs, law),
     }
-    files.write_text(
-        epath.Path(root / "scaling.json"), json.dumps(result, indent=1) + "\n"
-    )
+    run_dir.write(workdir, "scaling.json", result)
     page = root / "scaling.html"
     html = scaling_page.write(root.resolve().name, runs, law, result)
     files.write_text(epath.Path(page), html)

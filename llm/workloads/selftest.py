@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, registry
+from llm import files, registry, run_dir
 from llm.errors import InputError
 
 _READY = re.compile(r" at (http://\S+)")
@@ -57,7 +57,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         raise InputError(
             got=f"exit code {code} of the server", want="0", do=f"see {log}"
         )
-    files.write_text(root / "selftest.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "selftest.json", result)
     for one in result["answers"]:
         print(f"{one['what']}: {one['answer']!r}")
     print(f"{result['requests']} requests, {result['tokens_per_s']:.1f} tokens/s")

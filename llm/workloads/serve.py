@@ -13,9 +13,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from llm import run_dir
 from llm.errors import InputError
-from llm.inference import import_model, load_model
+from llm.inference import load_model
 from llm.inference.constrain import Grammars
 from llm.inference.embeddings import embedder
 from llm.serve import guard
@@ -25,6 +24,7 @@ from llm.serve.prometheus import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
 from llm.serve.slots import Slots
+from llm.workloads import claim, load
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -34,18 +34,12 @@ def run(c: ConfigDict, workdir: str) -> None:
     check(c)
     s = c.serve
     keys = read_keys(s.api_keys_file)
-    device, host = jax.devices()[0], jax.devices("cpu")[0]
     knobs = s.check.to_dict()
-    guards = guard.build(s.guard, knobs, host)
-    # First, so that a wrong path leaves nothing behind.
-    loaded = load_model.load(
-        import_model.run_of(s.model_dir or workdir, workdir, host), device
-    )
+    guards = guard.build(s.guard, knobs, jax.devices("cpu")[0])
+    loaded = load(s.model_dir, workdir)
     service, slots = make_service(c, workdir, loaded, guards)
     with bound(s.host, s.port) as listening:
-        run_dir.claim(
-            workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-        )
+        claim(c, workdir)
         serve(service, slots, listening, keys, c)
 
 

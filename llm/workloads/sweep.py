@@ -5,7 +5,6 @@ The same command goes on where it was stopped, and does nothing twice; more
 `sweep.trials`, or other `sweep.processes`, are the same sweep.
 """
 
-import json
 import pathlib
 
 from etils import epath
@@ -62,7 +61,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         },
         "seconds": round(sum(t.seconds for t in known), 1),
     }
-    files.write_text(root / "sweep.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "sweep.json", result)
     print(
         f"best of {len(known)}: trial {leader.number}, {trials.named(leader.values)}: "
         f"{wanted.metric} {leader.value:.4f}; "

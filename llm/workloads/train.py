@@ -53,6 +53,7 @@ from llm.training.metric_writer import Console, MetricWriter
 from llm.training.telemetry import Telemetry
 from llm.training.train_checks import attention_of, length
 from llm.training.watchdog import Watchdog
+from llm.workloads import claim
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -70,9 +71,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
     with distributed.first_goes_first("begin"):
         c, source = init_state.resolved(c, workdir, host)
         check(c)
-        run_dir.claim(
-            workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-        )
+        claim(c, workdir)
     wall = Wall(workdir, silent=not distributed.first())
     t = c.train
     mesh = sharding.make_mesh(c.mesh, devices)
@@ -423,6 +422,4 @@ def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> Non
         "mixture": mixed,
         "events": loop.events,
     }
-    files.write_text(
-        epath.Path(workdir) / "train.json", json.dumps(result, indent=1) + "\n"
-    )
+    run_dir.write(workdir, "train.json", result)

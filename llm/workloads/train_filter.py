@@ -4,18 +4,17 @@ Texts are sampled by their hash, each once; one that has two labels is left out.
 are those of texts that were not learned from.
 """
 
-import json
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import config, files, metrics, registry, run_dir
+from llm import config, metrics, registry, run_dir
 from llm.corpus import sample
 from llm.errors import InputError
 from llm.text import linear_classifier
+from llm.workloads import claim
 
 _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _BINS = 10
@@ -28,16 +27,13 @@ def run(c: ConfigDict, workdir: str) -> None:
     _check(c)
     skipped: dict[str, int] = {}
     texts = sample.of_labels(_documents(c, skipped), f.documents, f.characters, c.seed)
-    devices = jax.devices()
     learned, held = {}, {}
     for label, some in texts.items():
         learned[label], held[label] = sample.apart(some, f.test_fraction)
     made = linear_classifier.fit(
         learned, bits=f.bits, characters=f.characters, l2=f.l2, seed=c.seed
     )
-    run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+    claim(c, workdir)
     result = {
         "labels": list(made.labels),
         "learned": {label: len(some) for label, some in learned.items()},
@@ -49,7 +45,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     }
     root = epath.Path(workdir)
     linear_classifier.save(made, root / "classifier")
-    files.write_text(root / "train_filter.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "train_filter.json", result)
     for label, figures in result["label"].items():
         moved = ", ".join(word for word, _ in result["words"][label]["for"][:8])
         print(

@@ -6,20 +6,18 @@ model, and the time of a tokenizer. On texts that it did not learn from, the fig
 how often the two agree.
 """
 
-import json
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, registry, run_dir
+from llm import registry, run_dir
 from llm.corpus import sample
 from llm.errors import InputError
-from llm.inference import import_model, load_model
 from llm.inference.embeddings import embedder
 from llm.text import kmeans, linear_classifier
+from llm.workloads import claim, load
 
 _LEAST = 12  # texts of a topic
 _SHOWN, _HEAD = 3, 160  # texts of a topic that are shown, and characters of each
@@ -31,10 +29,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     t = c.topics
     _check(c)
     e = c.embed
-    device, host = jax.devices()[0], jax.devices("cpu")[0]
-    loaded = load_model.load(
-        import_model.run_of(e.model_dir or workdir, workdir, host), device
-    )
+    loaded = load(e.model_dir, workdir)
     skipped: dict[str, int] = {}
     source = registry.build("sources", c.data.source)
     some = sample.of_labels(
@@ -68,9 +63,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     made = linear_classifier.fit(
         learned, bits=t.bits, characters=t.characters, seed=c.seed
     )
-    run_dir.claim(
-        workdir, c.to_dict(), device=device.device_kind, devices=len(jax.devices())
-    )
+    claim(c, workdir)
     result = {
         "texts": len(texts),
         "skipped": skipped,
@@ -90,7 +83,7 @@ def run(c: ConfigDict, workdir: str) -> None:
     }
     root = epath.Path(workdir)
     linear_classifier.save(made, root / "topics")
-    files.write_text(root / "train_topics.json", json.dumps(result, indent=1) + "\n")
+    run_dir.write(workdir, "train_topics.json", result)
     for topic in result["topics"]:
         print(f"{topic['texts']:>6}  {topic['name']}: {', '.join(topic['words'][:10])}")
     print(
