@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -391,6 +392,32 @@ over = True
 thread.join()
 print("PEAK", peak - base)
 """
+
+
+DECODERS = [
+    name for name in registry.choices("models")
+    if registry.module("models", name).KIND == "causal"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_is_exported_with_its_context(name):
+    """Else readers take the default of its family, for which it was not trained."""
+    module = registry.module("models", name)
+    knobs = registry.knobs("models", name) | module.TINY
+    loaded = load_model.Loaded(
+        model=registry.build("models", {"name": name, **knobs}, vocab_size=128),
+        objective=None,
+        params=None,
+        tokenizer=types.SimpleNamespace(bos_id=-1, pad_id=-1, ends=()),
+        config=ml_collections.ConfigDict({"train": {"seq_len": 64}}),
+        step=0,
+    )
+    special = convert._special(loaded, name, knobs, 128)
+    fields = module.HF.config(knobs, 128) | special
+    learned = knobs.get("length", 0)
+    field = "n_positions" if learned else "max_position_embeddings"
+    assert fields[field] == (learned or 64)
 
 
 @pytest.mark.slow

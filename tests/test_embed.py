@@ -98,7 +98,7 @@ def test_vectors_that_cannot_be():
     for knobs, message in [
         ({"max_tokens": 24, "pooling": "max"}, "pooling 'max'"),
         ({"max_tokens": 2}, "max_tokens 2"),
-        ({"max_tokens": 99}, f"at most the model's {of.length} positions"),
+        ({"max_tokens": 99}, f"at most the model's {of.cfg.context} positions"),
     ]:
         with pytest.raises(InputError, match=message):
             embedder(of, params, Numbers(), **knobs)

@@ -36,7 +36,8 @@ def shapes(tied):
 
 
 def model(**fields):
-    sizes = {"layers": L, "heads": N, "head_dim": H}
+    """What is asked of a model's config."""
+    sizes = {"layers": L, "heads": N, "head_dim": H, "windows": (), "top_k": 0}
     return types.SimpleNamespace(**(sizes | fields))
 
 
@@ -93,7 +94,7 @@ def test_full_square_and_decode():
 def built(name, **knobs):
     of = registry.build("models", {"name": name, **knobs}, vocab_size=V)
     boxed = jax.eval_shape(lambda: tiny.init(of, jax.random.key(0)))
-    return of, nn.meta.unbox(boxed)
+    return of.cfg, nn.meta.unbox(boxed)
 
 
 def test_an_encoder_decoder_written_out():

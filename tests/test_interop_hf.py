@@ -224,7 +224,7 @@ def test_what_the_reference_saves_is_read(pair, tmp_path):
         "models", registry.spec("models", name, **found.knobs), vocab_size=vocab + 3
     )
     for field in set(found.knobs) - {"mlp", "windows"}:
-        assert getattr(again, field) == getattr(of, field), field
+        assert getattr(again.cfg, field) == getattr(of.cfg, field), field
     back = tree.named_leaves(hf.load_params(found, abstract(of)))
     for leaf, value in tree.named_leaves(params).items():
         np.testing.assert_array_equal(back[leaf], value, leaf)

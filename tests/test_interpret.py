@@ -47,7 +47,7 @@ def test_attention_is_that_of_the_formula(given):
     """The first layer's weights, written out in numpy for one head."""
     of, params, inputs = given
     got = interpretation.look(of, params, inputs).attention["attention"]
-    assert got.shape == (of.layers, of.heads, 7, 7)
+    assert got.shape == (of.layers, of.cfg.heads, 7, 7)
     np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-5)
     assert (np.triu(got, 1) == 0).all()
     layer = jax.tree.map(lambda x: np.asarray(x[0], np.float64), params["stack"])
@@ -61,8 +61,8 @@ def test_attention_is_that_of_the_formula(given):
         layer["attention_norm"]["scale"],
     )
     part = layer["attention"]
-    H = of.head_dim
-    angle = np.arange(7)[:, None] * of.rope_base ** (-np.arange(H // 2) / (H // 2))
+    H, base = of.cfg.head_dim, of.cfg.rope_base
+    angle = np.arange(7)[:, None] * base ** (-np.arange(H // 2) / (H // 2))
 
     def heads(name, n):
         y = norm(x @ part[name]["kernel"][:, n], part[f"{name}_norm"]["scale"])
@@ -70,7 +70,7 @@ def test_attention_is_that_of_the_formula(given):
         cos, sin = np.cos(angle), np.sin(angle)
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
-    for n in range(of.heads):
+    for n in range(of.cfg.heads):
         scores = heads("query", n) @ heads("key", n // 2).T / np.sqrt(H)
         scores = np.where(np.tril(np.ones((7, 7))) > 0, scores, -np.inf)
         want = np.exp(scores - scores.max(-1, keepdims=True))
@@ -118,4 +118,4 @@ def test_the_page_escapes(given):
     html = interpret_page.write(result, attention)
     for word in ("<run>", "<b>", "<i>0", "<u>", "<s>"):
         assert f">{word}" not in html
-    assert html.count("<img ") == of.layers * of.heads
+    assert html.count("<img ") == of.layers * of.cfg.heads

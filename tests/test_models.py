@@ -254,13 +254,13 @@ def test_what_is_captured(name):
     plain = jax.jit(lambda p: of.apply({"params": p}, inputs))(params)
     assert plain.seen == {}
     np.testing.assert_allclose(output.hidden_BTD, plain.hidden_BTD, **CLOSE)
-    layers = getattr(of, "decoder_layers", of.layers)
+    layers = of.cfg.decoder_depth
     assert output.seen["residual"].shape == (layers, 1, 9, of.width)
     assert ("attention" in output.seen) == (name in ATTENTIVE)
     if name not in ATTENTIVE:
         return
     weights_LBNTS = np.asarray(output.seen["attention"])
-    assert weights_LBNTS.shape == (layers, 1, of.heads, 9, 9)
+    assert weights_LBNTS.shape == (layers, 1, of.cfg.heads, 9, 9)
     sums = weights_LBNTS.sum(-1)[..., :8]
     np.testing.assert_allclose(sums, np.ones_like(sums), rtol=1e-5)
     assert (weights_LBNTS[..., :5, 5:] == 0).all()

@@ -50,7 +50,7 @@ def test_build_gives_knobs_and_what_code_supplies():
         "models", {"name": "llama", "layers": 3, "width": 64}, vocab_size=256
     )
     assert (model.layers, model.width, model.vocab_size) == (3, 64, 256)
-    assert model.heads == registry.spec("models", "llama")["heads"]
+    assert model.cfg.heads == registry.spec("models", "llama")["heads"]
     spec = {"name": "llama", "layers": 3}
     registry.build("models", spec, vocab_size=256)
     assert spec == {"name": "llama", "layers": 3}  # not taken apart

@@ -60,10 +60,8 @@ def embedder(
         raise InputError(
             got=f"pooling {pooling!r}", want=f"one of {', '.join(POOLINGS)}"
         )
-    least, known = (
-        len(tokenizer.start() + tokenizer.finish()) + 1,
-        getattr(model, "length", 0),
-    )
+    least = len(tokenizer.start() + tokenizer.finish()) + 1
+    known = model.cfg.context
     if not least <= max_tokens <= (known or max_tokens):
         raise InputError(
             got=f"max_tokens {max_tokens}",

@@ -40,9 +40,7 @@ def look(model: Any, params: Any, inputs: Inputs, *, top: int = 5) -> Look:
 
     def inside(m):
         seen = m(inputs, capture=("attention", "residual")).seen
-        # Not all models end in a norm; those that do read the stream through it.
-        norm = getattr(m, "final_norm", lambda x: x)
-        lens = m.head(norm(seen["residual"][:, 0]))
+        lens = m.head(m.last_norm(seen["residual"][:, 0]))
         shares_LTV = jax.nn.softmax(lens.logits(model.policy), axis=-1)
         return seen, jax.lax.top_k(shares_LTV, top)
 

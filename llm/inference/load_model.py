@@ -1,5 +1,6 @@
 """A trained run directory as a model to use."""
 
+import dataclasses
 import os
 import re
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ def context(loaded: Loaded) -> int:
     """The longest row that a model reads: that of its positions, of the model that it
     was imported from, or of its training."""
     imported = loaded.config.get("convert", {}).get("context", 0)
-    return getattr(loaded.model, "length", 0) or imported or loaded.config.train.seq_len
+    return loaded.model.cfg.context or imported or loaded.config.train.seq_len
 
 
 def boxes(loaded: Loaded) -> Any:
@@ -124,8 +125,10 @@ def for_decoding(loaded: Loaded) -> tuple[Any, Any]:
         return loaded.model, params
     if policy.dtype == "bfloat16" and tree.size_bytes(params) > _CACHED:
         params = _halved(params)
-    model = loaded.model.clone(policy=Policy("float32", "cpu"))
-    return model.clone(how="scan") if model.how == "unroll" else model, params
+    cfg = loaded.model.cfg
+    if cfg.how == "unroll":
+        cfg = dataclasses.replace(cfg, how="scan")
+    return loaded.model.clone(cfg=cfg, policy=Policy("float32", "cpu")), params
 
 
 def _halved(params: Any) -> Any:

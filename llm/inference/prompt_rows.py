@@ -22,7 +22,7 @@ Prompt = str | Sequence[int]  # a text, or the ids of one, to be taken as they a
 
 def check_generates(model: Any) -> None:
     """Raises InputError for a model that only reads."""
-    if not hasattr(model, "init_cache"):
+    if not model.generates:
         raise InputError(
             got=f"a {type(model).__name__}, to generate",
             want="a decoder, or an encoder-decoder: this one only reads",
@@ -93,7 +93,7 @@ def inputs_of(rows: Rows, sources: Rows | None = None, *, multiple: int = 1) -> 
 
 def check_length(model: Any, rows: Rows, new: int) -> None:
     """Raises InputError for texts beyond the positions that a model has learned."""
-    known, longest = getattr(model, "length", 0), max(map(len, rows)) + new
+    known, longest = model.cfg.context, max(map(len, rows)) + new
     if known and longest > known:
         raise InputError(
             got=f"{longest} tokens, of which {new} are new, for a model of {known}",

@@ -57,8 +57,8 @@ def dialects() -> dict[str, tuple[str, Dialect]]:
     """{model_type: (model, its dialect)} of all models that have one."""
     known = {}
     for name in registry.choices("models"):
-        dialect = getattr(registry.module("models", name), "HF", None)
-        for model_type in dialect.model_types if dialect else ():
+        dialect = registry.module("models", name).HF
+        for model_type in dialect.model_types:
             known[model_type] = (name, dialect)
     return known
 
@@ -361,14 +361,12 @@ def write(
     """Writes config.json and the weights of a model into an existing folder.
 
     Args:
-      name: of the model; it must have a dialect.
+      name: of the model.
       params: stacked over layers, as `scan` and `unroll` have them.
       vocab_size: of the tokenizer; rows beyond it stay here.
       special: more fields for config.json, such as the ids of special tokens.
     """
-    dialect = getattr(registry.module("models", name), "HF", None)
-    if dialect is None:
-        raise InputError(got=f"model {name!r}", want="one that has a Hugging Face form")
+    dialect = registry.module("models", name).HF
     config = dialect.config(knobs, vocab_size) | (special or {})
     config["dtype"] = np.dtype(dtype).name
     leaves = tree.named_leaves(params)

@@ -240,9 +240,7 @@ def _matching(pattern: dict[str, Any], module: str, otherwise: Any) -> Any:
 
 def _adapted(name: str, knobs: dict[str, Any], shapes: dict[str, tuple]):
     """The weights of theirs that are one of the named kernels; InputError if shared."""
-    dialect = getattr(registry.module("models", name), "HF", None)
-    if dialect is None:
-        raise InputError(got=f"model {name!r}", want="one that has a Hugging Face form")
+    dialect = registry.module("models", name).HF
     kernels = {n: shape for n, shape in shapes.items() if n.endswith("/kernel")}
     table = [
         tensor

@@ -8,6 +8,8 @@ those who load them: `pool(hidden)` and `next_sentence(hidden)`.
 `B batch, T tokens, D width, F mlp, N heads, H head dim, V vocab`
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 
 from llm.errors import InputError
 from llm.losses import Head
-from llm.nn.attention import attention
+from llm.nn.attention_layer import attend, heads_of, joined
 from llm.nn.context import Context, Reach
 from llm.nn.contract import Inputs, Output
 from llm.nn.dense import Dense
@@ -24,199 +26,124 @@ from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import ACTIVATIONS, MLP
+from llm.nn.model import Model, ModelConfig, maker
 from llm.nn.norm import LayerNorm
 from llm.nn.positions import Learned
-from llm.nn.scores import attention_weights
-from llm.nn.stack import Stack, check_stack
-from llm.precision import FLOAT32, Policy
+from llm.nn.stack import Stack
+from llm.precision import Policy
 
 KIND = "masked"
 TINY = {"layers": 2, "width": 64, "heads": 4, "length": 128}
 _STD = 0.02
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 12,
-    width: int = 768,
-    heads: int = 12,
-    mlp: int = 0,
-    length: int = 512,
-    types: int = 2,
-    pooler: bool = False,
-    mlm_head: bool = True,
-    epsilon: float = 1e-12,
-    dropout: float = 0.0,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "BERT":
-    """A BERT; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a BERT, beside those of all models."""
 
-    Args:
-      mlp: width of the feed-forward layers; 0 is four times `width`.
-      length: positions that it knows.
-      types: kinds of token, 2 for pairs of texts.
-      pooler: whether there are a pooler and a next-sentence classifier.
-      mlm_head: whether masked tokens can be predicted; without it, hidden states only.
-    """
-    check_stack(layers, how, remat)
-    if width % heads:
-        raise InputError(got=f"width {width}", want=f"a multiple of {heads} heads")
-    return BERT(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        mlp=mlp or 4 * width,
-        length=length,
-        types=types,
-        pooler=pooler,
-        mlm_head=mlm_head,
-        epsilon=epsilon,
-        dropout=dropout,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    mlp: int = 0  # 0 is four times the width
+    length: int = 512  # positions that it knows
+    types: int = 2  # kinds of token, 2 for pairs of texts
+    pooler: bool = False  # whether there are a pooler and a next-sentence classifier
+    mlm_head: bool = True  # to predict masked tokens; without it, hidden states only
+    epsilon: float = 1e-12
 
-
-class Attention(nn.Module):
-    """Self-attention over the whole segment, with biases."""
-
-    heads: int
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, inputs: Inputs, capture):
-        D, N = x_BTD.shape[-1], self.heads
-        H = D // N
-
-        def project(name):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, N, H),
-                axes=("embed", "heads", "head_dim"),
-                policy=self.policy,
-                bias=True,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH, k_BTNH, v_BTNH = project("query"), project("key"), project("value")
-        positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
-        reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT)
-        context = Context((k_BTNH,), (v_BTNH,), reach)
-        o_BTNH = attention(q_BTNH, context, causal=False, policy=self.policy)
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
-        )
-        noted = {}
-        if "attention" in capture:
-            noted["attention"] = attention_weights(
-                q_BTNH, context, causal=False, policy=self.policy
+    def check(self) -> None:
+        """Raises InputError for heads that do not divide the width."""
+        if self.width % self.heads:
+            raise InputError(
+                got=f"width {self.width}", want=f"a multiple of {self.heads} heads"
             )
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            bias=True,
-            name="out",
-        )(o_BTNH)
-        return out_BTD, noted
 
-
-class Block(nn.Module):
-    """Attention and feed-forward, each added to the stream and normalised with it."""
-
-    heads: int
-    mlp: int
-    epsilon: float
-    dropout: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
-        del each
-        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
-
-        def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
-
-        with jax.named_scope("attention"):
-            y_BTD, noted = Attention(self.heads, self.policy, name="attention")(
-                x_BTD, inputs, capture
-            )
-            x_BTD = LayerNorm(self.epsilon, name="attention_norm")(x_BTD + drop(y_BTD))
-        with jax.named_scope("mlp"):
-            y_BTD = MLP(self.mlp, self.policy, activation="gelu", name="mlp")(x_BTD)
-            x_BTD = LayerNorm(self.epsilon, name="mlp_norm")(x_BTD + drop(y_BTD))
-        if "residual" in capture:
-            noted["residual"] = x_BTD
-        return x_BTD, cache, noted
-
-
-class BERT(nn.Module):
-    """See `make`. The parameters are float32."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    mlp: int
-    length: int
-    types: int
-    pooler: bool
-    mlm_head: bool
-    epsilon: float
-    dropout: float
-    how: str
-    remat: str
-    policy: Policy
+    @property
+    def context(self) -> int:
+        """Positions that it knows."""
+        return self.length
 
     @property
     def head_dim(self) -> int:
         """Of every head."""
         return self.width // self.heads
 
+
+class Attention(nn.Module):
+    """Self-attention over the whole segment, with biases."""
+
+    cfg: Config
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, inputs: Inputs, capture):
+        cfg, policy = self.cfg, self.policy
+        shape_NH = (cfg.heads, cfg.head_dim)
+        q_BTNH, k_BTNH, v_BTNH = (
+            heads_of(name, x_BTD, shape_NH, policy, bias=True)
+            for name in ("query", "key", "value")
+        )
+        positions_BT, segments_BT = inputs.positions_BT, inputs.segments_BT
+        reach = Reach(positions_BT, segments_BT, positions_BT, segments_BT)
+        context = Context((k_BTNH,), (v_BTNH,), reach)
+        o_BTNH, noted = attend(q_BTNH, context, capture, policy, causal=False)
+        return joined(o_BTNH, cfg.width, policy, bias=True), noted
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each added to the stream and normalised with it."""
+
+    cfg: Config
+    policy: Policy
+
+    @nn.compact
+    def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        del each
+        cfg, policy = self.cfg, self.policy
+        x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
+
+        def drop(y_BTD):
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
+
+        with jax.named_scope("attention"):
+            y_BTD, noted = Attention(cfg, policy, name="attention")(
+                x_BTD, inputs, capture
+            )
+            x_BTD = LayerNorm(cfg.epsilon, name="attention_norm")(x_BTD + drop(y_BTD))
+        with jax.named_scope("mlp"):
+            mlp = cfg.mlp or 4 * cfg.width
+            y_BTD = MLP(mlp, policy, activation="gelu", name="mlp")(x_BTD)
+            x_BTD = LayerNorm(cfg.epsilon, name="mlp_norm")(x_BTD + drop(y_BTD))
+        if "residual" in capture:
+            noted["residual"] = x_BTD
+        return x_BTD, cache, noted
+
+
+class BERT(Model):
+    """Three embeddings, blocks, and heads; the parameters are float32."""
+
     def setup(self):
-        D, V = self.width, self.vocab_size
-        self.embed = Embed(V, D, self.policy, scale=_STD)
-        self.positions = Learned(self.length, D, scale=_STD)
-        self.token_types = Embed(self.types, D, self.policy, scale=_STD)
-        self.embed_norm = LayerNorm(self.epsilon)
-        self.embed_dropout = Dropout(self.dropout)
-        block = {
-            "heads": self.heads,
-            "mlp": self.mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-            "policy": self.policy,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-
-        def dense(shape, axes):
-            return Dense("BTD,DF->BTF", shape, axes, self.policy, bias=True)
-
-        if self.mlm_head:
+        cfg, policy = self.cfg, self.policy
+        D, V = cfg.width, cfg.vocab_size
+        self.embed = Embed(V, D, policy, scale=_STD)
+        self.positions = Learned(cfg.length, D, scale=_STD)
+        self.token_types = Embed(cfg.types, D, policy, scale=_STD)
+        self.embed_norm = LayerNorm(cfg.epsilon)
+        self.embed_dropout = Dropout(cfg.dropout)
+        self.stack = Stack(Block, cfg, policy)
+        dense = functools.partial(Dense, "BTD,DF->BTF", policy=policy, bias=True)
+        if cfg.mlm_head:
             self.head_dense = dense((D, D), ("embed", "width"))
-            self.head_norm = LayerNorm(self.epsilon)
+            self.head_norm = LayerNorm(cfg.epsilon)
             zeros = nn.with_logical_partitioning(
                 nn.initializers.zeros_init(), ("vocab",)
             )
             self.head_bias = self.param("head_bias", zeros, (V,), jnp.float32)
-        if self.pooler:
+        if cfg.pooler:
             self.pool_dense = dense((D, D), ("embed", "width"))
             self.next_dense = dense((D, 2), ("embed", "classes"))
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch; `cache` must be None, there is no decoding."""
         types_BT = inputs.types_BT
         types_BT = jnp.zeros_like(inputs.tokens_BT) if types_BT is None else types_BT
@@ -226,13 +153,13 @@ class BERT(nn.Module):
         x_BTD, _, seen = self.stack(x_BTD, None, None, inputs, train, capture)
         if self.is_initializing():
             self.head(x_BTD)
-            if self.pooler:
+            if self.cfg.pooler:
                 self.next_sentence(x_BTD)
         return Output(x_BTD, cache, seen=seen)
 
     def head(self, hidden_BTD: jax.Array) -> Head | None:
         """What makes logits of masked tokens; None without `mlm_head`."""
-        if not self.mlm_head:
+        if not self.cfg.mlm_head:
             return None
         y_BTD = self.head_norm(ACTIVATIONS["gelu"](self.head_dense(hidden_BTD)))
         return Head(y_BTD, self.embed.embedding.T, self.head_bias)
@@ -244,6 +171,9 @@ class BERT(nn.Module):
     def next_sentence(self, hidden_BTD: jax.Array) -> jax.Array:
         """Logits of "the second text follows" and "it does not": B2."""
         return self.next_dense(self.pool(hidden_BTD)[:, None])[:, 0]
+
+
+make = maker(BERT, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ L layers`
     )  # Gemma 2
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -24,185 +26,89 @@ import jax.numpy as jnp
 
 from llm.errors import InputError
 from llm.losses import Head
-from llm.nn import cache as caches
 from llm.nn import hf_names
-from llm.nn.attention import attention
+from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
+from llm.nn.model import Decoder, ModelConfig, check_decoder, maker
 from llm.nn.norm import OffsetRMSNorm
 from llm.nn.positions import rope, rope_frequencies, rope_gain
-from llm.nn.scores import attended, attention_weights
-from llm.nn.stack import Stack, check_decoder, check_stack, in_turn
-from llm.precision import FLOAT32, Policy
+from llm.nn.stack import Stack, in_turn
+from llm.precision import Policy
 
 KIND = "causal"
 TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128,
         "windows": (5, 0)}  # fmt: skip
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 4,
-    width: int = 256,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 64,
-    mlp: int = 704,
-    qk_norm: bool = True,
-    windows: tuple = (512, 512, 512, 512, 512, 0),
-    query_scalar: int = 0,
-    attention_softcap: float = 0.0,
-    softcap: float = 0.0,
-    rope_base: float = 1_000_000.0,
-    rope_local: float = 10_000.0,
-    rope_scaling: tuple = (),
-    epsilon: float = 1e-6,
-    dropout: float = 0.0,
-    embed_scale: float = 0.02,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "Gemma":
-    """A Gemma; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a Gemma, beside those of all models."""
 
-    Args:
-      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
-        for all.
-      query_scalar: scores are multiplied by query_scalar**-0.5; 0 is head_dim.
-      attention_softcap, softcap: bound scores and logits by c * tanh(x / c); 0 do not.
-      rope_local: base for layers with a window, whose rope is not stretched; 0 is the
-        rope of the other layers.
-      rope_scaling: see `llm/nn/positions.py`.
-      embed_scale: standard deviation of the initial embeddings.
-    """
-    check_stack(layers, how, remat)
-    check_decoder(
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        dropout=dropout,
-    )
-    return Gemma(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        qk_norm=qk_norm,
-        windows=tuple(windows),
-        query_scalar=query_scalar,
-        attention_softcap=attention_softcap,
-        softcap=softcap,
-        rope_base=rope_base,
-        rope_local=rope_local,
-        rope_scaling=tuple(rope_scaling),
-        epsilon=epsilon,
-        dropout=dropout,
-        embed_scale=embed_scale,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    mlp: int = 704
+    qk_norm: bool = True
+    # Keys that a query of each layer sees, in turn; 0 is all, () is all for all.
+    windows: tuple = (512, 512, 512, 512, 512, 0)
+    query_scalar: int = 0  # scores are multiplied by its **-0.5; 0 is head_dim
+    attention_softcap: float = 0.0  # bounds scores by c * tanh(x / c); 0 does not
+    softcap: float = 0.0  # the same of logits
+    rope_base: float = 1_000_000.0
+    # Base of layers with a window, whose rope is not stretched; 0 is that of others.
+    rope_local: float = 10_000.0
+    rope_scaling: tuple = ()  # see llm/nn/positions.py
+    epsilon: float = 1e-6
+    embed_scale: float = 0.02  # standard deviation of the initial embeddings
 
-
-class Attention(nn.Module):
-    """Self-attention with rotary positions and an optional norm of queries and keys."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    qk_norm: bool
-    query_scalar: int
-    softcap: float
-    epsilon: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, each, inputs: Inputs, capture):
-        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
-
-        def project(name, heads, axis):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, heads, H),
-                axes=("embed", axis, "head_dim"),
-                policy=self.policy,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH = project("query", N, "heads")
-        k_BTKH = project("key", K, "kv_heads")
-        v_BTKH = project("value", K, "kv_heads")
-        if self.qk_norm:
-            q_BTNH = OffsetRMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
-            k_BTKH = OffsetRMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
-        rotated = (inputs.positions_BT, each["frequency"], each["gain"])
-        q_BTNH, k_BTKH = rope(q_BTNH, *rotated), rope(k_BTKH, *rotated)
-        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        scores = {
-            "window": each["window"],
-            "scale": (self.query_scalar or H) ** -0.5,
-            "policy": self.policy,
-        }
-        noted = {}
-        if self.softcap or "attention" in capture:
-            weights_BNTS = attention_weights(
-                q_BTNH, context, softcap=self.softcap, **scores
-            )
-        if "attention" in capture:
-            noted["attention"] = weights_BNTS
-        if self.softcap:
-            o_BTNH = attended(weights_BNTS, context, self.policy)
-        else:
-            o_BTNH = attention(q_BTNH, context, **scores)
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
-        )
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            name="out",
-        )(o_BTNH)
-        return out_BTD, new, noted
+    def check(self) -> None:
+        """Raises InputError for sizes that cannot be built."""
+        check_decoder(self)
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each between two norms and added to the stream."""
 
-    attention: dict[str, Any]
-    mlp: int
-    epsilon: float
-    dropout: float
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def norm(name):
-            return OffsetRMSNorm(self.epsilon, name=name)
+            return OffsetRMSNorm(cfg.epsilon, name=name)
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
+
+        def turn(x_BTNH):
+            return rope(x_BTNH, inputs.positions_BT, each["frequency"], each["gain"])
 
         with jax.named_scope("attention"):
-            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
-                norm("attention_norm")(x_BTD), cache, each, inputs, capture
+            of_heads = functools.partial(OffsetRMSNorm, cfg.epsilon, "head_dim")
+            attention = Attention(
+                cfg,
+                policy,
+                norm=of_heads if cfg.qk_norm else None,
+                scale=(cfg.query_scalar or cfg.head_dim) ** -0.5,
+                softcap=cfg.attention_softcap,
+                name="attention",
+            )
+            y_BTD = norm("attention_norm")(x_BTD)
+            y_BTD, cache, noted = attention(
+                y_BTD, cache, turn, inputs, capture, each["window"]
             )
             x_BTD = x_BTD + drop(norm("attention_post_norm")(y_BTD))
         with jax.named_scope("mlp"):
-            y_BTD = Gated(self.mlp, self.policy, activation="gelu_tanh", name="mlp")(
+            y_BTD = Gated(cfg.mlp, policy, activation="gelu_tanh", name="mlp")(
                 norm("mlp_norm")(x_BTD)
             )
             x_BTD = x_BTD + drop(norm("mlp_post_norm")(y_BTD))
@@ -211,67 +117,18 @@ class Block(nn.Module):
         return x_BTD, cache, noted
 
 
-class Gemma(nn.Module):
-    """See `make`. The parameters are float32."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    qk_norm: bool
-    windows: tuple
-    query_scalar: int
-    attention_softcap: float
-    softcap: float
-    rope_base: float
-    rope_local: float
-    rope_scaling: tuple
-    epsilon: float
-    dropout: float
-    embed_scale: float
-    how: str
-    remat: str
-    policy: Policy
+class Gemma(Decoder):
+    """Embedding, blocks, and norm; the parameters are float32."""
 
     def setup(self):
-        self.embed = Embed(
-            self.vocab_size,
-            self.width,
-            self.policy,
-            scale=self.embed_scale,
-        )
-        attention = {
-            "heads": self.heads,
-            "kv_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "qk_norm": self.qk_norm,
-            "query_scalar": self.query_scalar,
-            "softcap": self.attention_softcap,
-            "epsilon": self.epsilon,
-            "policy": self.policy,
-        }
-        block = {
-            "attention": attention,
-            "mlp": self.mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-            "policy": self.policy,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-        self.final_norm = OffsetRMSNorm(self.epsilon)
+        cfg, policy = self.cfg, self.policy
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=cfg.embed_scale)
+        self.stack = Stack(Block, cfg, policy)
+        self.final_norm = OffsetRMSNorm(cfg.epsilon)
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch, and its keys and values for the cache."""
-        x_BTD = self.embed(inputs.tokens_BT) * self.width**0.5
+        x_BTD = self.embed(inputs.tokens_BT) * self.cfg.width**0.5
         x_BTD, cache, seen = self.stack(
             x_BTD, cache, self._each(), inputs, train, capture
         )
@@ -279,29 +136,28 @@ class Gemma(nn.Module):
 
     def _each(self):
         """What differs between layers: window and rope, with a leading axis L."""
-        windows = self.windows or (0,)
+        cfg = self.cfg
+        windows = cfg.windows or (0,)
         ropes = [
-            (self.rope_local, ())
-            if windows[i % len(windows)] and self.rope_local
-            else (self.rope_base, self.rope_scaling)
-            for i in range(self.layers)
+            (cfg.rope_local, ())
+            if windows[i % len(windows)] and cfg.rope_local
+            else (cfg.rope_base, cfg.rope_scaling)
+            for i in range(cfg.layers)
         ]
-        tables = [rope_frequencies(self.head_dim, *given) for given in ropes]
+        tables = [rope_frequencies(cfg.head_dim, *one) for one in ropes]
         gains = [rope_gain(scaling) for _, scaling in ropes]
         return {
-            "window": in_turn(self.windows, self.layers),
+            "window": in_turn(cfg.windows, cfg.layers),
             "frequency": jnp.stack(tables),
             "gain": jnp.array(gains, jnp.float32),
         }
 
     def head(self, hidden_BTD: jax.Array) -> Head:
         """What makes logits of the hidden states."""
-        return Head(hidden_BTD, self.embed.embedding.T, softcap=self.softcap)
+        return super().head(hidden_BTD)._replace(softcap=self.cfg.softcap)
 
-    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
-        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+
+make = maker(Gemma, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

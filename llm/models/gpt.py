@@ -9,168 +9,127 @@ them, positions may be of other kinds: sinusoidal, ALiBi, or none at all.
     model = make(vocab_size=50304, layers=12, width=768, heads=12)
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from llm.errors import InputError
-from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn.attention import attention
+from llm.nn.attention_layer import attend, heads_of, joined
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import HEAD, Dialect, Tensor, require
 from llm.nn.mlp import MLP
+from llm.nn.model import Decoder, ModelConfig, maker
 from llm.nn.norm import LayerNorm
 from llm.nn.positions import Learned, alibi, sinusoidal
-from llm.nn.scores import attended, attention_weights
-from llm.nn.stack import Stack, check_stack
-from llm.precision import FLOAT32, Policy
+from llm.nn.stack import Stack
+from llm.precision import Policy
 
 KIND = "causal"
 POSITIONS = ("learned", "sinusoidal", "alibi", "none")
 TINY = {"layers": 2, "width": 64, "heads": 4, "length": 128}
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 12,
-    width: int = 768,
-    heads: int = 12,
-    mlp: int = 0,
-    positions: str = "learned",
-    length: int = 1024,
-    epsilon: float = 1e-5,
-    dropout: float = 0.0,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "GPT":
-    """A GPT-2; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a GPT-2, beside those of all models."""
 
-    Args:
-      mlp: width of the feed-forward layers; 0 is four times `width`.
-      positions: `learned`, as in GPT-2; `sinusoidal` (arXiv:1706.03762); `alibi`, a
-        penalty on distance (2108.12409); or `none`: only causality tells them.
-      length: positions that are learned.
-    """
-    check_stack(layers, how, remat)
-    if positions not in POSITIONS:
-        raise InputError(
-            got=f"model.positions {positions!r}", want=f"one of {', '.join(POSITIONS)}"
-        )
-    if positions == "sinusoidal" and width % 2:
-        raise InputError(got=f"width {width}", want="an even one, for sinusoidal")
-    if width % heads:
-        raise InputError(got=f"width {width}", want=f"a multiple of {heads} heads")
-    return GPT(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        mlp=mlp or 4 * width,
-        positions=positions,
-        length=length if positions == "learned" else 0,
-        epsilon=epsilon,
-        dropout=dropout,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    mlp: int = 0  # 0 is four times the width
+    # `learned`, as in GPT-2; `sinusoidal` (arXiv:1706.03762); `alibi`, a penalty on
+    # distance (2108.12409); or `none`: only causality tells them.
+    positions: str = "learned"
+    length: int = 1024  # positions that are learned
+    epsilon: float = 1e-5
+
+    def check(self) -> None:
+        """Raises InputError for knobs that do not go together."""
+        if self.positions not in POSITIONS:
+            raise InputError(
+                got=f"model.positions {self.positions!r}",
+                want=f"one of {', '.join(POSITIONS)}",
+            )
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise InputError(
+                got=f"width {self.width}", want="an even one, for sinusoidal"
+            )
+        if self.width % self.heads:
+            raise InputError(
+                got=f"width {self.width}", want=f"a multiple of {self.heads} heads"
+            )
+
+    @property
+    def context(self) -> int:
+        """Positions that it has learned; 0 of the other kinds."""
+        return self.length if self.positions == "learned" else 0
+
+    @property
+    def head_dim(self) -> int:
+        """Of every head."""
+        return self.width // self.heads
+
+    @property
+    def residual_scale(self) -> float:
+        """Its authors divide by the root of the number of residual branches."""
+        return (2 * self.layers) ** -0.5
 
 
 class Attention(nn.Module):
     """Self-attention with biases."""
 
-    heads: int
-    positions: str
-    residual_scale: float
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, inputs: Inputs, capture):
-        D, N = x_BTD.shape[-1], self.heads
-        H = D // N
-
-        def project(name):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, N, H),
-                axes=("embed", "heads", "head_dim"),
-                policy=self.policy,
-                bias=True,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH, k_BTNH, v_BTNH = project("query"), project("key"), project("value")
-        context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
-        if self.positions == "alibi" or "attention" in capture:
-            bias_BNTS = None
-            if self.positions == "alibi":
-                reach = context.reach
-                bias_BNTS = alibi(N, reach.positions_BT, reach.positions_BS)
-            weights_BNTS = attention_weights(
-                q_BTNH, context, bias_BNTS=bias_BNTS, policy=self.policy
-            )
-        if self.positions == "alibi":
-            o_BTNH = attended(weights_BNTS, context, self.policy)
-        else:
-            o_BTNH = attention(q_BTNH, context, policy=self.policy)
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
+        cfg, policy = self.cfg, self.policy
+        shape_NH = (cfg.heads, cfg.head_dim)
+        q_BTNH, k_BTNH, v_BTNH = (
+            heads_of(name, x_BTD, shape_NH, policy, bias=True)
+            for name in ("query", "key", "value")
         )
-        noted = {"attention": weights_BNTS} if "attention" in capture else {}
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            scale=self.residual_scale,
-            bias=True,
-            name="out",
-        )(o_BTNH)
+        context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
+        bias_BNTS, reach = None, context.reach
+        if cfg.positions == "alibi":
+            bias_BNTS = alibi(cfg.heads, reach.positions_BT, reach.positions_BS)
+        o_BTNH, noted = attend(q_BTNH, context, capture, policy, bias_BNTS=bias_BNTS)
+        out_BTD = joined(o_BTNH, cfg.width, policy, scale=cfg.residual_scale, bias=True)
         return out_BTD, new, noted
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each behind a norm and added to the stream."""
 
-    heads: int
-    positions: str
-    mlp: int
-    epsilon: float
-    dropout: float
-    residual_scale: float
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
         del each
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         with jax.named_scope("attention"):
-            y_BTD = LayerNorm(self.epsilon, name="attention_norm")(x_BTD)
-            y_BTD, cache, noted = Attention(
-                self.heads,
-                self.positions,
-                self.residual_scale,
-                self.policy,
-                name="attention",
-            )(y_BTD, cache, inputs, capture)
+            y_BTD = LayerNorm(cfg.epsilon, name="attention_norm")(x_BTD)
+            y_BTD, cache, noted = Attention(cfg, policy, name="attention")(
+                y_BTD, cache, inputs, capture
+            )
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
-            y_BTD = LayerNorm(self.epsilon, name="mlp_norm")(x_BTD)
+            y_BTD = LayerNorm(cfg.epsilon, name="mlp_norm")(x_BTD)
             y_BTD = MLP(
-                self.mlp,
-                self.policy,
-                residual_scale=self.residual_scale,
+                cfg.mlp or 4 * cfg.width,
+                policy,
+                residual_scale=cfg.residual_scale,
                 name="mlp",
             )(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
@@ -179,76 +138,33 @@ class Block(nn.Module):
         return x_BTD, cache, noted
 
 
-class GPT(nn.Module):
-    """See `make`. The parameters are float32."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    mlp: int
-    positions: str
-    length: int
-    epsilon: float
-    dropout: float
-    how: str
-    remat: str
-    policy: Policy
-
-    @property
-    def head_dim(self) -> int:
-        """Of every head."""
-        return self.width // self.heads
+class GPT(Decoder):
+    """Embedding, positions, blocks and norm; the parameters are float32."""
 
     def setup(self):
-        self.embed = Embed(self.vocab_size, self.width, self.policy, scale=0.02)
-        if self.positions == "learned":
-            self.learned = Learned(
-                self.length, self.width, scale=0.01, name="positions"
-            )
-        self.embed_dropout = Dropout(self.dropout)
-        block = {
-            "heads": self.heads,
-            "positions": self.positions,
-            "mlp": self.mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-            # Its authors divide by the root of the number of residual branches.
-            "residual_scale": (2 * self.layers) ** -0.5,
-            "policy": self.policy,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-        self.final_norm = LayerNorm(self.epsilon)
+        cfg, policy = self.cfg, self.policy
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=0.02)
+        if cfg.positions == "learned":
+            self.learned = Learned(cfg.length, cfg.width, scale=0.01, name="positions")
+        self.embed_dropout = Dropout(cfg.dropout)
+        self.stack = Stack(Block, cfg, policy)
+        self.final_norm = LayerNorm(cfg.epsilon)
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
-        if self.positions == "learned":
+        if self.cfg.positions == "learned":
             x_BTD = x_BTD + self.learned(inputs.positions_BT).astype(x_BTD.dtype)
-        elif self.positions == "sinusoidal":
-            x_BTD = x_BTD + self._waves(inputs.positions_BT).astype(x_BTD.dtype)
+        elif self.cfg.positions == "sinusoidal":
+            # As large as the embeddings, which start small.
+            waves_BTD = 0.02 * sinusoidal(inputs.positions_BT, self.width)
+            x_BTD = x_BTD + waves_BTD.astype(x_BTD.dtype)
         x_BTD = self.embed_dropout(x_BTD, inputs.index_B, train)
         x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
         return Output(self.final_norm(x_BTD), cache, seen=seen)
 
-    def _waves(self, positions_BT):
-        # As large as the embeddings, which start small.
-        return 0.02 * sinusoidal(positions_BT, self.width)
 
-    def head(self, hidden_BTD: jax.Array) -> Head:
-        """What makes logits of the hidden states."""
-        return Head(hidden_BTD, self.embed.embedding.T)
-
-    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        shape_BSNH = (batch, length, self.heads, self.head_dim)
-        return caches.empty(self.layers, shape_BSNH, self.policy.activations)
+make = maker(GPT, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

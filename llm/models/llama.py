@@ -13,273 +13,117 @@ as its embedding.
     output = model.apply({"params": params}, inputs)
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from llm.errors import InputError
-from llm.losses import Head
-from llm.nn import cache as caches
 from llm.nn import hf_names
-from llm.nn.attention import attention
+from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
+from llm.nn.model import Decoder, ModelConfig, check_decoder, maker
 from llm.nn.norm import RMSNorm
-from llm.nn.positions import rope, rope_frequencies, rope_gain
-from llm.nn.scores import attention_weights
-from llm.nn.stack import Stack, check_decoder, check_stack, in_turn
-from llm.nn.unembed import Unembed
-from llm.precision import FLOAT32, Policy
+from llm.nn.positions import rope_of
+from llm.nn.stack import Stack, in_turn
+from llm.precision import Policy
 
 KIND = "causal"
 TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128}
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 4,
-    width: int = 256,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 64,
-    mlp: int = 704,
-    qk_norm: bool = True,
-    qkv_bias: bool = False,
-    windows: tuple = (),
-    tied: bool = False,
-    rope_base: float = 10_000.0,
-    rope_scaling: tuple = (),
-    epsilon: float = 1e-6,
-    dropout: float = 0.0,
-    residual_scale: float = 0.0,
-    embed_scale: float = 0.02,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "Llama":
-    """A Llama; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a Llama, beside those of all models."""
 
-    Args:
-      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
-        for all.
-      rope_scaling: see `llm/nn/positions.py`.
-      residual_scale: initial kernels that end a branch, in units of 1/sqrt(fan-in).
-      embed_scale: standard deviation of the initial embeddings.
-    """
-    check_stack(layers, how, remat)
-    check_decoder(
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        dropout=dropout,
-    )
-    return Llama(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        qk_norm=qk_norm,
-        qkv_bias=qkv_bias,
-        windows=tuple(windows),
-        tied=tied,
-        rope_base=rope_base,
-        rope_scaling=tuple(rope_scaling),
-        epsilon=epsilon,
-        dropout=dropout,
-        residual_scale=residual_scale,
-        embed_scale=embed_scale,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    mlp: int = 704
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    windows: tuple = ()  # keys that a query of each layer sees, in turn; 0 is all
+    tied: bool = False
+    rope_base: float = 10_000.0
+    rope_scaling: tuple = ()  # see llm/nn/positions.py
+    epsilon: float = 1e-6
+    residual_scale: float = 0.0  # of what ends a branch, in units of 1/sqrt(fan-in)
+    embed_scale: float = 0.02  # standard deviation of the initial embeddings
 
+    transfers = True
 
-class Attention(nn.Module):
-    """Self-attention with rotary positions and an optional norm of queries and keys."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    qk_norm: bool
-    qkv_bias: bool
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    residual_scale: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, window, inputs: Inputs, capture):
-        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
-
-        def project(name, heads, axis):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, heads, H),
-                axes=("embed", axis, "head_dim"),
-                policy=self.policy,
-                bias=self.qkv_bias,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH = project("query", N, "heads")
-        k_BTKH = project("key", K, "kv_heads")
-        v_BTKH = project("value", K, "kv_heads")
-        if self.qk_norm:
-            q_BTNH = RMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
-            k_BTKH = RMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
-        positions_BT = inputs.positions_BT
-        frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
-        gain = rope_gain(self.rope_scaling)
-        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain, self.policy)
-        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain, self.policy)
-        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        o_BTNH = attention(q_BTNH, context, window=window, policy=self.policy)
-        noted = {}
-        if "attention" in capture:
-            noted["attention"] = attention_weights(
-                q_BTNH, context, window=window, policy=self.policy
-            )
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
-        )
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            scale=self.residual_scale,
-            name="out",
-        )(o_BTNH)
-        return out_BTD, new, noted
+    def check(self) -> None:
+        """Raises InputError for sizes that cannot be built."""
+        check_decoder(self)
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each behind a norm and added to the stream."""
 
-    attention: dict[str, Any]
-    mlp: int
-    epsilon: float
-    dropout: float
-    residual_scale: float
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, window, inputs: Inputs, train: bool, capture=()):
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         with jax.named_scope("attention"):
-            y_BTD = RMSNorm(self.epsilon, name="attention_norm")(x_BTD)
-            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
-                y_BTD, cache, window, inputs, capture
+            y_BTD = RMSNorm(cfg.epsilon, name="attention_norm")(x_BTD)
+            of_heads = functools.partial(RMSNorm, cfg.epsilon, "head_dim")
+            attention = Attention(
+                cfg,
+                policy,
+                norm=of_heads if cfg.qk_norm else None,
+                bias=cfg.qkv_bias,
+                residual_scale=cfg.residual_scale,
+                name="attention",
             )
+            turn = rope_of(cfg, inputs.positions_BT, policy)
+            y_BTD, cache, noted = attention(y_BTD, cache, turn, inputs, capture, window)
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
-            y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
-            y_BTD = Gated(self.mlp, self.policy, self.residual_scale, name="mlp")(y_BTD)
+            y_BTD = RMSNorm(cfg.epsilon, name="mlp_norm")(x_BTD)
+            y_BTD = Gated(cfg.mlp, policy, cfg.residual_scale, name="mlp")(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
         if "residual" in capture:
             noted["residual"] = x_BTD
         return x_BTD, cache, noted
 
 
-class Llama(nn.Module):
-    """See `make`. The parameters are float32."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    qk_norm: bool
-    qkv_bias: bool
-    windows: tuple
-    tied: bool
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    dropout: float
-    residual_scale: float
-    embed_scale: float
-    how: str
-    remat: str
-    policy: Policy
+class Llama(Decoder):
+    """Embedding, blocks, norm and head; the parameters are float32."""
 
     def setup(self):
-        self.embed = Embed(
-            self.vocab_size,
-            self.width,
-            self.policy,
-            scale=self.embed_scale,
-        )
-        attention = {
-            "heads": self.heads,
-            "kv_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "qk_norm": self.qk_norm,
-            "qkv_bias": self.qkv_bias,
-            "rope_base": self.rope_base,
-            "rope_scaling": self.rope_scaling,
-            "epsilon": self.epsilon,
-            "residual_scale": self.residual_scale,
-            "policy": self.policy,
-        }
-        block = {
-            "attention": attention,
-            "mlp": self.mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-            "residual_scale": self.residual_scale,
-            "policy": self.policy,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-        self.final_norm = RMSNorm(self.epsilon)
-        if not self.tied:
-            self.unembed = Unembed(
-                self.width, self.vocab_size, self.policy, name="head"
-            )
+        cfg, policy = self.cfg, self.policy
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=cfg.embed_scale)
+        self.stack = Stack(Block, cfg, policy)
+        self.final_norm = RMSNorm(cfg.epsilon)
+        self.unembed = self.own_head()
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
-        windows_L = in_turn(self.windows, self.layers)
+        windows_L = in_turn(self.cfg.windows, self.cfg.layers)
         x_BTD, cache, seen = self.stack(x_BTD, cache, windows_L, inputs, train, capture)
         hidden_BTD = self.final_norm(x_BTD)
         if self.is_initializing():
             self.head(hidden_BTD)
         return Output(hidden_BTD, cache, seen=seen)
 
-    def head(self, hidden_BTD: jax.Array) -> Head:
-        """What makes logits of the hidden states."""
-        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
-        return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
-        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+make = maker(Llama, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

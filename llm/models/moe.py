@@ -11,6 +11,8 @@ V vocab`
     model = make(vocab_size=4096, layers=4, width=256, mlp=256, experts=8, top_k=2)
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -18,282 +20,123 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
-from llm.losses import Head
-from llm.nn import cache as caches
 from llm.nn import hf_names
-from llm.nn.attention import attention
+from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.experts import MoE, check_experts
 from llm.nn.hf_names import Dialect, Tensor, require
+from llm.nn.model import Decoder, ModelConfig, check_decoder, maker
 from llm.nn.norm import RMSNorm
-from llm.nn.positions import rope, rope_frequencies, rope_gain
-from llm.nn.scores import attention_weights
-from llm.nn.stack import Stack, check_decoder, check_stack, in_turn
-from llm.nn.unembed import Unembed
-from llm.precision import FLOAT32, Policy
+from llm.nn.positions import rope_of
+from llm.nn.stack import Stack, in_turn
+from llm.precision import Policy
 
 KIND = "causal"
 TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 64,
         "experts": 4}  # fmt: skip
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 4,
-    width: int = 256,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 64,
-    mlp: int = 352,
-    experts: int = 8,
-    top_k: int = 2,
-    renormalise: bool = True,
-    capacity: float = 0.0,
-    balance: float = 0.01,
-    router_z: float = 0.001,
-    qk_norm: bool = True,
-    windows: tuple = (),
-    tied: bool = False,
-    rope_base: float = 10_000.0,
-    rope_scaling: tuple = (),
-    epsilon: float = 1e-6,
-    dropout: float = 0.0,
-    residual_scale: float = 0.0,
-    embed_scale: float = 0.02,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "MoELlama":
-    """A mixture of experts; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a mixture of experts, beside those of all models."""
 
-    Args:
-      mlp: width of one expert.
-      top_k: experts that a token goes through.
-      renormalise: whether the shares of a token's experts sum to 1.
-      capacity: in training, an expert takes at most `capacity` times its even part of
-        an example's tokens; 0 is all that choose it.
-      balance, router_z: coefficients of the balance loss and of the router's z-loss.
-      windows: how many keys a query of each layer sees, in turn (0 is all); () is all
-        for all.
-      rope_scaling: see `llm/nn/positions.py`.
-      residual_scale: initial kernels that end a branch, in units of 1/sqrt(fan-in).
-      embed_scale: standard deviation of the initial embeddings.
-    """
-    check_stack(layers, how, remat)
-    check_experts(experts, top_k, capacity)
-    check_decoder(
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        dropout=dropout,
-    )
-    return MoELlama(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        experts=experts,
-        top_k=top_k,
-        renormalise=renormalise,
-        capacity=capacity,
-        balance=balance,
-        router_z=router_z,
-        qk_norm=qk_norm,
-        windows=tuple(windows),
-        tied=tied,
-        rope_base=rope_base,
-        rope_scaling=tuple(rope_scaling),
-        epsilon=epsilon,
-        dropout=dropout,
-        residual_scale=residual_scale,
-        embed_scale=embed_scale,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    mlp: int = 352  # of one expert
+    experts: int = 8
+    top_k: int = 2  # experts that a token goes through
+    renormalise: bool = True  # so that the shares of a token's experts sum to 1
+    # In training, an expert takes at most `capacity` times its even part of an
+    # example's tokens; 0 is all that choose it.
+    capacity: float = 0.0
+    balance: float = 0.01  # coefficient of the balance loss
+    router_z: float = 0.001  # and of the router's z-loss
+    qk_norm: bool = True
+    windows: tuple = ()  # keys that a query of each layer sees, in turn; 0 is all
+    tied: bool = False
+    rope_base: float = 10_000.0
+    rope_scaling: tuple = ()  # see llm/nn/positions.py
+    epsilon: float = 1e-6
+    residual_scale: float = 0.0  # of what ends a branch, in units of 1/sqrt(fan-in)
+    embed_scale: float = 0.02  # standard deviation of the initial embeddings
 
-
-class Attention(nn.Module):
-    """Self-attention with rotary positions and an optional norm of queries and keys."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    qk_norm: bool
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    residual_scale: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, window, inputs: Inputs, capture):
-        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
-
-        def project(name, heads, axis):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, heads, H),
-                axes=("embed", axis, "head_dim"),
-                policy=self.policy,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH = project("query", N, "heads")
-        k_BTKH = project("key", K, "kv_heads")
-        v_BTKH = project("value", K, "kv_heads")
-        if self.qk_norm:
-            q_BTNH = RMSNorm(self.epsilon, "head_dim", name="query_norm")(q_BTNH)
-            k_BTKH = RMSNorm(self.epsilon, "head_dim", name="key_norm")(k_BTKH)
-        positions_BT = inputs.positions_BT
-        frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
-        gain = rope_gain(self.rope_scaling)
-        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
-        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
-        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        o_BTNH = attention(q_BTNH, context, window=window, policy=self.policy)
-        noted = {}
-        if "attention" in capture:
-            noted["attention"] = attention_weights(
-                q_BTNH, context, window=window, policy=self.policy
-            )
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
-        )
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            scale=self.residual_scale,
-            name="out",
-        )(o_BTNH)
-        return out_BTD, new, noted
+    def check(self) -> None:
+        """Raises InputError for sizes that cannot be built."""
+        check_experts(self.experts, self.top_k, self.capacity)
+        check_decoder(self)
 
 
 class Block(nn.Module):
     """Attention and experts, each behind a norm and added to the stream."""
 
-    attention: dict[str, Any]
-    mlp: dict[str, Any]
-    epsilon: float
-    dropout: float
+    cfg: Config
+    policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
         window, load_E = each
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         with jax.named_scope("attention"):
-            y_BTD = RMSNorm(self.epsilon, name="attention_norm")(x_BTD)
-            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
-                y_BTD, cache, window, inputs, capture
+            y_BTD = RMSNorm(cfg.epsilon, name="attention_norm")(x_BTD)
+            of_heads = functools.partial(RMSNorm, cfg.epsilon, "head_dim")
+            attention = Attention(
+                cfg,
+                policy,
+                norm=of_heads if cfg.qk_norm else None,
+                residual_scale=cfg.residual_scale,
+                name="attention",
             )
+            turn = rope_of(cfg, inputs.positions_BT)
+            y_BTD, cache, noted = attention(y_BTD, cache, turn, inputs, capture, window)
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
-            y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
-            y_BTD, figures = MoE(**self.mlp, name="mlp")(
-                y_BTD, inputs.segments_BT, train, load_E
-            )
+            y_BTD = RMSNorm(cfg.epsilon, name="mlp_norm")(x_BTD)
+            y_BTD, figures = self._experts()(y_BTD, inputs.segments_BT, train, load_E)
             x_BTD = x_BTD + drop(y_BTD)
         if "residual" in capture:
             noted["residual"] = x_BTD
         return x_BTD, cache, noted | figures
 
+    def _experts(self):
+        cfg = self.cfg
+        return MoE(
+            cfg.experts,
+            cfg.top_k,
+            cfg.mlp,
+            self.policy,
+            renormalise=cfg.renormalise,
+            capacity=cfg.capacity,
+            balance=cfg.balance,
+            router_z=cfg.router_z,
+            residual_scale=cfg.residual_scale,
+            name="mlp",
+        )
 
-class MoELlama(nn.Module):
-    """See `make`. The parameters are float32."""
 
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    experts: int
-    top_k: int
-    renormalise: bool
-    capacity: float
-    balance: float
-    router_z: float
-    qk_norm: bool
-    windows: tuple
-    tied: bool
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    dropout: float
-    residual_scale: float
-    embed_scale: float
-    how: str
-    remat: str
-    policy: Policy
+class MoELlama(Decoder):
+    """Embedding, blocks, norm and head; the parameters are float32."""
 
     def setup(self):
-        self.embed = Embed(
-            self.vocab_size,
-            self.width,
-            self.policy,
-            scale=self.embed_scale,
-        )
-        attention = {
-            "heads": self.heads,
-            "kv_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "qk_norm": self.qk_norm,
-            "rope_base": self.rope_base,
-            "rope_scaling": self.rope_scaling,
-            "epsilon": self.epsilon,
-            "residual_scale": self.residual_scale,
-            "policy": self.policy,
-        }
-        mlp = {
-            "experts": self.experts,
-            "top_k": self.top_k,
-            "mlp": self.mlp,
-            "renormalise": self.renormalise,
-            "capacity": self.capacity,
-            "balance": self.balance,
-            "router_z": self.router_z,
-            "residual_scale": self.residual_scale,
-            "policy": self.policy,
-        }
-        block = {
-            "attention": attention,
-            "mlp": mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-        self.final_norm = RMSNorm(self.epsilon)
-        if not self.tied:
-            self.unembed = Unembed(
-                self.width, self.vocab_size, self.policy, name="head"
-            )
+        cfg, policy = self.cfg, self.policy
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=cfg.embed_scale)
+        self.stack = Stack(Block, cfg, policy)
+        self.final_norm = RMSNorm(cfg.epsilon)
+        self.unembed = self.own_head()
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
-        each = in_turn(self.windows, self.layers), inputs.load_LE
+        each = in_turn(self.cfg.windows, self.cfg.layers), inputs.load_LE
         inputs = inputs._replace(load_LE=None)
         x_BTD, cache, seen = self.stack(x_BTD, cache, each, inputs, train, capture)
         hidden_BTD = self.final_norm(x_BTD)
@@ -301,15 +144,8 @@ class MoELlama(nn.Module):
             self.head(hidden_BTD)
         return Output(hidden_BTD, cache, *_apart(seen, inputs.segments_BT))
 
-    def head(self, hidden_BTD: jax.Array) -> Head:
-        """What makes logits of the hidden states."""
-        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
-        return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
-        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+make = maker(MoELlama, Config)
 
 
 def _apart(noted, segments_BT):

@@ -9,232 +9,102 @@ The rest is a Llama: rotary positions, grouped heads, SwiGLU.
     model = make(vocab_size=4096, layers=4, width=256)
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from llm.losses import Head
-from llm.nn import cache as caches
 from llm.nn import hf_names
-from llm.nn.attention import attention
+from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor, require
 from llm.nn.mlp import Gated
+from llm.nn.model import Decoder, ModelConfig, check_decoder, maker
 from llm.nn.norm import RMSNorm
-from llm.nn.positions import rope, rope_frequencies, rope_gain
-from llm.nn.scores import attention_weights
-from llm.nn.stack import Stack, check_decoder, check_stack
-from llm.nn.unembed import Unembed
-from llm.precision import FLOAT32, Policy
+from llm.nn.positions import rope_of
+from llm.nn.stack import Stack
+from llm.precision import Policy
 
 KIND = "causal"
 TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128}
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 4,
-    width: int = 256,
-    heads: int = 4,
-    kv_heads: int = 2,
-    head_dim: int = 64,
-    mlp: int = 704,
-    tied: bool = False,
-    rope_base: float = 500_000.0,
-    rope_scaling: tuple = (),
-    epsilon: float = 1e-5,
-    dropout: float = 0.0,
-    embed_scale: float = 0.02,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "OLMo2":
-    """An OLMo 2; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of an OLMo 2, beside those of all models."""
 
-    Args:
-      rope_scaling: see `llm/nn/positions.py`.
-      embed_scale: standard deviation of the initial embeddings.
-    """
-    check_stack(layers, how, remat)
-    check_decoder(
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        dropout=dropout,
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    mlp: int = 704
+    tied: bool = False
+    rope_base: float = 500_000.0
+    rope_scaling: tuple = ()  # see llm/nn/positions.py
+    epsilon: float = 1e-5
+    embed_scale: float = 0.02  # standard deviation of the initial embeddings
+
+    transfers = True
+
+    def check(self) -> None:
+        """Raises InputError for sizes that cannot be built."""
+        check_decoder(self)
+
+
+def _norm_of_all_heads(epsilon, name):
+    norm = RMSNorm(epsilon, name=name)
+    return lambda x_BTNH: norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1)).reshape(
+        x_BTNH.shape
     )
-    return OLMo2(
-        vocab_size=vocab_size,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        tied=tied,
-        rope_base=rope_base,
-        rope_scaling=tuple(rope_scaling),
-        epsilon=epsilon,
-        dropout=dropout,
-        embed_scale=embed_scale,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
-
-
-class Attention(nn.Module):
-    """Self-attention with rotary positions; queries and keys are normalised whole."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD, cache, inputs: Inputs, capture):
-        D, N, K, H = x_BTD.shape[-1], self.heads, self.kv_heads, self.head_dim
-
-        def project(name, heads, axis):
-            return Dense(
-                "BTD,DNH->BTNH",
-                shape=(D, heads, H),
-                axes=("embed", axis, "head_dim"),
-                policy=self.policy,
-                name=name,
-            )(x_BTD)
-
-        q_BTNH = project("query", N, "heads")
-        k_BTKH = project("key", K, "kv_heads")
-        v_BTKH = project("value", K, "kv_heads")
-
-        def normalised(name, x_BTNH):
-            flat = x_BTNH.reshape(*x_BTNH.shape[:2], -1)
-            return RMSNorm(self.epsilon, name=name)(flat).reshape(x_BTNH.shape)
-
-        q_BTNH = normalised("query_norm", q_BTNH)
-        k_BTKH = normalised("key_norm", k_BTKH)
-        positions_BT = inputs.positions_BT
-        frequency_H = rope_frequencies(H, self.rope_base, self.rope_scaling)
-        gain = rope_gain(self.rope_scaling)
-        q_BTNH = rope(q_BTNH, positions_BT, frequency_H, gain)
-        k_BTKH = rope(k_BTKH, positions_BT, frequency_H, gain)
-        context, new = caches.extend(cache, k_BTKH, v_BTKH, inputs)
-        o_BTNH = attention(q_BTNH, context, policy=self.policy)
-        noted = {}
-        if "attention" in capture:
-            noted["attention"] = attention_weights(q_BTNH, context, policy=self.policy)
-        o_BTNH = nn.with_logical_constraint(
-            o_BTNH, ("batch", "length", "heads", "head_dim")
-        )
-        out_BTD = Dense(
-            "BTNH,NHD->BTD",
-            shape=(N, H, D),
-            axes=("heads", "head_dim", "embed"),
-            policy=self.policy,
-            name="out",
-        )(o_BTNH)
-        return out_BTD, new, noted
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each normalised and then added to the stream."""
 
-    attention: dict[str, Any]
-    mlp: int
-    epsilon: float
-    dropout: float
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
         del each
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         with jax.named_scope("attention"):
-            y_BTD, cache, noted = Attention(**self.attention, name="attention")(
-                x_BTD, cache, inputs, capture
-            )
-            y_BTD = RMSNorm(self.epsilon, name="attention_norm")(y_BTD)
+            norm = functools.partial(_norm_of_all_heads, cfg.epsilon)
+            attention = Attention(cfg, policy, norm=norm, name="attention")
+            turn = rope_of(cfg, inputs.positions_BT)
+            y_BTD, cache, noted = attention(x_BTD, cache, turn, inputs, capture)
+            y_BTD = RMSNorm(cfg.epsilon, name="attention_norm")(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):
-            y_BTD = Gated(self.mlp, self.policy, name="mlp")(x_BTD)
-            y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(y_BTD)
+            y_BTD = Gated(cfg.mlp, policy, name="mlp")(x_BTD)
+            y_BTD = RMSNorm(cfg.epsilon, name="mlp_norm")(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
         if "residual" in capture:
             noted["residual"] = x_BTD
         return x_BTD, cache, noted
 
 
-class OLMo2(nn.Module):
-    """See `make`. The parameters are float32."""
-
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    tied: bool
-    rope_base: float
-    rope_scaling: tuple
-    epsilon: float
-    dropout: float
-    embed_scale: float
-    how: str
-    remat: str
-    policy: Policy
+class OLMo2(Decoder):
+    """Embedding, blocks, norm and head; the parameters are float32."""
 
     def setup(self):
-        self.embed = Embed(
-            self.vocab_size,
-            self.width,
-            self.policy,
-            scale=self.embed_scale,
-        )
-        attention = {
-            "heads": self.heads,
-            "kv_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "rope_base": self.rope_base,
-            "rope_scaling": self.rope_scaling,
-            "epsilon": self.epsilon,
-            "policy": self.policy,
-        }
-        block = {
-            "attention": attention,
-            "mlp": self.mlp,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-            "policy": self.policy,
-        }
-        self.stack = Stack(Block, self.layers, block, self.how, self.remat)
-        self.final_norm = RMSNorm(self.epsilon)
-        if not self.tied:
-            self.unembed = Unembed(
-                self.width, self.vocab_size, self.policy, name="head"
-            )
+        cfg, policy = self.cfg, self.policy
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=cfg.embed_scale)
+        self.stack = Stack(Block, cfg, policy)
+        self.final_norm = RMSNorm(cfg.epsilon)
+        self.unembed = self.own_head()
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Any = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of a batch, and its keys and values for the cache."""
         x_BTD = self.embed(inputs.tokens_BT)
         x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
@@ -243,15 +113,8 @@ class OLMo2(nn.Module):
             self.head(hidden_BTD)
         return Output(hidden_BTD, cache, seen=seen)
 
-    def head(self, hidden_BTD: jax.Array) -> Head:
-        """What makes logits of the hidden states."""
-        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
-        return Head(hidden_BTD, kernel_DV)
 
-    def init_cache(self, batch: int, length: int) -> caches.KeyValues:
-        """An empty cache for `batch` rows of at most `length` tokens."""
-        shape_BSKH = (batch, length, self.kv_heads, self.head_dim)
-        return caches.empty(self.layers, shape_BSKH, self.policy.activations)
+make = maker(OLMo2, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

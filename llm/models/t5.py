@@ -11,6 +11,8 @@ the cache, and `inputs.source` is None from then on.
 `B batch, T query, S key, D width, F mlp, N heads, H head dim, V vocab`
 """
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,73 +22,46 @@ import jax.numpy as jnp
 from llm.losses import Head
 from llm.nn import cache as caches
 from llm.nn import hf_names
+from llm.nn.attention_layer import heads_of, joined
 from llm.nn.cache import KeyValues
 from llm.nn.context import Reach
 from llm.nn.contract import Inputs, Output
-from llm.nn.dense import Dense
 from llm.nn.dropout import Dropout
 from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor, require
-from llm.nn.mlp import ACTIVATIONS, Gated
+from llm.nn.mlp import MLP, Gated
+from llm.nn.model import Decoder, ModelConfig, maker
 from llm.nn.norm import RMSNorm
 from llm.nn.positions import relative_buckets
 from llm.nn.scores import attended, attention_weights
-from llm.nn.stack import Stack, check_stack
-from llm.nn.unembed import Unembed
-from llm.precision import FLOAT32, Policy
+from llm.nn.stack import Stack
+from llm.precision import Policy
 
 KIND = "encdec"
 TINY = {"layers": 2, "width": 64, "heads": 4, "head_dim": 16, "mlp": 128}
 
 
-def make(
-    *,
-    vocab_size: int,
-    layers: int = 12,
-    decoder_layers: int = 0,
-    width: int = 768,
-    heads: int = 12,
-    head_dim: int = 64,
-    mlp: int = 2048,
-    buckets: int = 32,
-    farthest: int = 128,
-    gated: bool = True,
-    tied: bool = False,
-    scaled: bool = False,
-    epsilon: float = 1e-6,
-    dropout: float = 0.0,
-    how: str = "scan",
-    remat: str = "none",
-    policy: Policy = FLOAT32,
-) -> "T5":
-    """A T5; `how` and `remat` are choices of `llm/nn/stack.py`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a T5, beside those of all models."""
 
-    Args:
-      layers: of the encoder; `decoder_layers` of the decoder, as many where 0.
-      buckets: of distances, those beyond `farthest` share the last one.
-      gated: GeGLU feed-forward layers (T5 1.1); else ReLU (T5 1.0).
-      scaled: whether hidden states are divided by sqrt(width) before the head (T5 1.0).
-    """
-    check_stack(layers, how, remat)
-    return T5(
-        vocab_size=vocab_size,
-        layers=layers,
-        decoder_layers=decoder_layers or layers,
-        width=width,
-        heads=heads,
-        head_dim=head_dim,
-        mlp=mlp,
-        buckets=buckets,
-        farthest=farthest,
-        gated=gated,
-        tied=tied,
-        scaled=scaled,
-        epsilon=epsilon,
-        dropout=dropout,
-        how=how,
-        remat=remat,
-        policy=policy,
-    )
+    layers: int = 12  # of the encoder
+    decoder_layers: int = 0  # 0 is as many as of the encoder
+    width: int = 768
+    heads: int = 12
+    head_dim: int = 64
+    mlp: int = 2048
+    buckets: int = 32  # of distances
+    farthest: int = 128  # distances beyond it share the last bucket
+    gated: bool = True  # GeGLU feed-forward layers (T5 1.1); else ReLU (T5 1.0)
+    tied: bool = False
+    scaled: bool = False  # hidden states by 1/sqrt(width) before the head (T5 1.0)
+    epsilon: float = 1e-6
+
+    @property
+    def decoder_depth(self) -> int:
+        """Layers of the decoder."""
+        return self.decoder_layers or self.layers
 
 
 class Cache(NamedTuple):
@@ -106,89 +81,51 @@ class Cache(NamedTuple):
         return Cache(own, self.cross.replace(new.cross), segments_1BS)
 
 
-class ReLU(nn.Module):
-    """down(relu(up(x))), the feed-forward layer of T5 1.0."""
-
-    mlp: int
-    policy: Policy
-
-    @nn.compact
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        D, F = x_BTD.shape[-1], self.mlp
-        up = Dense("BTD,DF->BTF", (D, F), ("embed", "mlp"), self.policy, name="up")
-        hidden_BTF = ACTIVATIONS["relu"](up(x_BTD))
-        hidden_BTF = nn.with_logical_constraint(hidden_BTF, ("batch", "length", "mlp"))
-        down = Dense("BTF,FD->BTD", (F, D), ("mlp", "embed"), self.policy, name="down")
-        return down(hidden_BTF)
-
-
-def _project(name, x_BTD, heads, head_dim, policy):
-    return Dense(
-        "BTD,DNH->BTNH",
-        shape=(x_BTD.shape[-1], heads, head_dim),
-        axes=("embed", "heads", "head_dim"),
-        policy=policy,
-        name=name,
-    )(x_BTD)
-
-
-def _out(o_BTNH, width, policy):
-    o_BTNH = nn.with_logical_constraint(
-        o_BTNH, ("batch", "length", "heads", "head_dim")
-    )
-    return Dense(
-        "BTNH,NHD->BTD",
-        shape=(*o_BTNH.shape[2:], width),
-        axes=("heads", "head_dim", "embed"),
-        policy=policy,
-        name="out",
-    )(o_BTNH)
-
-
 class SelfAttention(nn.Module):
     """Attention of a text to itself, biased by distance."""
 
-    heads: int
-    head_dim: int
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, bias_BNTS, causal, inputs: Inputs):
+        cfg, policy = self.cfg, self.policy
+
         def project(name):
-            return _project(name, x_BTD, self.heads, self.head_dim, self.policy)
+            return heads_of(name, x_BTD, (cfg.heads, cfg.head_dim), policy)
 
         k_BTNH, v_BTNH = project("key"), project("value")
         context, new = caches.extend(cache, k_BTNH, v_BTNH, inputs)
         weights_BNTS = attention_weights(
             project("query"), context, causal=causal, scale=1.0,
-            bias_BNTS=bias_BNTS, policy=self.policy,
+            bias_BNTS=bias_BNTS, policy=policy,
         )  # fmt: skip
-        o_BTNH = attended(weights_BNTS, context, self.policy)
-        return _out(o_BTNH, x_BTD.shape[-1], self.policy), new, weights_BNTS
+        o_BTNH = attended(weights_BNTS, context, policy)
+        return joined(o_BTNH, cfg.width, policy), new, weights_BNTS
 
 
 class CrossAttention(nn.Module):
     """Attention of the decoder to the source, or to what the cache holds of it."""
 
-    heads: int
-    head_dim: int
+    cfg: Config
     policy: Policy
 
     @nn.compact
     def __call__(self, x_BTD, cache, source_BSD, reach: Reach):
-        def project(name, given):
-            return _project(name, given, self.heads, self.head_dim, self.policy)
+        cfg, policy = self.cfg, self.policy
+
+        def project(name, x):
+            return heads_of(name, x, (cfg.heads, cfg.head_dim), policy)
 
         new = None
         if source_BSD is not None:
             new = KeyValues.of(project("key", source_BSD), project("value", source_BSD))
         context = (new or cache).context(reach)
         weights_BNTS = attention_weights(
-            project("query", x_BTD), context, causal=False, scale=1.0,
-            policy=self.policy,
-        )  # fmt: skip
-        o_BTNH = attended(weights_BNTS, context, self.policy)
-        return _out(o_BTNH, x_BTD.shape[-1], self.policy), new, weights_BNTS
+            project("query", x_BTD), context, causal=False, scale=1.0, policy=policy
+        )
+        o_BTNH = attended(weights_BNTS, context, policy)
+        return joined(o_BTNH, cfg.width, policy), new, weights_BNTS
 
 
 class Block(nn.Module):
@@ -197,11 +134,8 @@ class Block(nn.Module):
     Each is behind a norm and added to the stream.
     """
 
-    attention: dict[str, Any]
-    mlp: int
-    gated: bool
-    epsilon: float
-    dropout: float
+    cfg: Config
+    policy: Policy
     causal: bool
 
     @nn.compact
@@ -209,34 +143,34 @@ class Block(nn.Module):
         self, x_BTD, cache, each, bias_BNTS, source, inputs, train: bool, capture=()
     ):
         del each
-        policy = self.attention["policy"]
+        cfg, policy = self.cfg, self.policy
         x_BTD = nn.with_logical_constraint(x_BTD, ("batch", "stream", "width"))
 
         def drop(y_BTD):
-            return Dropout(self.dropout)(y_BTD, inputs.index_B, train)
+            return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         own, cross = cache or (None, None)
         with jax.named_scope("attention"):
-            y_BTD = RMSNorm(self.epsilon, name="attention_norm")(x_BTD)
-            y_BTD, own, weights_BNTS = SelfAttention(
-                **self.attention, name="attention"
-            )(y_BTD, own, bias_BNTS, self.causal, inputs)
+            y_BTD = RMSNorm(cfg.epsilon, name="attention_norm")(x_BTD)
+            y_BTD, own, weights_BNTS = SelfAttention(cfg, policy, name="attention")(
+                y_BTD, own, bias_BNTS, self.causal, inputs
+            )
             x_BTD = x_BTD + drop(y_BTD)
         noted = {"attention": weights_BNTS}
         if source is not None:
             with jax.named_scope("cross"):
-                y_BTD = RMSNorm(self.epsilon, name="cross_norm")(x_BTD)
-                y_BTD, cross, weights_BNTS = CrossAttention(
-                    **self.attention, name="cross"
-                )(y_BTD, cross, *source)
+                y_BTD = RMSNorm(cfg.epsilon, name="cross_norm")(x_BTD)
+                y_BTD, cross, weights_BNTS = CrossAttention(cfg, policy, name="cross")(
+                    y_BTD, cross, *source
+                )
                 x_BTD = x_BTD + drop(y_BTD)
             noted["cross_attention"] = weights_BNTS
         with jax.named_scope("mlp"):
-            y_BTD = RMSNorm(self.epsilon, name="mlp_norm")(x_BTD)
-            if self.gated:
-                layer = Gated(self.mlp, policy, activation="gelu_tanh", name="mlp")
+            y_BTD = RMSNorm(cfg.epsilon, name="mlp_norm")(x_BTD)
+            if cfg.gated:
+                layer = Gated(cfg.mlp, policy, activation="gelu_tanh", name="mlp")
             else:
-                layer = ReLU(self.mlp, policy, name="mlp")
+                layer = MLP(cfg.mlp, policy, "relu", bias=False, name="mlp")
             x_BTD = x_BTD + drop(layer(y_BTD))
         noted["residual"] = x_BTD
         wanted = {"cross_attention" if n == "attention" else n for n in capture}
@@ -266,64 +200,34 @@ class Distances(nn.Module):
         return jnp.take(table_KN, bucket_BTS, axis=0).transpose(0, 3, 1, 2)
 
 
-class T5(nn.Module):
-    """See `make`. The parameters are float32."""
+class T5(Decoder):
+    """Two stacks of blocks around one embedding; the parameters are float32."""
 
-    vocab_size: int
-    layers: int
-    decoder_layers: int
-    width: int
-    heads: int
-    head_dim: int
-    mlp: int
-    buckets: int
-    farthest: int
-    gated: bool
-    tied: bool
-    scaled: bool
-    epsilon: float
-    dropout: float
-    how: str
-    remat: str
-    policy: Policy
+    reads_source = True
 
     def setup(self):
-        self.embed = Embed(self.vocab_size, self.width, self.policy, scale=1.0)
-        block = {
-            "attention": {
-                "heads": self.heads,
-                "head_dim": self.head_dim,
-                "policy": self.policy,
-            },
-            "mlp": self.mlp,
-            "gated": self.gated,
-            "epsilon": self.epsilon,
-            "dropout": self.dropout,
-        }
+        cfg, policy = self.cfg, self.policy
 
         def stack(layers, causal):
-            return Stack(
-                Block, layers, block | {"causal": causal}, self.how, self.remat
-            )
+            block = functools.partial(Block, causal=causal)
+            return Stack(block, cfg, policy, layers=layers)
 
         def distances(both_ways):
-            return Distances(self.buckets, self.farthest, self.heads, both_ways)
+            return Distances(cfg.buckets, cfg.farthest, cfg.heads, both_ways)
 
-        self.encoder = stack(self.layers, causal=False)
-        self.decoder = stack(self.decoder_layers, causal=True)
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=1.0)
+        self.encoder = stack(cfg.layers, causal=False)
+        self.decoder = stack(cfg.decoder_depth, causal=True)
         self.encoder_distances = distances(both_ways=True)
         self.decoder_distances = distances(both_ways=False)
-        self.encoder_norm = RMSNorm(self.epsilon)
-        self.final_norm = RMSNorm(self.epsilon)
+        self.encoder_norm = RMSNorm(cfg.epsilon)
+        self.final_norm = RMSNorm(cfg.epsilon)
         # One at each place, as a place draws the same mask however often it is asked.
-        self.source_dropout = Dropout(self.dropout)
-        self.encoder_dropout = Dropout(self.dropout)
-        self.target_dropout = Dropout(self.dropout)
-        self.decoder_dropout = Dropout(self.dropout)
-        if not self.tied:
-            self.unembed = Unembed(
-                self.width, self.vocab_size, self.policy, name="head"
-            )
+        self.source_dropout = Dropout(cfg.dropout)
+        self.encoder_dropout = Dropout(cfg.dropout)
+        self.target_dropout = Dropout(cfg.dropout)
+        self.decoder_dropout = Dropout(cfg.dropout)
+        self.unembed = self.own_head()
 
     def encode(
         self, source: Inputs, train: bool = False, capture: tuple[str, ...] = ()
@@ -337,13 +241,7 @@ class T5(nn.Module):
         x_BSD = self.encoder_dropout(self.encoder_norm(x_BSD), source.index_B, train)
         return x_BSD, {f"source_{name}": value for name, value in seen.items()}
 
-    def __call__(
-        self,
-        inputs: Inputs,
-        cache: Cache | None = None,
-        train: bool = False,
-        capture: tuple[str, ...] = (),
-    ):
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
         """Hidden states of the decoder, and its keys and values for the cache."""
         source, source_BSD, seen = inputs.source, None, {}
         if source is None and cache is None:
@@ -374,22 +272,23 @@ class T5(nn.Module):
 
     def head(self, hidden_BTD: jax.Array) -> Head:
         """What makes logits of the hidden states."""
-        if self.scaled:
+        if self.cfg.scaled:
             hidden_BTD = hidden_BTD * self.width**-0.5
-        kernel_DV = self.embed.embedding.T if self.tied else self.unembed.kernel
-        return Head(hidden_BTD, kernel_DV)
+        return super().head(hidden_BTD)
 
     def init_cache(self, batch: int, length: int, source_length: int = 0) -> Cache:
         """An empty cache for `batch` rows of `length` tokens and their sources."""
+        cfg = self.cfg
 
         def empty(slots):
-            shape_BSNH = (batch, slots, self.heads, self.head_dim)
-            return caches.empty(
-                self.decoder_layers, shape_BSNH, self.policy.activations
-            )
+            shape_BSNH = (batch, slots, cfg.heads, cfg.head_dim)
+            return caches.empty(cfg.decoder_depth, shape_BSNH, self.policy.activations)
 
         segments_1BS = jnp.zeros((1, batch, source_length), jnp.int32)
         return Cache(empty(length), empty(source_length), segments_1BS)
+
+
+make = maker(T5, Config)
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

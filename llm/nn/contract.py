@@ -2,14 +2,16 @@
 
 `B batch, T query, D width, V vocab`
 
-A model is a Linen module with
+A model is a Linen module, a `Model` of llm/nn/model.py, with
 
     __call__(inputs, cache=None, train=False, capture=()) -> Output   never logits
     head(hidden_BTD) -> Head                what makes logits of the hidden states; None
                                             of an encoder that only reads
-    init_cache(batch, length) -> cache      see nn/cache.py; absent from encoders; also
+    init_cache(batch, length) -> cache      see nn/cache.py; where `generates`; also
                                             given the source's length if it has one
-    encode(source)                          of an encoder-decoder, which calls it itself
+    encode(source)                          where `reads_source`: of an encoder-decoder,
+                                            which calls it itself
+    cfg, policy                             what may be asked of it, and its precision
     KIND                                    'causal', 'masked' or 'encdec', of the file
 """
 
@@ -72,7 +74,7 @@ class Output(NamedTuple):
 
 def reads_source(model: nn.Module) -> bool:
     """Whether a model is an encoder-decoder."""
-    return hasattr(model, "encode")
+    return model.reads_source
 
 
 def plain_inputs(tokens_BT: jax.Array) -> Inputs:
@@ -92,7 +94,7 @@ def inputs_of(batch: dict[str, jax.Array], part: str = "") -> Inputs:
 
 def has_head(model: nn.Module) -> bool:
     """Whether a model predicts tokens; some encoders only read."""
-    return getattr(model, "mlm_head", True)
+    return model.cfg.mlm_head
 
 
 def with_head(model: nn.Module) -> Callable[..., tuple[Output, Head | None]]:

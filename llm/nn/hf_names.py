@@ -1,7 +1,7 @@
 """What a model's knobs and parameters are called elsewhere: the contract of a table.
 
-A model file that Hugging Face knows exports `HF`, a `Dialect`. A tensor there is one of
-our leaves with its axes merged and in another order, which a `Tensor` writes down:
+A model file exports `HF`, a `Dialect`. A tensor there is one of our leaves with its
+axes merged and in another order, which a `Tensor` writes down:
 
     Tensor("stack/layer/attention/query/kernel",
            "model.layers.{layer}.self_attn.q_proj.weight", "(nh)d -> dnh")

@@ -1,4 +1,4 @@
-"""Feed-forward layers: gated ones (arXiv:2002.05202) and plain ones with biases."""
+"""Feed-forward layers: gated ones (arXiv:2002.05202) and plain ones."""
 
 import functools
 
@@ -111,32 +111,22 @@ def _row_major(*arrays_BTF):
 
 
 class MLP(nn.Module):
-    """down(activation(up(x))), with biases."""
+    """down(activation(up(x))), with biases but where `bias` is false."""
 
     mlp: int
     policy: Policy
     activation: str = "gelu_tanh"
     residual_scale: float = 1.0
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         D, F = x_BTD.shape[-1], self.mlp
-        hidden_BTF = Dense(
-            "BTD,DF->BTF",
-            shape=(D, F),
-            axes=("embed", "mlp"),
-            policy=self.policy,
-            bias=True,
-            name="up",
-        )(x_BTD)
-        hidden_BTF = ACTIVATIONS[self.activation](hidden_BTF)
+        dense = functools.partial(Dense, policy=self.policy, bias=self.bias)
+        up = dense("BTD,DF->BTF", (D, F), ("embed", "mlp"), name="up")
+        hidden_BTF = ACTIVATIONS[self.activation](up(x_BTD))
         hidden_BTF = nn.with_logical_constraint(hidden_BTF, ("batch", "length", "mlp"))
-        return Dense(
-            "BTF,FD->BTD",
-            shape=(F, D),
-            axes=("mlp", "embed"),
-            policy=self.policy,
-            scale=self.residual_scale,
-            bias=True,
+        return dense(
+            "BTF,FD->BTD", (F, D), ("mlp", "embed"), scale=self.residual_scale,
             name="down",
-        )(hidden_BTF)
+        )(hidden_BTF)  # fmt: skip

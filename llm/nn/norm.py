@@ -16,9 +16,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         ones = nn.with_logical_partitioning(nn.initializers.ones_init(), (self.axis,))
         scale = self.param("scale", ones, (x.shape[-1],), jnp.float32)
-        wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normal = wide * _kept(jax.lax.rsqrt(mean_square + self.epsilon))
+        normal = _normal(x, self.epsilon)
         return (normal * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)
 
 
@@ -32,9 +30,7 @@ class OffsetRMSNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), (self.axis,))
         scale = self.param("scale", zeros, (x.shape[-1],), jnp.float32)
-        wide = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-        normal = wide * _kept(jax.lax.rsqrt(mean_square + self.epsilon))
+        normal = _normal(x, self.epsilon)
         whole = 1 + scale.reshape((1,) * (x.ndim - 1) + (-1,))
         return (normal * whole).astype(x.dtype)
 
@@ -61,6 +57,9 @@ class LayerNorm(nn.Module):
         return (normal * scale + bias).astype(x.dtype)
 
 
-def _kept(size: jax.Array) -> jax.Array:
-    """One number a token, for which a pass over the tokens need not be repeated."""
-    return checkpoint_name(size, "norm")
+def _normal(x: jax.Array, epsilon: float) -> jax.Array:
+    """Of root mean square 1 over the last axis, float32."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    # One number a token, for which a pass over the tokens need not be repeated.
+    return wide * checkpoint_name(jax.lax.rsqrt(mean_square + epsilon), "norm")

@@ -10,7 +10,10 @@ context loses nothing. How a table is stretched for longer contexts is `scaling`
     ("yarn", factor, fast, slow, context, gain)    arXiv:2309.00071
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -95,6 +98,19 @@ def rope(
         second * cos_BT1H + first * sin_BT1H,
     )
     return jnp.concatenate(rotated, axis=-1).astype(x_BTNH.dtype)
+
+
+def rope_of(
+    cfg: Any, positions_BT: jax.Array, policy: Policy = FLOAT32
+) -> Callable[[jax.Array], jax.Array]:
+    """From queries or keys to those of their positions, by a config's rope."""
+    return functools.partial(
+        rope,
+        positions_BT=positions_BT,
+        frequency_H=rope_frequencies(cfg.head_dim, cfg.rope_base, cfg.rope_scaling),
+        gain=rope_gain(cfg.rope_scaling),
+        policy=policy,
+    )
 
 
 def _rope_by_product(x_BTNH, positions_BT, frequency_H, gain):

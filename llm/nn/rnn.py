@@ -1,4 +1,4 @@
-"""Recurrent layers of any cell; `llm/models/lstm.py` and `gru.py` have their own.
+"""Recurrent models of any cell; `llm/models/lstm.py` and `gru.py` have their own.
 
 What depends on the input alone is one product for all times; only the product
 with the state is taken step by step. A state starts at zero where a text begins (its
@@ -8,17 +8,22 @@ that weights go both ways.
 `B batch, T time, D width, F gates * D`
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from llm.nn.cache import Carry
-from llm.nn.contract import Inputs
+from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
+from llm.nn.embedding import Embed
 from llm.nn.hf_names import Dialect, Tensor
+from llm.nn.model import Decoder, ModelConfig
+from llm.nn.stack import Stack
 from llm.nn.weights import einsum
 from llm.precision import Policy
 
@@ -104,12 +109,21 @@ class Recurrent(nn.Module):
         return hidden_TBD.swapaxes(0, 1).astype(x_BTD.dtype), state
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """The knobs of a recurrent model, beside those of all models."""
+
+    layers: int = 2
+    width: int = 512
+    tied: bool = False
+
+
 class Block(nn.Module):
     """A recurrent layer and dropout."""
 
-    cell: Cell
-    dropout: float
+    cfg: Config
     policy: Policy
+    cell: Cell
 
     @nn.compact
     def __call__(self, x_BTD, cache, each, inputs: Inputs, train: bool, capture=()):
@@ -118,8 +132,44 @@ class Block(nn.Module):
         layer = Recurrent(self.cell, self.policy, name="recurrent")
         x_BTD, state = layer(x_BTD, None if cache is None else cache.states, inputs)
         noted = {"residual": x_BTD} if "residual" in capture else {}
-        x_BTD = Dropout(self.dropout)(x_BTD, inputs.index_B, train)
+        x_BTD = Dropout(self.cfg.dropout)(x_BTD, inputs.index_B, train)
         return x_BTD, None if cache is None else Carry(state), noted
+
+
+class RecurrentModel(Decoder):
+    """Embedding, layers of one cell, head; dropout between them.
+
+    The cache is the state of every layer, whatever the length of the text. The
+    parameters are float32.
+    """
+
+    cell: ClassVar[Cell]
+
+    def setup(self):
+        cfg, policy = self.cfg, self.policy
+        # As large as the states that it feeds, which the gates keep below one.
+        self.embed = Embed(cfg.vocab_size, cfg.width, policy, scale=1.0)
+        self.embed_dropout = Dropout(cfg.dropout)
+        self.stack = Stack(functools.partial(Block, cell=self.cell), cfg, policy)
+        self.unembed = self.own_head()
+
+    def __call__(self, inputs: Inputs, cache=None, train=False, capture=()) -> Output:
+        """Hidden states of a batch, and the states of all layers after it."""
+        x_BTD = self.embed(inputs.tokens_BT)
+        x_BTD = self.embed_dropout(x_BTD, inputs.index_B, train)
+        x_BTD, cache, seen = self.stack(x_BTD, cache, None, inputs, train, capture)
+        if self.is_initializing():
+            self.head(x_BTD)
+        return Output(x_BTD, cache, seen=seen)
+
+    def last_norm(self, x_BTD: jax.Array) -> jax.Array:
+        """The stream as it is: there is no norm."""
+        return x_BTD
+
+    def init_cache(self, batch: int, length: int) -> Carry:
+        """The states of `batch` rows before their texts; of any `length`."""
+        del length
+        return Carry(self.cell.start(self.layers, batch, self.width))
 
 
 def _knobs(config: dict[str, Any]) -> dict[str, Any]:

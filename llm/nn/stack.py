@@ -7,6 +7,7 @@ faster to run and slower to compile; `loop` keeps a subtree per layer (`layer_0`
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from llm.errors import InputError
 from llm.nn import pipelining
+from llm.precision import Policy
 
 HOW = ("scan", "unroll", "loop")
 # What the backward pass keeps of a layer; the rest it computes again. Beside these, any
@@ -69,44 +71,21 @@ def check_stack(layers: int, how: str, remat: str) -> None:
             )
 
 
-def check_decoder(
-    *, width: int, heads: int, kv_heads: int, head_dim: int, mlp: int, dropout: float
-) -> None:
-    """Raises InputError for sizes of a Llama or its like that cannot be built."""
-    sizes = {
-        "width": width,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "mlp": mlp,
-    }
-    for field, size in sizes.items():
-        if size < 1:
-            raise InputError(got=f"model.{field} {size}", want="1 or more")
-    if not 0 <= dropout < 1:
-        raise InputError(got=f"model.dropout {dropout}", want="at least 0 and below 1")
-    if heads % kv_heads:
-        raise InputError(
-            got=f"{heads} heads on {kv_heads} kv_heads", want="a whole number for each"
-        )
-    if head_dim % 2:
-        raise InputError(got=f"head_dim {head_dim}", want="an even one, for rope")
-
-
 class Stack(nn.Module):
-    """Applies `layers` copies of a block in turn.
+    """Applies copies of a block in turn.
 
     Attributes:
-      block: a Linen class; its `__call__(x, cache, each, *shared)` returns
-        (x, what to insert in the cache, noted); noted is a dict of arrays.
-      knobs: what to construct the block with.
+      block: makes a Linen module of `cfg`, `policy` and a name; its
+        `__call__(x, cache, each, *shared)` returns (x, what to insert in the cache,
+        noted); noted is a dict of arrays.
+      cfg: of the model; is read for `how`, `remat` and `layers`.
+      layers: how many copies, where it is not `cfg.layers`.
     """
 
-    block: type[nn.Module]
-    layers: int
-    knobs: dict[str, Any]
-    how: str = "scan"
-    remat: str = "none"
+    block: Callable[..., nn.Module]
+    cfg: Any
+    policy: Policy
+    layers: int = 0
 
     @nn.compact
     def __call__(
@@ -127,15 +106,15 @@ class Stack(nn.Module):
 
         if self._in_stages(cache, shared):
             return self._pipeline(x, each, shared)
-        policy = remat_policy(self.remat)
+        policy, how = remat_policy(self.cfg.remat), self.cfg.how
         if policy is not None:
             # Of a scan, XLA cannot take what is computed again from the way forward.
-            step = nn.remat(step, policy=policy, prevent_cse=self.how != "scan")
-        if self.how == "loop":
+            step = nn.remat(step, policy=policy, prevent_cse=how != "scan")
+        if how == "loop":
             made = []
-            for i in range(self.layers):
+            for i in range(self._count):
                 given = jax.tree.map(lambda leaf, i=i: leaf[i], (cache, each))
-                block = self.block(**self.knobs, name=f"layer_{i}")
+                block = self.block(self.cfg, self.policy, name=f"layer_{i}")
                 x, out = step(block, x, given)
                 made.append(out)
             return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
@@ -147,11 +126,16 @@ class Stack(nn.Module):
             step,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
-            length=self.layers,
-            unroll=self.layers if self.how == "unroll" else 1,
+            length=self._count,
+            unroll=self._count if self.cfg.how == "unroll" else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return functools.partial(repeat, self.block(**self.knobs, name="layer"))
+        layer = self.block(self.cfg, self.policy, name="layer")
+        return functools.partial(repeat, layer)
+
+    @property
+    def _count(self) -> int:
+        return self.layers or self.cfg.layers
 
     def _in_stages(self, cache, shared) -> bool:
         """Whether the mesh has stages; not for a look inside or a cache."""
@@ -166,8 +150,8 @@ class Stack(nn.Module):
 
     def _pipeline(self, x, each, shared):
         """The same layers with the same keys, as functions of their parameters."""
-        pipelining.check_stages(self.layers, self.how, pipelining.stages())
-        block = self.block(**self.knobs, parent=None)
+        pipelining.check_stages(self._count, self.cfg.how, pipelining.stages())
+        block = self.block(self.cfg, self.policy, parent=None)
 
         def layer(x, given, shared):
             def run(x, given):
@@ -176,7 +160,7 @@ class Stack(nn.Module):
                 x, _, noted = block.apply(variables, x, None, each, *shared, rngs=rngs)
                 return x, noted
 
-            policy = remat_policy(self.remat)
+            policy = remat_policy(self.cfg.remat)
             if policy is not None:
                 run = jax.checkpoint(run, policy=policy, prevent_cse=False)
             return run(x, given)
@@ -184,7 +168,7 @@ class Stack(nn.Module):
         keys = self._scanned(lambda block, x, _: (x, dict(block.scope.rngs)))
         rngs = keys(None, None)[1]
         given = (self.variables["params"]["layer"], rngs, each)
-        x, noted = pipelining.pipelined(layer, x, given, shared, self.layers)
+        x, noted = pipelining.pipelined(layer, x, given, shared, self._count)
         return x, None, noted
 
 

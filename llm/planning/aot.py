@@ -107,8 +107,8 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         "remat": c.model.get("remat", "none"),
         "products": c.train.products,
         "attention": kernel(
-            policy, shapes["tokens"].shape[0], getattr(model, "head_dim", 0),
-            getattr(model, "windows", ()), mesh.shape.get("context", 1),
+            policy, shapes["tokens"].shape[0], model.cfg.head_dim,
+            model.cfg.windows, mesh.shape.get("context", 1),
         ),
         "compiler_options": options,
         "left_out": compiler_options.left_out(policy, options),
@@ -186,7 +186,7 @@ def _row_flops(c, model, params, shapes) -> float:
     kind = registry.module("models", c.model.name).KIND
     source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
     return flops.row_flops(
-        model, params, kind, length=shapes["tokens"].shape[0], source_length=source
+        model.cfg, params, kind, length=shapes["tokens"].shape[0], source_length=source
     )
 
 

@@ -12,7 +12,7 @@ what we count by default. Many published MFU figures count the full square, whic
 flatters a 7B model at 8k tokens by 14 %; `full=True` is that count. A packed row is
 counted as one text, whatever it holds.
 
-    per_row = TRAINING * row_flops(model, params, "causal", length=512)
+    per_row = TRAINING * row_flops(model.cfg, params, "causal", length=512)
     mfu = rows_per_s * per_row / peak_flops(mesh.devices.flat)
 
 The table of chips says what `find_chip(device.device_kind)` can do. Peaks are dense
@@ -103,7 +103,7 @@ def sides(params: Any) -> Sides:
 
 
 def row_flops(
-    model: Any,
+    cfg: Any,
     params: Any,
     kind: str,
     *,
@@ -114,33 +114,32 @@ def row_flops(
     """FLOPs of a forward pass over a row that is one text.
 
     Args:
-      model: is asked for `layers`, `heads`, `head_dim`, `windows`, `top_k` and
-        `decoder_layers`, those that it has; without heads nothing is attended to.
+      cfg: of the model (`llm/nn/model.py`); without heads nothing is attended to.
       kind: 'causal', 'masked' or 'encdec'.
       length: tokens of the row; of an encoder-decoder, of the target.
       source_length: tokens that an encoder reads.
       full: counts the full square of a causal model, as many published figures do.
     """
-    pair = 4.0 * getattr(model, "heads", 0) * getattr(model, "head_dim", 0)
+    pair = 4.0 * cfg.heads * cfg.head_dim
     if kind == "encdec":
         weights = sides(params)
         own = attended_keys(length, causal=not full)
-        pairs = model.layers * source_length**2
-        pairs += model.decoder_layers * length * (own + source_length)
+        pairs = cfg.layers * source_length**2
+        pairs += cfg.decoder_depth * length * (own + source_length)
         products = weights.source * source_length + weights.target * length
         return 2.0 * products + pair * pairs
-    windows = getattr(model, "windows", ()) or (0,)
+    windows = cfg.windows or (0,)
     causal = kind == "causal" and not full
     keys = sum(
         attended_keys(length, window=windows[i % len(windows)], causal=causal)
-        for i in range(model.layers)
+        for i in range(cfg.layers)
     )
-    weights = matmul_params(params, top_k=getattr(model, "top_k", 0))
+    weights = matmul_params(params, top_k=cfg.top_k)
     return length * (2.0 * weights + pair * keys)
 
 
 def next_token_flops(
-    model: Any, params: Any, kind: str, *, context: int, source_length: int = 0
+    cfg: Any, params: Any, kind: str, *, context: int, source_length: int = 0
 ) -> float | None:
     """FLOPs of generating one token that sees `context` tokens, itself included.
 
@@ -148,15 +147,15 @@ def next_token_flops(
     """
     if kind == "masked":
         return None
-    pair = 4.0 * getattr(model, "heads", 0) * getattr(model, "head_dim", 0)
+    pair = 4.0 * cfg.heads * cfg.head_dim
     if kind == "encdec":
-        seen = model.decoder_layers * (context + source_length)
+        seen = cfg.decoder_depth * (context + source_length)
         return 2.0 * sides(params).target + pair * seen
-    windows = getattr(model, "windows", ()) or (0,)
+    windows = cfg.windows or (0,)
     seen = sum(
-        min(context, windows[i % len(windows)] or context) for i in range(model.layers)
+        min(context, windows[i % len(windows)] or context) for i in range(cfg.layers)
     )
-    weights = matmul_params(params, top_k=getattr(model, "top_k", 0))
+    weights = matmul_params(params, top_k=cfg.top_k)
     return 2.0 * weights + pair * seen
 
 

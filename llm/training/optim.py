@@ -16,14 +16,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from llm import tree
+from llm import registry, tree
 from llm.errors import InputError
 from llm.precision import FLOAT32, Policy, matmul, transposed
 
 NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "range", "rsqrt", "wsd")
-# Models that `rates` is right for, which is checked by what their layers put out.
-TRANSFERS = ("llama", "olmo2")
 
 
 def schedule(
@@ -149,13 +147,20 @@ def configured(
     own = {k: v for k, v in knobs.items() if k not in ("clip_norm", "base_width")}
     base, scales = knobs["base_width"], {}
     if base:
-        if model["name"] not in TRANSFERS:
-            raise InputError(
-                got=f"optimizer.base_width with the model {model['name']!r}",
-                want=f"0, or one of {', '.join(TRANSFERS)}",
-            )
+        _check_transfers(model["name"])
         scales = rates(own["name"], axes, width=model["width"], base_width=base)
     return optimizer(own.pop("name"), factor, axes, policy=policy, rates=scales, **own)
+
+
+def _check_transfers(name: str) -> None:
+    """Raises InputError for a model that `rates` is not right for."""
+    known = registry.choices("models")
+    fit = [n for n in known if registry.module("models", n).Config.transfers]
+    if name not in fit:
+        raise InputError(
+            got=f"optimizer.base_width with the model {name!r}",
+            want=f"0, or one of {', '.join(fit)}",
+        )
 
 
 def optimizer(

@@ -114,7 +114,7 @@ def _smallest(name: str, vocab_size: int) -> Any:
 
 def _check_length(model: Any, shapes: dict[str, Any]) -> None:
     """Raises InputError for rows with positions that the model has not learned."""
-    known, T = getattr(model, "length", 0), shapes["tokens"].shape[0]
+    known, T = model.cfg.context, shapes["tokens"].shape[0]
     if known and known < T:
         raise InputError(
             got=f"rows of {T} tokens, from train.seq_len, and model.length {known}",
@@ -124,8 +124,8 @@ def _check_length(model: Any, shapes: dict[str, Any]) -> None:
 
 def _check_mesh(model: Any, shapes: dict[str, Any], mesh: Any) -> None:
     """Raises InputError for layers, heads or rows that the mesh cannot cut."""
-    check_stages(model.layers, model.how, mesh.shape.get("stage", 1))
-    heads, tensor = getattr(model, "heads", 0), mesh.shape.get("tensor", 1)
+    check_stages(model.layers, model.cfg.how, mesh.shape.get("stage", 1))
+    heads, tensor = model.cfg.heads, mesh.shape.get("tensor", 1)
     if heads % tensor:
         raise InputError(
             got=f"{heads} heads on {tensor} devices of the mesh axis 'tensor'",

@@ -166,9 +166,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
 def _write_gguf(folder, name, knobs, params, tokenizer, special, kind):
     """By way of Hugging Face's form, so that there is one table of names."""
     keys = gguf_tokenizer.keys(tokenizer)
-    dialect = getattr(registry.module("models", name), "HF", None)
-    if dialect is None:
-        raise InputError(got=f"model {name!r}, for GGUF", want="a llama")
+    dialect = registry.module("models", name).HF
     gguf_llama.check(dialect.config(knobs, tokenizer.vocab_size))
     weights = folder / "weights"
     weights.mkdir()
@@ -188,9 +186,9 @@ def _special(loaded: load_model.Loaded, name: str, knobs: Any, vocab_size: int) 
     if tokenizer.ends:
         more = len(tokenizer.ends) > 1
         special["eos_token_id"] = list(tokenizer.ends) if more else tokenizer.ends[0]
-    if registry.module("models", name).KIND == "causal" and not hasattr(
-        loaded.model, "length"
-    ):  # else the length of its positions, which the architecture tells
+    causal = registry.module("models", name).KIND == "causal"
+    # Learned positions have a length, which the architecture's own fields tell.
+    if causal and not loaded.model.cfg.context:
         special["max_position_embeddings"] = load_model.context(loaded)
     return special
 

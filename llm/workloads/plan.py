@@ -137,7 +137,7 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
 
     seq_len = c.train.seq_len
     kind = registry.module("models", c.model.name).KIND
-    counted = functools.partial(flops.row_flops, model, state.params, kind)
+    counted = functools.partial(flops.row_flops, model.cfg, state.params, kind)
     lengths = {"length": shapes["tokens"].shape[0]}
     if kind == "encdec":
         lengths["source_length"] = shapes["source_tokens"].shape[0]
@@ -154,14 +154,12 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     result = {
         "model": c.model.name,
         "parameters": parameters,
-        "matmul_parameters": flops.matmul_params(
-            state.params, top_k=getattr(model, "top_k", 0)
-        ),
+        "matmul_parameters": flops.matmul_params(state.params, top_k=model.cfg.top_k),
         "train_flops_per_token": per_token,
         "train_flops_per_token_full_attention": full,
         "decode_context": context,
         "decode_flops_per_token": flops.next_token_flops(
-            model, state.params, kind, context=context, **lengths
+            model.cfg, state.params, kind, context=context, **lengths
         ),
         "mesh": [list(axis) for axis in mesh.shape.items()],
         "rules": c.rules,

@@ -86,7 +86,7 @@ def make_service(
     known = load_model.context(loaded)
     context = min(s.context or known, known)
     slots = scheduler = grammars = None
-    if hasattr(model, "init_cache"):
+    if model.generates:
         slots = Slots(model, params, loaded.tokenizer, count=s.slots, context=context)
         scheduler = Scheduler(
             slots, most_waiting=s.most_waiting, most_of_client=s.most_waiting_client

@@ -326,7 +326,7 @@ def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
     kind = registry.module("models", c.model.name).KIND
     source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
     row = flops.row_flops(
-        model, params, kind, length=shapes["tokens"].shape[0], source_length=source
+        model.cfg, params, kind, length=shapes["tokens"].shape[0], source_length=source
     )
     trained = sum(
         tree.count(leaf) for n, leaf in tree.named_leaves(params).items()
