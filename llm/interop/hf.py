@@ -57,10 +57,26 @@ def dialects() -> dict[str, tuple[str, Dialect]]:
     """{model_type: (model, its dialect)} of all models that have one."""
     known = {}
     for name in registry.choices("models"):
-        dialect = registry.module("models", name).HF
-        for model_type in dialect.model_types:
-            known[model_type] = (name, dialect)
+        module = registry.module("models", name)
+        if hasattr(module, "HF"):  # one from outside may have none
+            types = module.HF.model_types
+            known |= dict.fromkeys(types, (name, module.HF))
     return known
+
+
+def dialect_of(name: str) -> Dialect:
+    """The dialect of a model.
+
+    Raises:
+      InputError: it has none.
+    """
+    module = registry.module("models", name)
+    if not hasattr(module, "HF"):
+        raise InputError(
+            got=f"a {name}, whose file has no table HF of Hugging Face's names",
+            want="one that has it, to be exported",
+        )
+    return module.HF
 
 
 def read(folder: str | os.PathLike) -> Found:
@@ -366,7 +382,7 @@ def write(
       vocab_size: of the tokenizer; rows beyond it stay here.
       special: more fields for config.json, such as the ids of special tokens.
     """
-    dialect = registry.module("models", name).HF
+    dialect = dialect_of(name)
     config = dialect.config(knobs, vocab_size) | (special or {})
     config["dtype"] = np.dtype(dtype).name
     leaves = tree.named_leaves(params)

@@ -240,7 +240,7 @@ def _matching(pattern: dict[str, Any], module: str, otherwise: Any) -> Any:
 
 def _adapted(name: str, knobs: dict[str, Any], shapes: dict[str, tuple]):
     """The weights of theirs that are one of the named kernels; InputError if shared."""
-    dialect = registry.module("models", name).HF
+    dialect = hf.dialect_of(name)
     kernels = {n: shape for n, shape in shapes.items() if n.endswith("/kernel")}
     table = [
         tensor

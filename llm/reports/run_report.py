@@ -101,14 +101,20 @@ def _header(run: Run) -> str:
     )
 
 
+def _scores(figures: dict[str, Any]):
+    """(metric, value) of the figures that stand for a task."""
+    for name, metric in evals.metrics().items():
+        if metric.headline and isinstance(figures.get(name), (int, float)):
+            yield metric, figures[name]
+
+
 def _headlines(run: Run):
     """The figures people compare, most telling first: (label, value, note)."""
     e, t = run.evaluate, run.train
     split = e.get("split", "test")
-    for name, metric in evals.metrics().items():
-        if metric.headline and e.get(name) is not None:
-            note = f"{metric.better} is better" if metric.better else ""
-            yield f"{metric.label}, {split}", metric.shown(e[name]), note
+    for metric, value in _scores(e):
+        note = f"{metric.better} is better" if metric.better else ""
+        yield f"{metric.label}, {split}", metric.shown(value), note
     if e.get("bits_per_byte") is None and t.get("validation_loss") is not None:
         yield "validation loss", f"{t['validation_loss']:.3f}", "nats a token"
     if "parameters" in t:
@@ -253,10 +259,12 @@ def _evaluation(run: Run) -> str:
     scores = page.facts(
         (
             ("split", e.get("split")),
+            *((metric.label, metric.shown(value)) for metric, value in _scores(e)),
             *(
-                (metric.label, _maybe(metric.shown, e.get(name)))
-                for name, metric in evals.metrics().items()
-                if metric.headline and name in e
+                (f"{label}: {metric.label}", metric.shown(value))
+                for label, figures in e.items()
+                if isinstance(figures, dict) and label not in ("before", "objective")
+                for metric, value in _scores(figures)
             ),
             ("tokens", _maybe(units.count, e.get("tokens"))),
             ("bytes", _maybe(units.size, e.get("bytes"))),

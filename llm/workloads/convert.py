@@ -166,7 +166,7 @@ def _export(c: ConfigDict, workdir: str, host: jax.Device) -> dict[str, Any]:
 def _write_gguf(folder, name, knobs, params, tokenizer, special, kind):
     """By way of Hugging Face's form, so that there is one table of names."""
     keys = gguf_tokenizer.keys(tokenizer)
-    dialect = registry.module("models", name).HF
+    dialect = hf.dialect_of(name)
     gguf_llama.check(dialect.config(knobs, tokenizer.vocab_size))
     weights = folder / "weights"
     weights.mkdir()

@@ -328,7 +328,8 @@ def _read(path: str) -> list[Document]:
 def _line(label: str, made: dict[str, Any]) -> str:
     known, interval = evals.metrics(), made.get("interval", {})
     headlines = [name for name, metric in known.items() if metric.headline]
-    names = [name for name in headlines if name in made] or list(interval)
+    names = [n for n in headlines if isinstance(made.get(n), (int, float))]
+    names = names or list(interval)
     if not names:
         return f"{label}: the split has nothing to ask about"
     parts = []
