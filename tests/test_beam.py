@@ -66,7 +66,7 @@ def test_many_beams_find_the_best_of_all(given, penalty):
     """With as many beams as there are prefixes, the search is exhaustive."""
     of, params = given
     prompts = [[1, 2, 3], [4]]
-    sources = [[2, 1], [3, 3, 1, 4]] if hasattr(of, "decoder_layers") else None
+    sources = [[2, 1], [3, 3, 1, 4]] if of.reads_source else None
     made = beam_search(
         of, params, prompts, beams=70, max_tokens=3, ends=(EOS,),
         length_penalty=penalty, forbidden=FORBIDDEN, sources=sources,
@@ -84,7 +84,7 @@ def test_many_beams_find_the_best_of_all(given, penalty):
 def test_one_beam_is_greedy(given):
     of, params = given
     prompts = [[1, 2, 3, 4], [2]]
-    sources = [[2, 1], [3, 3, 1, 4]] if hasattr(of, "decoder_layers") else None
+    sources = [[2, 1], [3, 3, 1, 4]] if of.reads_source else None
     made = beam_search(
         of, params, prompts, beams=1, max_tokens=8, ends=(EOS,), forbidden=FORBIDDEN,
         length_penalty=0.0, sources=sources,
@@ -99,7 +99,7 @@ def test_one_beam_is_greedy(given):
 
 def test_more_beams_are_no_worse(given):
     of, params = given
-    sources = [[2, 1, 1]] if hasattr(of, "decoder_layers") else None
+    sources = [[2, 1, 1]] if of.reads_source else None
     scores = []
     for beams in (1, 2, 5):
         (found,) = beam_search(
@@ -162,7 +162,7 @@ def test_equals_transformers(case, tmp_path):
 def test_rows_do_not_touch_each_other(given):
     of, params = given
     prompts = [[1, 2, 3], [4], [2, 2]]
-    sources = [[1], [2, 3], [4, 4, 4]] if hasattr(of, "decoder_layers") else None
+    sources = [[1], [2, 3], [4, 4, 4]] if of.reads_source else None
     knobs = {"beams": 3, "max_tokens": 5, "ends": (EOS,)}
     together = beam_search(of, params, prompts, sources=sources, **knobs)
     for i, prompt in enumerate(prompts):

@@ -179,7 +179,7 @@ def greedy(of, params, prompts, count, vocab, sources=None):
         segments[row, : len(prompt)] = 1
     index = np.arange(B, dtype=np.int32)
     inputs = Inputs(tokens, positions, segments, index)
-    if hasattr(of, "decoder_layers"):
+    if of.reads_source:
         S = max(map(len, sources))
         given = np.zeros((3, B, S), np.int32)
         for row, source in enumerate(sources):

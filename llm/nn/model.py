@@ -30,8 +30,8 @@ class ModelConfig:
     layers: int
     width: int
     dropout: float = 0.0
-    how: str = "scan"  # layers repeat, and `remat`, what is computed again:
-    remat: str = "none"  # see llm/nn/stack.py
+    how: str = "scan"  # how layers repeat; see llm/nn/stack.py
+    remat: str = "none"  # what the backward pass computes again; see there
 
     # A `Config` that has these as knobs makes them fields.
     heads: ClassVar[int] = 0  # without any, nothing is attended to
