@@ -180,4 +180,4 @@ def test_the_reader_of_imports_sees_them():
     """The checks above would pass on nothing; these two imports are there."""
     assert "errors" in imported(ROOT / "llm/registry.py")
     assert "data.tokens" in imported(ROOT / "llm/data/loader.py")
-    assert "training.train_step" in imported(ROOT / "llm/workloads/plan.py")
+    assert "training.assembly" in imported(ROOT / "llm/workloads/plan.py")

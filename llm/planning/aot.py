@@ -20,14 +20,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from llm import adapters, models, objectives, registry, sharding
+from llm import models, registry, sharding
 from llm.errors import InputError
 from llm.nn.attention import kernel
-from llm.nn.contract import with_head
 from llm.planning import compiler_options, flops, hlo
 from llm.planning.topology import Pod
 from llm.precision import Policy
-from llm.training import init_state, live_memory, optim, train_step
+from llm.training import live_memory, train_step
+from llm.training.assembly import assemble
 
 # Of one chip to another slice, bytes a second: 25 Gbit/s, half of a v5e host's share.
 BETWEEN_SLICES = 3.1e9
@@ -70,32 +70,15 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         c.train.products,
         c.train.attention,
     )
-    model, objective, init = models.build(
-        c.model, c.objective, policy, c.tokenizer.vocab_size
-    )
-    adapter = adapters.build(c.adapter)
-    made = init_state.parts(init, adapter, mesh, c.rules)
-    tx = optim.configured(
-        c.optimizer, optim.schedule(steps=1000, **c.schedule), made.axes,
-        model=c.model, policy=policy,
-    )  # fmt: skip
-    state = train_step.abstract_state(
-        made.trained, tx, mesh, c.rules, ema=c.train.ema > 0
-    )
+    network = models.build(c.model, c.objective, policy, c.tokenizer.vocab_size)
+    whole = assemble(c, network, policy, mesh, steps=1000)
+    cfg, state, batch = network.model.cfg, whole.state, whole.batch
     knobs = train_step.Knobs(
         steps=1000, tokens_per_step=0, accumulate=c.train.accumulate,
         clip_norm=c.optimizer.clip_norm, ema=c.train.ema,
     )  # fmt: skip
     options = compiler_options.options(policy, pod.devices[0])
-    step = train_step.jit_step(
-        train_step.build_step(
-            with_head(model), objective, tx, knobs, policy, adapter.join
-        ),
-        state,
-        options,
-    )
-    shapes = objectives.row_shapes(objective, c.train.seq_len)
-    batch = train_step.abstract_batch(shapes, c.train.batch_size, mesh)
+    step = whole.jit_step(knobs, options)
     began = time.monotonic()
     found = {
         "topology": pod.name,
@@ -107,14 +90,14 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
         "remat": c.model.get("remat", "none"),
         "products": c.train.products,
         "attention": kernel(
-            policy, shapes["tokens"].shape[0], model.cfg.head_dim,
-            model.cfg.windows, mesh.shape.get("context", 1),
+            policy, whole.shapes["tokens"].shape[0], cfg.head_dim, cfg.windows,
+            mesh.shape.get("context", 1),
         ),
         "compiler_options": options,
         "left_out": compiler_options.left_out(policy, options),
     }  # fmt: skip
     with sharding.laid_out(mesh, c.rules):
-        traced = step.trace(state, batch, *_frozen(made, objective))
+        traced = step.trace(state, batch, *whole.abstract_frozen())
         lowered = traced.lower()
     try:
         program = lowered.compile()
@@ -127,7 +110,9 @@ def compiled(c: ConfigDict, pod: Pod) -> dict[str, Any]:
     found["compile_seconds"] = time.monotonic() - began
     found |= _memory(program.memory_analysis(), pod)
     tokens = c.train.batch_size * c.train.seq_len
-    per_token = flops.TRAINING * _row_flops(c, model, made.whole, shapes)
+    kind = registry.module("models", c.model.name).KIND
+    row = flops.flops_of_rows(cfg, whole.parts.whole, kind, whole.shapes)
+    per_token = flops.TRAINING * row
     found["model_flops_per_device"] = per_token * c.train.batch_size / len(pod.devices)
     try:
         text = program.as_text()
@@ -173,21 +158,6 @@ def best(tries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The plan that fits with the most tokens a second; None where none does."""
     fitting = [x for x in tries if x["fits"] and x.get("tokens_per_s")]
     return max(fitting, key=lambda x: x["tokens_per_s"], default=None)
-
-
-def _frozen(made, objective) -> tuple:
-    if made.own == () and not objective.reference:
-        return ()
-    reference = made.whole if objective.reference else None
-    return (train_step.Frozen(made.own, reference),)
-
-
-def _row_flops(c, model, params, shapes) -> float:
-    kind = registry.module("models", c.model.name).KIND
-    source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
-    return flops.row_flops(
-        model.cfg, params, kind, length=shapes["tokens"].shape[0], source_length=source
-    )
 
 
 def _memory(analysis: Any, pod: Pod) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import functools
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -136,6 +136,19 @@ def row_flops(
     )
     weights = matmul_params(params, top_k=cfg.top_k)
     return length * (2.0 * weights + pair * keys)
+
+
+def flops_of_rows(
+    cfg: Any, params: Any, kind: str, shapes: Mapping[str, Any], *, full: bool = False
+) -> float:
+    """`row_flops` of a row of the features whose shapes these are."""
+    length, source = shapes["tokens"].shape[0], source_length(kind, shapes)
+    return row_flops(cfg, params, kind, length=length, source_length=source, full=full)
+
+
+def source_length(kind: str, shapes: Mapping[str, Any]) -> int:
+    """Tokens of a row that an encoder reads; 0 where there is none."""
+    return shapes["source_tokens"].shape[0] if kind == "encdec" else 0
 
 
 def next_token_flops(

@@ -11,14 +11,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from llm import adapters, models, objectives, registry, sharding
+from llm import models, objectives, registry, sharding
 from llm.data import mixture
 from llm.errors import InputError
 from llm.nn.attention import kernel
 from llm.nn.contract import has_head
 from llm.nn.pipelining import check_stages
 from llm.precision import Policy
-from llm.training import init_state, optim, profiling, spikes
+from llm.training import profiling, spikes
+from llm.training.assembly import assemble
 
 
 def check(c: ConfigDict, devices: Sequence[jax.Device]) -> None:
@@ -51,9 +52,8 @@ def check(c: ConfigDict, devices: Sequence[jax.Device]) -> None:
     )  # fmt: skip
     models.check_policy(policy)
     attention_of(c, policy, mesh)
-    model, objective, init = models.build(
-        c.model, c.objective, policy, c.tokenizer.vocab_size
-    )
+    network = models.build(c.model, c.objective, policy, c.tokenizer.vocab_size)
+    model, objective, _ = network
     check_pair(c, objective)
     if objective.predicts_tokens and not has_head(model):
         raise InputError(
@@ -71,9 +71,7 @@ def check(c: ConfigDict, devices: Sequence[jax.Device]) -> None:
                 got=f"optimizer.{field} {c.optimizer[field]!r} ({error})",
                 want="a regular expression",
             ) from error
-    made = init_state.parts(init, adapters.build(c.adapter), mesh, c.rules)
-    factor = optim.schedule(steps=1, **c.schedule)
-    optim.configured(c.optimizer, factor, made.axes, model=c.model)
+    assemble(c, network, policy, mesh, steps=1)
 
 
 def length(t: ConfigDict, rows_per_epoch: int) -> int:

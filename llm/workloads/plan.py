@@ -13,13 +13,14 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, models, objectives, registry, sharding, tree, units
+from llm import files, models, registry, sharding, tree, units
 from llm.errors import InputError
 from llm.nn.contract import with_head
 from llm.planning import aot, budget, flops, topology
 from llm.precision import Policy
 from llm.sweeps.scaling_law import CHINCHILLA
-from llm.training import live_memory, optim, train_step
+from llm.training import live_memory
+from llm.training.assembly import Assembly, assemble
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -128,22 +129,22 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         c.train.dtype, platform, products=c.train.products,
         attention="xla" if platform == "gpu" else "auto",
     )  # fmt: skip
-    model, objective, init = models.build(
-        c.model, c.objective, policy, c.tokenizer.vocab_size
-    )
+    network = models.build(c.model, c.objective, policy, c.tokenizer.vocab_size)
     mesh = budget.planned_mesh(c.mesh, chips * chip.devices)
-    shapes = objectives.row_shapes(objective, c.train.seq_len)
-    state, need = _memory(c, model, objective, init, shapes, mesh)
+    # A plan is of a full training, whatever the adapter.
+    plain = ConfigDict(c.to_dict() | {"adapter": registry.spec("adapters", "full")})
+    whole = assemble(plain, network, policy, mesh, steps=1000)
+    model, state, shapes = network.model, whole.state, whole.shapes
+    need = _memory(whole)
 
     seq_len = c.train.seq_len
     kind = registry.module("models", c.model.name).KIND
-    counted = functools.partial(flops.row_flops, model.cfg, state.params, kind)
-    lengths = {"length": shapes["tokens"].shape[0]}
-    if kind == "encdec":
-        lengths["source_length"] = shapes["source_tokens"].shape[0]
-    per_token = flops.TRAINING * counted(**lengths) / seq_len
-    full = flops.TRAINING * counted(**lengths, full=True) / seq_len
-    context = lengths.pop("length")
+    counted = functools.partial(
+        flops.flops_of_rows, model.cfg, state.params, kind, shapes
+    )
+    per_token = flops.TRAINING * counted() / seq_len
+    full = flops.TRAINING * counted(full=True) / seq_len
+    context = shapes["tokens"].shape[0]
     parameters = tree.count(state.params)
     costs = functools.partial(
         budget.cost, flops_per_token=per_token, chip=chip, chips=chips, mfu=c.plan.mfu,
@@ -159,7 +160,8 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
         "train_flops_per_token_full_attention": full,
         "decode_context": context,
         "decode_flops_per_token": flops.next_token_flops(
-            model.cfg, state.params, kind, context=context, **lengths
+            model.cfg, state.params, kind, context=context,
+            source_length=flops.source_length(kind, shapes),
         ),
         "mesh": [list(axis) for axis in mesh.shape.items()],
         "rules": c.rules,
@@ -195,18 +197,15 @@ def make_plan(c: ConfigDict, corpus_dir: str = "") -> dict[str, Any]:
     return result
 
 
-def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
-    """(abstract training state, memory of a step), as the trainer would build them."""
-    apply, policy = with_head(model), model.policy
-    axes = train_step.logical_axes(jax.eval_shape(init, jax.random.key(0)))
-    factor = optim.schedule(steps=1000, **c.schedule)
-    tx = optim.configured(c.optimizer, factor, axes, model=c.model, policy=policy)
-    state = train_step.abstract_state(init, tx, mesh, c.rules, ema=c.train.ema > 0)
-
+def _memory(whole: Assembly) -> Any:
+    """Memory of a step, as the trainer would take it."""
+    c, mesh, policy, state = whole.c, whole.mesh, whole.policy, whole.state
+    model, objective, _ = whole.network
+    apply = with_head(model)
     rows = _rows(c, mesh)
     batch = {
         name: jax.ShapeDtypeStruct((rows, *row.shape), row.dtype)
-        for name, row in shapes.items()
+        for name, row in whole.shapes.items()
     }
     batch["index"] = jax.ShapeDtypeStruct((rows,), np.int32)
 
@@ -214,12 +213,11 @@ def _memory(c: ConfigDict, model: Any, objective, init, shapes, mesh: Any):
         rngs = {"dropout": jax.random.key(0)}
         return objective.loss(apply, params, batch, rngs=rngs, policy=policy)[0]
 
-    need = budget.step_memory(
-        state.params, state.opt_state, batch, loss=loss, update=tx.update,
+    return budget.step_memory(
+        state.params, state.opt_state, batch, loss=loss, update=whole.tx.update,
         accumulate=c.train.accumulate, ema=c.train.ema > 0,
         tensor_ways=1 if c.rules == "replicated" else mesh.shape.get("tensor", 1),
     )  # fmt: skip
-    return state, need
 
 
 def _rows(c: ConfigDict, mesh: Any) -> int:

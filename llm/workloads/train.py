@@ -17,11 +17,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from llm import (
-    adapters,
     distributed,
     files,
     models,
-    objectives,
     registry,
     run_dir,
     sharding,
@@ -31,7 +29,6 @@ from llm import (
 from llm.checkpoint import Checkpoints, LoopState
 from llm.data import loader, mixture, tokens
 from llm.errors import InputError
-from llm.nn.contract import with_head
 from llm.planning import compiler_options, flops
 from llm.precision import Policy
 from llm.tokenizers import sentencepiece_tokenizer as tokenizers
@@ -47,6 +44,7 @@ from llm.training import (
     train_loop,
     train_step,
 )
+from llm.training.assembly import Assembly, assemble
 from llm.training.goodput import Wall
 from llm.training.local_checkpoint import LocalCheckpoints
 from llm.training.metric_writer import Console, MetricWriter
@@ -85,11 +83,10 @@ def _run(c: ConfigDict, workdir: str) -> None:
     )
 
     tokenizer, train_split, validation_split = _open_data(workdir)
-    model, objective, init = models.build(
+    network = models.build(
         c.model, c.objective, policy, tokenizer.vocab_size, tokenizer
     )
-    apply, adapter = with_head(model), adapters.build(c.adapter)
-
+    model, objective, init = network
     part = sharding.row_part(mesh)
     data = loader.batches(
         train_split,
@@ -127,12 +124,8 @@ def _run(c: ConfigDict, workdir: str) -> None:
         hosts=part,
     )
 
-    made = init_state.parts(init, adapter, mesh, c.rules)
-    axes = made.axes
-    factor = optim.schedule(steps=steps, **c.schedule)
-    tx = optim.configured(c.optimizer, factor, axes, model=c.model, policy=policy)
-    abstract = train_step.abstract_state(made.trained, tx, mesh, c.rules, ema=t.ema > 0)
-
+    whole = assemble(c, network, policy, mesh, steps=steps)
+    made, abstract = whole.parts, whole.state
     knobs = train_step.Knobs(
         steps=steps,
         tokens_per_step=t.batch_size * t.seq_len,
@@ -151,12 +144,12 @@ def _run(c: ConfigDict, workdir: str) -> None:
         notices=_metadata(t.notices, devices[0].platform),
         profile=tuple(c.profile_steps) or (0, 0),
         overfit_gap=t.overfit_gap,
-        flops_per_token=_flops_per_token(c, model, made, objective),
+        flops_per_token=_flops_per_token(whole),
         peak_flops=flops.peak_flops(devices) or 0.0,
         tokens_per_epoch=data.rows_per_epoch * t.seq_len,
     )
-    groups = _groups(optim.groups(c.optimizer.name, axes, freeze=c.optimizer.freeze),
-                     abstract.params)  # fmt: skip
+    labels = optim.groups(c.optimizer.name, made.axes, freeze=c.optimizer.freeze)
+    groups = _groups(labels, abstract.params)
     for line in _opening(c, made, abstract, mesh, knobs, groups, policy):
         console_line(line)
     if options:
@@ -198,8 +191,8 @@ def _run(c: ConfigDict, workdir: str) -> None:
                 sharding.laid_out(mesh, c.rules),
             ):
                 state, frozen = init_state.first(
-                    init, adapter, tx, abstract, made, seed=c.seed, given=given,
-                    reference=objective.reference, say=console_line,
+                    init, whole.adapter, whole.tx, abstract, made, seed=c.seed,
+                    given=given, reference=objective.reference, say=console_line,
                 )  # fmt: skip
             loop = LoopState()
             init_state.save(workdir, frozen)
@@ -209,27 +202,22 @@ def _run(c: ConfigDict, workdir: str) -> None:
             console_line(f"resuming after step {int(state.step)}")
 
     on_devices = functools.partial(sharding.placed, mesh=mesh)
-    step = train_step.jit_step(
-        train_step.build_step(apply, objective, tx, knobs, policy, adapter.join),
-        abstract,
-        options,
-    )
-    validate = jax.jit(
-        train_step.build_validate(apply, objective, policy, adapter.join)
-    )
+    step, validate = whole.jit_step(knobs, options), whole.jit_validate()
     locate = None
     if t.find_nan:
-        found = find_nan.build_locate(model, objective, policy, knobs, adapter.join)
+        found = find_nan.build_locate(
+            model, objective, policy, knobs, whole.adapter.join
+        )
         locate = functools.partial(found, frozen=frozen)
     console_line("compiling the step; the first line of the log comes after it")
     peak = _peak_rate(c)
-    shapes = objectives.row_shapes(objective, t.seq_len)
-    rows = train_step.abstract_batch(shapes, t.batch_size, mesh)
     with (
         _forgotten(workdir, wall),
         sharding.laid_out(mesh, c.rules),  # of which the trace is, too
         out_of_memory.told(
-            workdir, abstract, lambda: step.trace(abstract, rows, frozen, None).jaxpr
+            workdir,
+            abstract,
+            lambda: step.trace(abstract, whole.batch, frozen, None).jaxpr,
         ),
         MetricWriter(
             workdir,
@@ -246,7 +234,7 @@ def _run(c: ConfigDict, workdir: str) -> None:
             batches=lambda start: map(on_devices, data.iterate(start)),
             validation=lambda: map(on_devices, held_out),
             documents=data.document_ids,
-            learning_rate=lambda at: peak * float(factor(np.int32(at))),
+            learning_rate=lambda at: peak * float(whole.factor(np.int32(at))),
             locate=locate,
         )
         first = int(state.step)
@@ -315,25 +303,20 @@ def _silent(line: str) -> None:
     """What process 0 says for all."""
 
 
-def _flops_per_token(c: ConfigDict, model, made, objective) -> float:
+def _flops_per_token(whole: Assembly) -> float:
     """FLOPs of training, for each of the `seq_len` tokens that a row is made of.
 
     A pass forward, one back to the activations, and one to the weights, as far as these
     are trained; and one forward through the reference, where there is one.
     """
-    params = made.whole
-    shapes = objectives.row_shapes(objective, c.train.seq_len)
-    kind = registry.module("models", c.model.name).KIND
-    source = shapes["source_tokens"].shape[0] if kind == "encdec" else 0
-    row = flops.row_flops(
-        model.cfg, params, kind, length=shapes["tokens"].shape[0], source_length=source
-    )
-    trained = sum(
-        tree.count(leaf) for n, leaf in tree.named_leaves(params).items()
-        if n in made.axes
-    )  # fmt: skip
+    model, objective, _ = whole.network
+    params, trained_names = whole.parts.whole, whole.parts.axes
+    kind = registry.module("models", whole.c.model.name).KIND
+    row = flops.flops_of_rows(model.cfg, params, kind, whole.shapes)
+    leaves = tree.named_leaves(params).items()
+    trained = sum(tree.count(leaf) for name, leaf in leaves if name in trained_names)
     passes = flops.TRAINING - 1 + trained / tree.count(params) + objective.reference
-    return passes * row / c.train.seq_len
+    return passes * row / whole.c.train.seq_len
 
 
 def _open_data(workdir: str):
