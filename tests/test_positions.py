@@ -90,8 +90,8 @@ def test_order_matters_where_positions_are_told(kind):
 
 
 def test_only_learned_positions_have_a_length():
-    assert gpt("learned").length == 128
-    assert gpt("alibi").length == 0
+    assert gpt("learned").cfg.context == 128
+    assert gpt("alibi").cfg.context == 0
     names = jax.tree_util.tree_leaves_with_path(tiny.params(gpt("alibi")))
     assert not any("positions" in str(path) for path, _ in names)
 
