@@ -21,6 +21,42 @@ def base() -> ConfigDict:
     c.runner = "local"
     c.runner_options = ()
 
+    # A model to begin with, as generate.model_dir: its network, weights and tokenizer
+    # take the place of `model` and `tokenizer`; '' begins with random weights.
+    c.init_from = ""
+    # Which parameters are trained: a file of llm/adapters/ and its knobs.
+    c.adapter = ConfigDict(registry.spec("adapters", "full"))
+
+    # The network: a file of llm/models/ and its knobs.
+    c.model = ConfigDict(registry.spec("models", "llama"))
+    # What it learns: a file of llm/objectives/ and its knobs.
+    c.objective = ConfigDict(registry.spec("objectives", "causal_lm"))
+
+    # First and last step to trace for XProf and Perfetto; () traces none.
+    c.profile_steps = ()
+
+    # Rows to print before a training, with what is learned of them in colour; it then
+    # stops. 0 trains.
+    c.preview = 0
+
+    # Mesh axes and sizes as pairs, -1 fills; and the rules that map logical axes on it.
+    c.mesh = (("data", -1),)
+    c.rules = "fsdp"
+
+    # A text file, or a folder of them, to score besides the held-out split.
+    c.eval_text = ""
+
+    for section in (
+        _data, _tokenizer, _optimizer, _schedule, _train, _evaluate, _predict,
+        _compare, _filter, _topics, _crawl, _monitor, _harness, _generate, _serve,
+        _embed, _interpret, _convert, _compress, _sweep, _plan,
+    ):  # fmt: skip
+        section(c)
+    return c
+
+
+def _data(c: ConfigDict) -> None:
+    """Documents: from where, and what is done to them."""
     c.data = ConfigDict()
     # A run directory whose prepared corpus to use; '' makes one in this workdir.
     c.data.corpus_dir = ""
@@ -58,6 +94,9 @@ def base() -> ConfigDict:
     # Epochs of a name at most, 0 is without limit.
     c.data.mixture.most_epochs = 0.0
 
+
+def _tokenizer(c: ConfigDict) -> None:
+    """The tokenizer."""
     c.tokenizer = ConfigDict()
     # Pieces in the vocabulary, byte pieces and special tokens included.
     c.tokenizer.vocab_size = 4096
@@ -85,17 +124,9 @@ def base() -> ConfigDict:
     # <|im_end|>, are these tokens. Without it what people type is text.
     c.tokenizer.parse_special = False
 
-    # A model to begin with, as generate.model_dir: its network, weights and tokenizer
-    # take the place of `model` and `tokenizer`; '' begins with random weights.
-    c.init_from = ""
-    # Which parameters are trained: a file of llm/adapters/ and its knobs.
-    c.adapter = ConfigDict(registry.spec("adapters", "full"))
 
-    # The network: a file of llm/models/ and its knobs.
-    c.model = ConfigDict(registry.spec("models", "llama"))
-    # What it learns: a file of llm/objectives/ and its knobs.
-    c.objective = ConfigDict(registry.spec("objectives", "causal_lm"))
-
+def _optimizer(c: ConfigDict) -> None:
+    """What learns."""
     c.optimizer = ConfigDict()
     # adamw adam sgd rmsprop adafactor lion muon.
     c.optimizer.name = "adamw"
@@ -120,6 +151,9 @@ def base() -> ConfigDict:
     # Largest global gradient norm; 0 does not clip.
     c.optimizer.clip_norm = 1.0
 
+
+def _schedule(c: ConfigDict) -> None:
+    """The learning rate over time."""
     c.schedule = ConfigDict()
     # cosine wsd rsqrt linear constant, each after a linear warm-up; or range, which
     # grows from the share `first` of the peak to the peak (configs/lr_range.py).
@@ -131,6 +165,9 @@ def base() -> ConfigDict:
     c.schedule.final = 0.1
     c.schedule.first = 1e-4
 
+
+def _train(c: ConfigDict) -> None:
+    """The run."""
     c.train = ConfigDict()
     # Length of the run: exactly one of these three is not 0. Epochs may be 1.5.
     c.train.steps = 0
@@ -186,20 +223,9 @@ def base() -> ConfigDict:
     # Also log to Weights & Biases (needs the wandb package).
     c.train.wandb = False
 
-    # First and last step to trace for XProf and Perfetto; () traces none.
-    c.profile_steps = ()
 
-    # Rows to print before a training, with what is learned of them in colour; it then
-    # stops. 0 trains.
-    c.preview = 0
-
-    # Mesh axes and sizes as pairs, -1 fills; and the rules that map logical axes on it.
-    c.mesh = (("data", -1),)
-    c.rules = "fsdp"
-
-    # A text file, or a folder of them, to score besides the held-out split.
-    c.eval_text = ""
-
+def _evaluate(c: ConfigDict) -> None:
+    """Evaluations."""
     c.evaluate = ConfigDict()
     # As generate.model_dir.
     c.evaluate.model_dir = ""
@@ -224,6 +250,9 @@ def base() -> ConfigDict:
         {name: registry.knobs("evals", name) for name in registry.choices("evals")}
     )
 
+
+def _predict(c: ConfigDict) -> None:
+    """Classes of texts."""
     c.predict = ConfigDict()
     # As generate.model_dir; a classifier of texts.
     c.predict.model_dir = ""
@@ -232,10 +261,16 @@ def base() -> ConfigDict:
     c.predict.texts = ()
     c.predict.batch_size = 32
 
+
+def _compare(c: ConfigDict) -> None:
+    """Two evaluations beside each other."""
     c.compare = ConfigDict()
     # The workdirs of two evaluations.
     c.compare.runs = ()
 
+
+def _filter(c: ConfigDict) -> None:
+    """A classifier of documents."""
     c.filter = ConfigDict()
     # What a classifier of documents learns from: pairs of a label and of what holds
     # texts of it, as `text=` of the quickstart: (("good", "jsonl:good.jsonl"), ...).
@@ -254,6 +289,9 @@ def base() -> ConfigDict:
     # How many words are told that weigh most.
     c.filter.words = 30
 
+
+def _topics(c: ConfigDict) -> None:
+    """Topics of documents."""
     c.topics = ConfigDict()
     # Topics that are looked for in documents of data.source, by embed's model.
     c.topics.count = 8
@@ -264,6 +302,9 @@ def base() -> ConfigDict:
     c.topics.bits = 18
     c.topics.words = 20
 
+
+def _crawl(c: ConfigDict) -> None:
+    """The crawler."""
     c.crawl = ConfigDict()
     # Where a crawl begins: URLs. Only their hosts are visited, and these more.
     c.crawl.start = ()
@@ -283,6 +324,9 @@ def base() -> ConfigDict:
     # Hosts that may have private addresses, such as an intranet's.
     c.crawl.private_hosts = ()
 
+
+def _monitor(c: ConfigDict) -> None:
+    """Drift of the traffic."""
     c.monitor = ConfigDict()
     # The request log of a server; one to compare with, '' is the same log before; and
     # how many hours at the end of the log are compared, 0 is all of it.
@@ -290,6 +334,9 @@ def base() -> ConfigDict:
     c.monitor.reference = ""
     c.monitor.hours = 0.0
 
+
+def _harness(c: ConfigDict) -> None:
+    """lm-evaluation-harness."""
     c.harness = ConfigDict()
     # As generate.model_dir.
     c.harness.model_dir = ""
@@ -301,6 +348,9 @@ def base() -> ConfigDict:
     c.harness.limit = 0
     c.harness.batch_size = 32
 
+
+def _generate(c: ConfigDict) -> None:
+    """Continuations."""
     c.generate = ConfigDict()
     # A trained run directory, or a Hugging Face folder or GGUF file, which is imported
     # into this workdir first; '' is this workdir.
@@ -325,6 +375,9 @@ def base() -> ConfigDict:
     # Texts that end a sample.
     c.generate.stop = ()
 
+
+def _serve(c: ConfigDict) -> None:
+    """The server."""
     c.serve = ConfigDict()
     # As generate.model_dir, and what the model is called; '' is the name of its folder.
     c.serve.model_dir = ""
@@ -361,6 +414,9 @@ def base() -> ConfigDict:
         {name: registry.knobs("guards", name) for name in registry.choices("guards")}
     )
 
+
+def _embed(c: ConfigDict) -> None:
+    """Texts as vectors."""
     c.embed = ConfigDict()
     # As generate.model_dir.
     c.embed.model_dir = ""
@@ -376,6 +432,9 @@ def base() -> ConfigDict:
     c.embed.batch_size = 32
     c.embed.pairs = 5
 
+
+def _interpret(c: ConfigDict) -> None:
+    """A look inside."""
     c.interpret = ConfigDict()
     # As generate.model_dir.
     c.interpret.model_dir = ""
@@ -389,6 +448,9 @@ def base() -> ConfigDict:
     # How many tokens are listed each time.
     c.interpret.top = 5
 
+
+def _convert(c: ConfigDict) -> None:
+    """Formats of others."""
     c.convert = ConfigDict()
     # A Hugging Face folder or a GGUF file to import, or a run directory to export.
     c.convert.source = ""
@@ -399,6 +461,9 @@ def base() -> ConfigDict:
     # How numbers are stored; '' is float32 for hf and f16 for gguf.
     c.convert.dtype = ""
 
+
+def _compress(c: ConfigDict) -> None:
+    """Smaller models."""
     c.compress = ConfigDict()
     # As generate.model_dir.
     c.compress.model_dir = ""
@@ -410,6 +475,9 @@ def base() -> ConfigDict:
     # are there (some of the training text is best). '' weighs all alike.
     c.compress.calibration = ""
 
+
+def _sweep(c: ConfigDict) -> None:
+    """A search of fields."""
     c.sweep = ConfigDict()
     # Fields of `trial`, the config of a trial, that trials differ in: axes such as
     # ("optimizer.learning_rate", "log", 1e-3, 1e-1), see llm/sweeps/search.py.
@@ -431,6 +499,9 @@ def base() -> ConfigDict:
     c.sweep.halving = 0
     c.sweep.first_rung = 0
 
+
+def _plan(c: ConfigDict) -> None:
+    """What a run needs."""
     c.plan = ConfigDict()
     # Chip to plan for (a name of llm/planning/flops.py), how many, and dollars per
     # chip-hour; 0 is the chip's list price (llm/planning/flops.py).
@@ -448,7 +519,6 @@ def base() -> ConfigDict:
     c.plan.search = False
     c.plan.search_remat = ("selective", "minimal", "full")
     c.plan.search_mesh = ((("fsdp", -1),), (("fsdp", -1), ("tensor", 2)))
-    return c
 
 
 def debug(c: ConfigDict) -> ConfigDict:

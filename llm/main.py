@@ -5,7 +5,8 @@
         --config.optimizer.learning_rate=0.01
 
 An installed package has the configs and the command `llm --config=1b.py --workdir=DIR`.
-A file of the current directory comes before a shipped config of its name.
+A file of the current directory comes before a shipped config of its name. --plugins=DIR
+adds plug-ins of your own (docs/extending.md).
 
 The config names the workload (`llm/workloads/<name>.py`), which does the work and can
 be imported, tested and used from a notebook. Exit codes: 0 done; 2 bad config or input

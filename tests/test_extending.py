@@ -67,6 +67,7 @@ def test_it_trains_and_is_evaluated(place, trained):
 
 
 def test_it_is_served(place, server, trained):
+    pytest.importorskip("fastapi")
     model = server.start(
         "--plugins=mine",
         f"--config={ROOT}/configs/serve.py:debug",

@@ -42,8 +42,8 @@ def cloud(tmp_path):
     # The script archives the commit of its checkout: here, one that is small.
     code = tmp_path / "code"
     shutil.copytree(ROOT / "launch", code / "launch")
-    (code / "llm").mkdir()
-    shutil.copy(ROOT / "llm/planning/flops.py", code / "llm")
+    (code / "llm/planning").mkdir(parents=True)
+    shutil.copy(ROOT / "llm/planning/flops.py", code / "llm/planning")
     git = ["git", "-C", str(code), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "a"]):
         subprocess.run([*git, *words], check=True)

@@ -144,6 +144,17 @@ def test_layout():
         assert lines <= 600, f"{path} has {lines} lines"
 
 
+def test_functions_can_be_read():
+    """A screen or two: what is longer is several things."""
+    long = [
+        f"{module(path)}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in FILES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 120
+    ]
+    assert not long, long
+
+
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_no_process_devices_below_workloads(path):
     """The backend is the platform of a mesh's devices, else plans compile for here."""

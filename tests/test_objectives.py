@@ -23,7 +23,7 @@ from rows import (
 )
 
 from llm import config, objectives, registry, run_dir, tree
-from llm.checkpoint import Checkpoints, State
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
@@ -224,7 +224,9 @@ def test_extra_tokens_are_planned_for_and_loaded(model, name, rows, place, tmp_p
     made = registry.build("models", c.model, vocab_size=rows)
     params = jax.tree.map(jnp.asarray, tiny.params(made))
     checkpoints = Checkpoints(str(tmp_path / "run"), ())
-    checkpoints.save(State(jnp.int32(1), params, None, {"x": jnp.ones(1)}), {}, 1.0)
+    checkpoints.save(
+        State(jnp.int32(1), params, None, {"x": jnp.ones(1)}), LoopState(), 1.0
+    )
     checkpoints.close()
     loaded = load_model.load(str(tmp_path / "run"), jax.devices()[0])
     table = loaded.params["embed"]["embedding"]

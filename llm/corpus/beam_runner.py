@@ -23,8 +23,6 @@ import numpy as np
 
 from llm import files, registry
 from llm.corpus import apply_stage, group_match, shard_tasks, shards, stage_stats
-from llm.corpus.file_reader import File
-from llm.corpus.file_source import Files
 from llm.corpus.runner import Result, Settings, parts_of
 from llm.document import Document, Group, Map
 from llm.errors import InputError
@@ -34,8 +32,6 @@ _INPUT_ERROR = re.compile(
     r"InputError: got (.*?); want (.*?)(?:; (.*?))?(?: \[while|$)"
 )
 _CHUNK = 4096  # documents of a part that are written in one file
-
-# Elements are (place, document): a tuple that orders all documents, and what it orders.
 
 
 def run(settings: Settings, options: Sequence[str] = ()) -> Result:
@@ -88,12 +84,13 @@ def run(settings: Settings, options: Sequence[str] = ()) -> Result:
 
 def _build(beam, pipeline, settings: Settings, parts, steps, root: str) -> None:
     """The whole graph; what comes out is in files below `root`."""
-    do = _functions(beam, settings)
+    from llm.corpus import beam_functions as do
+
     read = (
         pipeline
         | "parts" >> beam.Create(list(enumerate(parts)))
         | "to all workers" >> beam.Reshuffle()
-        | "read" >> beam.ParDo(do.Read()).with_outputs("told", main="documents")
+        | "read" >> beam.ParDo(do.Read(settings)).with_outputs("told", main="documents")
     )
     first = (
         read.documents
@@ -105,11 +102,11 @@ def _build(beam, pipeline, settings: Settings, parts, steps, root: str) -> None:
     for number, step in enumerate(steps):
         label = f"{number} {step.name}"
         if step.kind is Group:
-            made = _grouped(beam, do, documents, number, label)
+            made = _grouped(beam, settings, documents, number, label)
             told += made[1:]
             documents = made[0]
         else:
-            one = do.Mapped(number) if step.kind is Map else do.Tagged(number)
+            one = (do.Mapped if step.kind is Map else do.Tagged)(settings, number)
             made = documents | label >> beam.ParDo(one).with_outputs(
                 "told", main="left"
             )
@@ -129,208 +126,27 @@ def _build(beam, pipeline, settings: Settings, parts, steps, root: str) -> None:
     )
 
 
-def _grouped(beam, do, documents, number: int, label: str) -> list:
+def _grouped(beam, settings, documents, number: int, label: str) -> list:
     """[documents left, told, told]."""
+    from llm.corpus import beam_functions as do
+
     described = documents | f"{label}: describe" >> beam.ParDo(
-        do.Described(number)
+        do.Described(settings, number)
     ).with_outputs("failed", main="rows")
     matched = (
         described.rows
         | f"{label}: bring together" >> beam.GroupByKey()
         | f"{label}: match"
-        >> beam.ParDo(do.Matched(number)).with_outputs("told", main="matches")
+        >> beam.ParDo(do.Matched(settings, number)).with_outputs("told", main="matches")
     )
     taken = (matched.matches, described.failed) | f"{label}: taken" >> beam.Flatten()
     left = (
         {"document": documents, "taken": taken}
         | f"{label}: to documents" >> beam.CoGroupByKey()
         | f"{label}: decide"
-        >> beam.ParDo(do.Cut(number)).with_outputs("told", main="left")
+        >> beam.ParDo(do.Cut(settings, number)).with_outputs("told", main="left")
     )
     return [left.left, matched.told, left.told]
-
-
-def _functions(beam, settings: Settings):
-    """The DoFns, which are classes of a package that is imported here only."""
-    from apache_beam.transforms.window import GlobalWindow
-    from apache_beam.utils.windowed_value import WindowedValue
-
-    class Stage(beam.DoFn):
-        """Builds its step in the worker, and tells counts at the end of a bundle."""
-
-        def __init__(self, number: int):
-            self._number = number
-
-        def setup(self):
-            """Builds the step."""
-            stages = apply_stage.build(settings.stages)
-            self.step = apply_stage.steps(stages, "")[self._number]
-            self.group = self.step.stages[0].stage
-
-        def start_bundle(self):
-            """Counts from nothing."""
-            self.counted = apply_stage.new_counts(self.step)
-
-        def finish_bundle(self):
-            """Tells what was counted."""
-            told = ["counts", self._number, self.counted]
-            value = WindowedValue(
-                told, GlobalWindow().max_timestamp(), [GlobalWindow()]
-            )
-            yield beam.pvalue.TaggedOutput("told", value)
-
-    class Read(beam.DoFn):
-        """A part of the source to its documents."""
-
-        def process(self, element):
-            """(number, files) to documents with their places."""
-            part, some_files = element
-            source, skipped = registry.build("sources", settings.source), {}
-            skip, raw, index, digest = shard_tasks.noted(skipped), 0, -1, 0
-            if some_files is None:
-                documents = source(skip)
-            else:
-                assert isinstance(source, Files)
-                some = [File(pathlib.Path(path), *rest) for path, *rest in some_files]
-                documents = (d for d in source.read(some, skip) if d is not None)
-            for index, document in enumerate(documents):
-                raw += document.raw_bytes
-                digest += hashing.of_document(document)
-                yield (part, index), document
-            given = {"documents": index + 1, "raw_bytes": raw, "digest": digest}
-            yield beam.pvalue.TaggedOutput("told", ["read", part, skipped, given])
-
-    class Once(beam.DoFn):
-        """The first of the documents with one id."""
-
-        def process(self, element):
-            """(id, documents) to one of them."""
-            first, *others = sorted(element[1], key=_place)
-            yield first
-            for place, document in others:
-                told = ["twice", place, document.id, document.raw_bytes]
-                yield beam.pvalue.TaggedOutput("told", told)
-
-    class Mapped(Stage):
-        """What the Maps of a step make of a document."""
-
-        def process(self, element):
-            """A document to those that are made of it."""
-            place, document = element
-            made = apply_stage.mapped(
-                self.step, list(place), document, self.counted, settings.seconds
-            )
-            for number, one in enumerate(made):
-                yield (*place, number), one
-
-    class Tagged(Stage):
-        """The documents that the Tags of a step keep."""
-
-        def process(self, element):
-            """A document to itself or nothing."""
-            place, document = element
-            known = [None] * len(self.step.stages)
-            keep, _ = apply_stage.tagged(
-                self.step, list(place), shards.about(document), known, self.counted,
-                lambda stage: apply_stage.scored(stage, document, settings.seconds),
-            )  # fmt: skip
-            if keep:
-                yield element
-
-    class Described(Stage):
-        """The rows of a document by key."""
-
-        def process(self, element):
-            """A document to (key, row with where it comes from)."""
-            place, document = element
-            rows = apply_stage.described(self.group, document, settings.seconds)
-            if isinstance(rows, str):
-                yield beam.pvalue.TaggedOutput("failed", (place, (-1, (), rows)))
-                return
-            keys = self.group.keys(rows) if len(rows) else rows
-            about = shards.about(document)
-            named = (document.id, stage_stats.called(about), about["head"])
-            for part, (row, own) in enumerate(zip(rows, keys, strict=True)):
-                held = ((place, part), row.tobytes(), *named)
-                for key in {int(key) for key in own}:
-                    yield key, held
-
-        def finish_bundle(self):
-            """Nothing is counted here."""
-
-    class Matched(Stage):
-        """The matches of a bucket."""
-
-        def process(self, element):
-            """(key, rows) to (place of the later document, (part, earlier, reason))."""
-            held = sorted(element[1], key=_place)
-            if len(held) < 2:
-                return
-            rows = np.frombuffer(b"".join(h[1] for h in held), np.uint8)
-            for match in self.group.reduce(rows.reshape(len(held), -1)):
-                later, earlier = held[match.later], held[match.earlier]
-                place, part = later[0]
-                yield place, (part, earlier[0], match.reason)
-                ends = [[*h[0], *h[2:]] for h in (later, earlier)]
-                told = ["match", self._number, *ends, match.reason]
-                yield beam.pvalue.TaggedOutput("told", told)
-
-        def finish_bundle(self):
-            """Nothing is counted here."""
-
-    class Cut(Stage):
-        """What a Group leaves of a document."""
-
-        def process(self, element):
-            """(place, document and what is taken out of it) to the rest."""
-            place, found = element
-            (document,) = found["document"]
-            first: dict[int, Any] = {}
-            for part, *why in found["taken"]:
-                if why[1] and (part not in first or why < first[part]):
-                    first[part] = why
-            taken = None
-            if first:
-                least = min(first)
-                parts = [] if least < 0 else sorted(first)
-                taken = (parts, first[least][1])
-            order, (count,) = list(place), self.counted
-            if self.group.cut:
-                left = apply_stage.cut(self.group, order, document, taken, count)
-                if left is not None:
-                    yield place, left
-            elif apply_stage.kept(order, shards.about(document), taken, count):
-                yield place, document
-
-    class Write(beam.DoFn):
-        """Documents to a file that names the place of its first."""
-
-        def __init__(self, root: str):
-            self._root = root
-
-        def process(self, element):
-            """Writes a chunk."""
-            from apache_beam.io.filesystems import FileSystems
-
-            (part, chunk), documents = element
-            with FileSystems.create(
-                f"{self._root}/documents-{part:05d}-{chunk:05d}.jsonl"
-            ) as file:
-                for _, document in sorted(documents, key=_place):
-                    line = shards.line([document.text, shards.about(document)])
-                    file.write(line)
-
-    return _Functions(Read, Once, Mapped, Tagged, Described, Matched, Cut, Write)
-
-
-class _Functions:
-    def __init__(self, *classes):
-        for one in classes:
-            setattr(self, one.__name__, one)
-
-
-def _place(element) -> Any:
-    return element[0]
 
 
 def _gathered(folder: pathlib.Path, root: str, steps, skipped) -> Result:

@@ -26,7 +26,7 @@ from llm import (
     tree,
     units,
 )
-from llm.checkpoint import Checkpoints, LoopState
+from llm.checkpoint import Checkpoints, LoopState, State
 from llm.data import loader, mixture, tokens
 from llm.errors import InputError
 from llm.planning import compiler_options, flops
@@ -77,36 +77,16 @@ def _run(c: ConfigDict, workdir: str) -> None:
     policy = Policy(
         t.dtype, devices[0].platform, len(devices), kind, t.products, t.attention
     )
-    options = compiler_options.options(policy)
-    console_line = (
-        functools.partial(print, flush=True) if distributed.first() else _silent
-    )
+    say = functools.partial(print, flush=True) if distributed.first() else _silent
 
     tokenizer, train_split, validation_split = _open_data(workdir)
     network = models.build(
         c.model, c.objective, policy, tokenizer.vocab_size, tokenizer
     )
-    model, objective, init = network
-    part = sharding.row_part(mesh)
-    data = loader.batches(
-        train_split,
-        seq_len=t.seq_len,
-        batch_size=t.batch_size,
-        seed=c.seed,
-        features=objective.features,
-        room=objective.room,
-        hosts=part,
-    )
+    data = _batches(c, network.objective, train_split, mesh)
     if c.preview:
-        batches = (data[step] for step in range(c.preview))
-        rows = (
-            {name: x[r] for name, x in batch.items()}
-            for batch in batches
-            for r in range(t.batch_size // part[1])
-        )
-        rows = itertools.islice(rows, data.rows_per_epoch)  # none of them twice
         if distributed.first():
-            preview.show(rows, tokenizer, c.preview)
+            preview.show(_rows(c, data), tokenizer, c.preview)
         return
     steps = length(t, data.rows_per_epoch)
     profiling.check(tuple(c.profile_steps), steps)
@@ -114,132 +94,39 @@ def _run(c: ConfigDict, workdir: str) -> None:
     mixture.check(wanted)
     if wanted.by:
         data = data.mixed(wanted, steps)
-    held_out = loader.eval_batches(
-        validation_split,
-        seq_len=t.seq_len,
-        batch_size=t.batch_size // t.accumulate,
-        features=objective.features,
-        room=objective.room,
-        limit=t.validation_sequences,
-        hosts=part,
-    )
-
     whole = assemble(c, network, policy, mesh, steps=steps)
-    made, abstract = whole.parts, whole.state
-    knobs = train_step.Knobs(
-        steps=steps,
-        tokens_per_step=t.batch_size * t.seq_len,
-        accumulate=t.accumulate,
-        clip_norm=c.optimizer.clip_norm,
-        ema=t.ema,
-        seed=c.seed,
-        log_every=t.log_every,
-        validate_every=t.validate_every,
-        checkpoint_every=t.checkpoint_every,
-        local_every=t.local_every,
-        patience=t.patience,
-        spike=t.spike,
-        watchdog=t.watchdog,
-        watchdog_longest=t.watchdog_longest,
-        notices=_metadata(t.notices, devices[0].platform),
-        profile=tuple(c.profile_steps) or (0, 0),
-        overfit_gap=t.overfit_gap,
-        flops_per_token=_flops_per_token(whole),
-        peak_flops=flops.peak_flops(devices) or 0.0,
-        tokens_per_epoch=data.rows_per_epoch * t.seq_len,
-    )
-    labels = optim.groups(c.optimizer.name, made.axes, freeze=c.optimizer.freeze)
-    groups = _groups(labels, abstract.params)
-    for line in _opening(c, made, abstract, mesh, knobs, groups, policy):
-        console_line(line)
-    if options:
-        console_line(f"compiler options: {compiler_options.shown(options)}")
-    if unknown := compiler_options.left_out(policy, options):
-        console_line(f"unknown to this compiler, left out: {', '.join(unknown)}")
-    if data.mixture:
-        told = mixed(data, steps)
-        for name, of in told.items():
-            console_line(f"mixture: {name or 'none'}, {_part(of)}")
-    if data.left_out:
-        share = data.left_out / len(train_split.ids)
-        console_line(
-            f"{data.left_out} of {len(train_split.ids)} records ({share:.0%}) are "
-            f"longer than train.seq_len {t.seq_len} and dropped"
-        )
+    knobs = _knobs(whole, data, steps, devices)
+    options = compiler_options.options(policy)
+    labels = optim.groups(c.optimizer.name, whole.parts.axes, freeze=c.optimizer.freeze)
+    groups = _groups(labels, whole.state.params)
+    for line in _opening(whole, knobs, groups, options, data, len(train_split.ids)):
+        say(line)
 
     checkpoints = Checkpoints(
-        workdir, abstract, keep_last=t.keep_last, keep_best=t.keep_best
+        workdir, whole.state, keep_last=t.keep_last, keep_best=t.keep_best
     )
-    with (
-        Watchdog(
-            workdir, times=t.watchdog, longest=t.watchdog_longest,
-            process=jax.process_index(),
-        ) as watchdog,
-        watchdog.pause(),
-    ):  # fmt: skip
-        local = restored = None
-        if t.local_every:
-            local = LocalCheckpoints(t.local_dir, workdir, say=console_line)
-            restored = local.restore(abstract, after=checkpoints.newest())
-            if restored:
-                console_line("the checkpoints of the machines themselves are newer")
-        restored = restored or checkpoints.restore(abstract, say=console_line)
-        if restored is None:
-            given = init_state.weights(source, host)
-            with (
-                out_of_memory.told(workdir, abstract),
-                sharding.laid_out(mesh, c.rules),
-            ):
-                state, frozen = init_state.first(
-                    init, whole.adapter, whole.tx, abstract, made, seed=c.seed,
-                    given=given, reference=objective.reference, say=console_line,
-                )  # fmt: skip
-            loop = LoopState()
-            init_state.save(workdir, frozen)
-        else:
-            state, loop = restored
-            frozen = init_state.restore(workdir, made, objective.reference)
-            console_line(f"resuming after step {int(state.step)}")
-
-    on_devices = functools.partial(sharding.placed, mesh=mesh)
-    step, validate = whole.jit_step(knobs, options), whole.jit_validate()
-    locate = None
-    if t.find_nan:
-        found = find_nan.build_locate(
-            model, objective, policy, knobs, whole.adapter.join
-        )
-        locate = functools.partial(found, frozen=frozen)
-    console_line("compiling the step; the first line of the log comes after it")
-    peak = _peak_rate(c)
+    local = LocalCheckpoints(t.local_dir, workdir, say=say) if t.local_every else None
+    state, loop, frozen = _begin(whole, workdir, source, host, checkpoints, local, say)
+    held_out = _held_out(c, network.objective, validation_split, mesh)
+    step, program = _program(whole, knobs, options, frozen, data, held_out)
+    say("compiling the step; the first line of the log comes after it")
+    silent = not distributed.first()
     with (
         _forgotten(workdir, wall),
         sharding.laid_out(mesh, c.rules),  # of which the trace is, too
         out_of_memory.told(
             workdir,
-            abstract,
-            lambda: step.trace(abstract, whole.batch, frozen, None).jaxpr,
+            whole.state,
+            lambda: step.trace(whole.state, whole.batch, frozen, None).jaxpr,
         ),
         MetricWriter(
-            workdir,
-            resume_step=int(state.step),
-            wandb=t.wandb,
-            run_config=c.to_dict(),
-            silent=not distributed.first(),
+            workdir, resume_step=int(state.step), wandb=t.wandb,
+            run_config=c.to_dict(), silent=silent,
         ) as writer,
-        Console(steps, silent=not distributed.first()) as console,
-    ):
-        program = train_loop.Program(
-            step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
-            validate=lambda params, batch: validate(params, batch, frozen),
-            batches=lambda start: map(on_devices, data.iterate(start)),
-            validation=lambda: map(on_devices, held_out),
-            documents=data.document_ids,
-            learning_rate=lambda at: peak * float(whole.factor(np.int32(at))),
-            locate=locate,
-        )
-        first = int(state.step)
+        Console(steps, silent=silent) as console,
+    ):  # fmt: skip
         telemetry = Telemetry(
-            knobs, loop, first, writer=writer, console=console, wall=wall
+            knobs, loop, int(state.step), writer=writer, console=console, wall=wall
         )
         state, loop = train_loop.fit(
             program, state, loop, knobs=knobs, checkpoints=checkpoints,
@@ -249,9 +136,126 @@ def _run(c: ConfigDict, workdir: str) -> None:
     if local:
         local.remove()
     if distributed.first():
-        _write_result(
-            workdir, state, loop, wall, knobs, groups, made, mixed(data, steps)
+        _write_result(workdir, whole, state, loop, wall, knobs, groups,
+                      mixed(data, steps))  # fmt: skip
+
+
+def _batches(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> loader.Batches:
+    return loader.batches(
+        split,
+        seq_len=c.train.seq_len,
+        batch_size=c.train.batch_size,
+        seed=c.seed,
+        features=objective.features,
+        room=objective.room,
+        hosts=sharding.row_part(mesh),
+    )
+
+
+def _held_out(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> Any:
+    return loader.eval_batches(
+        split,
+        seq_len=c.train.seq_len,
+        batch_size=c.train.batch_size // c.train.accumulate,
+        features=objective.features,
+        room=objective.room,
+        limit=c.train.validation_sequences,
+        hosts=sharding.row_part(mesh),
+    )
+
+
+def _rows(c: ConfigDict, data: loader.Batches) -> Iterator[dict[str, np.ndarray]]:
+    """Rows of the first batches, none of them twice."""
+    batches = (data[step] for step in range(c.preview))
+    rows = (
+        {name: x[r] for name, x in batch.items()}
+        for batch in batches
+        for r in range(len(batch["tokens"]))
+    )
+    return itertools.islice(rows, data.rows_per_epoch)
+
+
+def _knobs(
+    whole: Assembly, data: loader.Batches, steps: int, devices: Any
+) -> train_step.Knobs:
+    c, t = whole.c, whole.c.train
+    same = (
+        "accumulate", "ema", "log_every", "validate_every", "checkpoint_every",
+        "local_every", "patience", "spike", "watchdog", "watchdog_longest",
+        "overfit_gap",
+    )  # fmt: skip
+    return train_step.Knobs(
+        steps=steps,
+        tokens_per_step=t.batch_size * t.seq_len,
+        clip_norm=c.optimizer.clip_norm,
+        seed=c.seed,
+        notices=_metadata(t.notices, devices[0].platform),
+        profile=tuple(c.profile_steps) or (0, 0),
+        flops_per_token=_flops_per_token(whole),
+        peak_flops=flops.peak_flops(devices) or 0.0,
+        tokens_per_epoch=data.rows_per_epoch * t.seq_len,
+        **{name: t[name] for name in same},
+    )
+
+
+def _begin(
+    whole: Assembly, workdir: str, source: str, host: jax.Device,
+    checkpoints: Checkpoints, local: LocalCheckpoints | None, say: Any,
+) -> tuple[State, LoopState, train_step.Frozen]:  # fmt: skip
+    """The newest checkpoint, or the weights to begin with; and what stays."""
+    c, objective = whole.c, whole.network.objective
+    with (
+        Watchdog(
+            workdir, times=c.train.watchdog, longest=c.train.watchdog_longest,
+            process=jax.process_index(),
+        ) as watchdog,
+        watchdog.pause(),
+    ):  # fmt: skip
+        restored = None
+        if local:
+            restored = local.restore(whole.state, after=checkpoints.newest())
+            if restored:
+                say("the checkpoints of the machines themselves are newer")
+        restored = restored or checkpoints.restore(whole.state, say=say)
+        if restored:
+            state, loop = restored
+            say(f"resuming after step {int(state.step)}")
+            frozen = init_state.restore(workdir, whole.parts, objective.reference)
+            return state, loop, frozen
+        given = init_state.weights(source, host)
+        with (
+            out_of_memory.told(workdir, whole.state),
+            sharding.laid_out(whole.mesh, c.rules),
+        ):
+            state, frozen = init_state.first(
+                whole.network.init, whole.adapter, whole.tx, whole.state, whole.parts,
+                seed=c.seed, given=given, reference=objective.reference, say=say,
+            )  # fmt: skip
+        init_state.save(workdir, frozen)
+        return state, LoopState(), frozen
+
+
+def _program(whole, knobs, options, frozen, data, held_out):
+    """(the compiled step, what the loop runs)."""
+    c, on_devices = whole.c, functools.partial(sharding.placed, mesh=whole.mesh)
+    step, validate = whole.jit_step(knobs, options), whole.jit_validate()
+    locate, peak = None, _peak_rate(c)
+    if c.train.find_nan:
+        model, objective, _ = whole.network
+        found = find_nan.build_locate(
+            model, objective, whole.policy, knobs, whole.adapter.join
         )
+        locate = functools.partial(found, frozen=frozen)
+    program = train_loop.Program(
+        step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
+        validate=lambda params, batch: validate(params, batch, frozen),
+        batches=lambda start: map(on_devices, data.iterate(start)),
+        validation=lambda: map(on_devices, held_out),
+        documents=data.document_ids,
+        learning_rate=lambda at: peak * float(whole.factor(np.int32(at))),
+        locate=locate,
+    )
+    return step, program
 
 
 def check(c: ConfigDict) -> None:
@@ -346,15 +350,19 @@ def _groups(labels: dict[str, str], params: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _opening(c, made, abstract, mesh, knobs, groups, policy):
+def _opening(
+    whole: Assembly, knobs: train_step.Knobs, groups: list[dict[str, Any]],
+    options: dict[str, str], data: loader.Batches, records: int,
+) -> Iterator[str]:  # fmt: skip
     """What a run says before its first step."""
-    trained, whole = tree.count(abstract.params), tree.count(made.whole)
-    which = f", {units.count(trained)} of them trained" if made.own != () else ""
+    c, mesh, policy, parts = whole.c, whole.mesh, whole.policy, whole.parts
+    trained, every = tree.count(whole.state.params), tree.count(parts.whole)
+    which = f", {units.count(trained)} of them trained" if parts.own != () else ""
     devices = mesh.devices.size
     products = policy.dtype if policy.products == "dtype" else policy.products
     kind = mesh.devices.flat[0].device_kind
     yield (
-        f"{c.model.name}: {units.count(whole)} parameters{which}, "
+        f"{c.model.name}: {units.count(every)} parameters{which}, "
         f"{products} products on {devices} x {kind}, mesh {dict(mesh.shape)}, "
         f"rules {c.rules}, attention: {attention_of(c, policy, mesh)}"
     )
@@ -364,8 +372,8 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
             f" and {len(names) - 4} more" if names[4:] else ""
         )
         yield f"{group['optimizer']}: {units.count(group['parameters'])} in {shown}"
-    placed = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
-    uncut = sharding.left_whole(made.axes, tree.named_leaves(placed), c.rules)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, whole.state.params)
+    uncut = sharding.left_whole(parts.axes, tree.named_leaves(placed), c.rules)
     if uncut:
         names = ", ".join(uncut)
         yield f"whole on every device, as the mesh does not divide them: {names}"
@@ -375,9 +383,20 @@ def _opening(c, made, abstract, mesh, knobs, groups, policy):
         f"{units.count(tokens_in_all)} tokens, "
         f"{tokens_in_all / knobs.tokens_per_epoch:.2f} epochs"
     )
+    if options:
+        yield f"compiler options: {compiler_options.shown(options)}"
+    if unknown := compiler_options.left_out(policy, options):
+        yield f"unknown to this compiler, left out: {', '.join(unknown)}"
+    for name, of in mixed(data, knobs.steps).items():
+        yield f"mixture: {name or 'none'}, {_part(of)}"
+    if data.left_out:
+        yield (
+            f"{data.left_out} of {records} records ({data.left_out / records:.0%}) are "
+            f"longer than train.seq_len {c.train.seq_len} and dropped"
+        )
 
 
-def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> None:
+def _write_result(workdir, whole, state, loop, wall, knobs, groups, mixed) -> None:
     at = int(state.step)
     done = at * knobs.tokens_per_step
     logged = epath.Path(workdir) / "metrics.jsonl"
@@ -389,7 +408,7 @@ def _write_result(workdir, state, loop, wall, knobs, groups, made, mixed) -> Non
         "steps": at,
         "tokens": done,
         "epochs": done / knobs.tokens_per_epoch,
-        "parameters": tree.count(made.whole),
+        "parameters": tree.count(whole.parts.whole),
         "trained_parameters": tree.count(state.params),
         "seconds": loop.seconds,
         "wall_seconds": wall.seconds,
