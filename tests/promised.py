@@ -46,7 +46,12 @@ def alone(command):
     """Whether a command needs no run of another, and no other needs its own."""
     workdir = re.search(r"--workdir=(\S+)", command)[1]
     others = [other for _, other in promised() if other != command]
-    needs = re.findall(r"runs/\w+", command.replace(f"--workdir={workdir}", ""))
+    # A config may name a run, too, by its defaults.
+    config = re.search(r"--config=(configs/\w+\.py)", command)
+    text = (ROOT / config[1]).read_text() if config else ""
+    code = text.rpartition("def get_config")[2]
+    rest = command.replace(f"--workdir={workdir}", "")
+    needs = re.findall(r"runs/\w+", rest + code)
     return not needs and not any(re.search(rf"{workdir}\b", o) for o in others)
 
 
