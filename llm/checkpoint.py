@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +71,11 @@ class LoopState:
     stopped_early: bool = False
     late: int | None = None
 
+    VERSION: ClassVar[int] = 1  # of the record; raise it with a field that matters
+
     def record(self) -> dict[str, Any]:
         """A copy in JSON's types."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "version": self.VERSION}
 
     def go_back(self, then: "LoopState") -> None:
         """To an earlier state, but for what happened, what is skipped and the time."""
@@ -86,16 +88,17 @@ class LoopState:
         """From a record, of this version or an older one.
 
         Raises:
-          InputError: it has fields that this version does not know.
+          InputError: a newer version wrote it.
+          TypeError: it is damaged.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(record.keys() - known):
+        fields = dict(record)
+        if fields.pop("version", 1) > cls.VERSION:
             raise InputError(
-                got=f"a checkpoint whose loop has the unknown {', '.join(unknown)}",
+                got="a checkpoint that a newer version of this program wrote",
                 want="one of this version or an older one",
                 do="use the version that wrote it",
             )
-        return cls(**record)
+        return cls(**fields)
 
 
 class Checkpoints:
@@ -167,7 +170,8 @@ class Checkpoints:
             are not are deleted.
 
         Raises:
-          InputError: there are checkpoints and none can be read.
+          InputError: there are checkpoints and none can be read, or a newer version
+            wrote the newest.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         bad = [] if before is None else [step for step in steps if step >= before]
@@ -175,6 +179,10 @@ class Checkpoints:
         for number, step in enumerate(steps):
             try:
                 found = _read(self._manager, step, abstract)
+            except (
+                InputError
+            ):  # whole, but of a newer version: older ones stay behind it
+                raise
             except _UNREADABLE as error:
                 say(f"checkpoint {step} cannot be read ({_reason(error)})")
                 continue

@@ -330,8 +330,17 @@ def test_a_digest_holds_few_arrays_at_once(monkeypatch):
     assert asked == [[5, 100], [200], [1, 2, 90]]
 
 
-def test_loops_of_other_versions():
-    """An older one lacks fields; a newer one has some that mean we know not what."""
+def test_a_checkpoint_of_an_older_version_is_read():
     assert LoopState.of({"seconds": 2.0}) == LoopState(seconds=2.0)
-    with pytest.raises(InputError, match="the unknown zeal; want one of this version"):
-        LoopState.of(LoopState().record() | {"zeal": 1})
+
+
+def test_a_checkpoint_of_a_newer_version_stops_the_run(tmp_path, monkeypatch):
+    """It is whole: to pass it over for an older one would lose what it learned."""
+    write(tmp_path, [1])
+    with monkeypatch.context() as newer:
+        newer.setattr(LoopState, "VERSION", LoopState.VERSION + 1)
+        write(tmp_path, [2])
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="that a newer version of this program wrote"):
+        Checkpoints(tmp_path, ()).restore(abstract(make(0)))
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before

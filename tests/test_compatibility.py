@@ -62,6 +62,7 @@ def run(place):
         def run(words):
             code, out, err = server.run(*words)
             assert code == 0, f"{words}\n{out}\n{err}"
+            return out
 
         run.server = server
         yield run
@@ -69,7 +70,9 @@ def run(place):
 
 def test_an_earlier_run_resumes(place, run):
     """The same losses, the same files; what is measured at the end is the same, too."""
-    run([word.replace("workdir=run", "workdir=resumed") for word in TRAIN])
+    out = run([word.replace("workdir=run", "workdir=resumed") for word in TRAIN])
+    # From the beginning, the losses would be the same, too.
+    assert "resuming after step 4" in out
     assert compatibility.files(place / "resumed") == EXPECTED["files"]
     losses = compatibility.losses(place / "resumed")
     assert losses == pytest.approx(EXPECTED["losses"], rel=1e-5)

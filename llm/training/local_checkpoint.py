@@ -111,7 +111,7 @@ class LocalCheckpoints:
         found = self._read(step, abstract) if step > after else None
         if not min(distributed.gathered(float(found is not None))):
             return None
-        record, read = found
+        loop, read = found
         named = {
             name: jax.make_array_from_callback(
                 leaf.shape, leaf.sharding, functools.partial(_part_at, read, name, leaf)
@@ -121,10 +121,10 @@ class LocalCheckpoints:
         whole = jax.tree.structure(abstract._replace(step=()))
         state = jax.tree.unflatten(whole, list(named.values()))
         at = jax.device_put(jnp.int32(step), abstract.step.sharding)
-        return state._replace(step=at), LoopState.of(record["loop"])
+        return state._replace(step=at), loop
 
     def _read(self, step: int, abstract: State):
-        """(record, {name: part}) of a step, whole and of this layout, or None."""
+        """(loop, {name: part}) of a step, whole and of this layout, or None."""
         folder = self._root / str(step)
         try:
             record = json.loads((folder / _LOOP).read_text("utf-8"))
@@ -137,7 +137,11 @@ class LocalCheckpoints:
                 return None
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        return record, read
+        try:
+            loop = LoopState.of(record["loop"])
+        except TypeError:
+            return None
+        return loop, read
 
     def wait(self) -> None:
         """Returns when what was begun is written."""
