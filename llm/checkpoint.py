@@ -179,9 +179,7 @@ class Checkpoints:
         for number, step in enumerate(steps):
             try:
                 found = _read(self._manager, step, abstract)
-            except (
-                InputError
-            ):  # whole, but of a newer version: older ones stay behind it
+            except InputError:  # whole, but a newer version wrote it
                 raise
             except _UNREADABLE as error:
                 say(f"checkpoint {step} cannot be read ({_reason(error)})")
