@@ -36,6 +36,11 @@ class Metric(NamedTuple):
     headline: bool = False
     pooled: Callable[[Sequence[tuple[dict, dict]]], Callable] | None = None
 
+    @property
+    def is_share(self) -> bool:
+        """Whether its values are shares, from 0 to 1."""
+        return self.form.endswith("%}")
+
     def shown(self, value: float) -> str:
         """A value for a reader."""
         return self.form.format(value)

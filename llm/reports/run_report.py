@@ -113,8 +113,9 @@ def _headlines(run: Run):
     e, t = run.evaluate, run.train
     split = e.get("split", "test")
     for metric, value in _scores(e):
-        note = f"{metric.better} is better" if metric.better else ""
-        yield f"{metric.label}, {split}", metric.shown(value), note
+        if metric.better:  # others are context, which the evaluation shows
+            note = f"{metric.better} is better"
+            yield f"{metric.label}, {split}", metric.shown(value), note
     if e.get("bits_per_byte") is None and t.get("validation_loss") is not None:
         yield "validation loss", f"{t['validation_loss']:.3f}", "nats a token"
     if "parameters" in t:
@@ -259,7 +260,7 @@ def _evaluation(run: Run) -> str:
     scores = page.facts(
         (
             ("split", e.get("split")),
-            *((metric.label, metric.shown(value)) for metric, value in _scores(e)),
+            *((m.label, m.shown(value)) for m, value in _scores(e) if not m.is_share),
             *(
                 (f"{label}: {metric.label}", metric.shown(value))
                 for label, figures in e.items()
@@ -275,20 +276,13 @@ def _evaluation(run: Run) -> str:
             ),
         )
     )
-    rates = [
-        (name, e[key], colour)
-        for name, key, colour in (
-            ("sampled functions that are valid", "syntax_valid_rate", "c1"),
-            ("the corpus' own functions", "syntax_corpus_rate", "c3"),
-            ("samples that are distinct", "syntax_distinct_rate", "c4"),
-        )
-        if e.get(key) is not None
-    ]
     rows = "".join(
-        f'<div><div class="row-head"><b>{page.escape(name)}</b>'
-        f"<span>{rate:.1%}</span></div>"
-        f"{svg.bar([(name, rate, colour)], title=name)}</div>"
-        for name, rate, colour in rates
+        f'<div><div class="row-head"><b>{page.escape(m.label)}</b>'
+        f"<span>{m.shown(share)}</span></div>"
+        f"{svg.bar([(m.label, share, 'c1' if m.better else 'c3')], title=m.label)}"
+        "</div>"
+        for m, share in _scores(e)
+        if m.is_share
     )
     return page.panel(scores) + page.panel(
         f'<div class="rows">{rows}</div>' if rows else ""
