@@ -16,13 +16,16 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 
 _SERVER = """
-import json, os, sys
+import atexit, gc, json, os, sys, threading
 from absl import app
 import llm.main
 from llm import cli, registry
 for folder in ("evals", "models", "objectives", "sources", "stages", "workloads"):
     for name in registry.choices(folder):
         registry.module(folder, name)
+# A child copies each page of memory that it writes to: a collection of garbage, or the
+# end of the interpreter, would write to all of them.
+gc.freeze()
 
 for line in sys.stdin:
     case = json.loads(line)
@@ -35,8 +38,18 @@ for line in sys.stdin:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(case[name], os.O_WRONLY | os.O_CREAT), number)
         sys.argv = ["llm/main.py", *case["words"]]
-        app.run(llm.main.main, flags_parser=cli.parse)
-        os._exit(0)
+        code = 1
+        try:
+            app.run(llm.main.main, flags_parser=cli.parse)
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
     print(child, flush=True)
 """
 

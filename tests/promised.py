@@ -8,6 +8,7 @@ them, so that two processes can.
 """
 
 import ast
+import functools
 import importlib.util
 import pathlib
 import re
@@ -42,17 +43,22 @@ def promised():
     return list({command: (where, command) for where, command in found}.values())
 
 
-def alone(command):
-    """Whether a command needs no run of another, and no other needs its own."""
+@functools.cache
+def runs_of(command):
+    """(Its own run, the runs that it reads), by name; a config's defaults name some."""
     workdir = re.search(r"--workdir=(\S+)", command)[1]
-    others = [other for _, other in promised() if other != command]
-    # A config may name a run, too, by its defaults.
     config = re.search(r"--config=(configs/\w+\.py)", command)
     text = (ROOT / config[1]).read_text() if config else ""
     code = text.rpartition("def get_config")[2]
     rest = command.replace(f"--workdir={workdir}", "")
-    needs = re.findall(r"runs/\w+", rest + code)
-    return not needs and not any(re.search(rf"{workdir}\b", o) for o in others)
+    return workdir, frozenset(re.findall(r"runs/\w+", rest + code))
+
+
+def alone(command):
+    """Whether a command needs no run of another, and no other needs its own."""
+    workdir, reads = runs_of(command)
+    others = [runs_of(other) for _, other in promised() if other != command]
+    return not reads and not any(workdir == w or workdir in r for w, r in others)
 
 
 def small(command, text_folder):

@@ -17,7 +17,10 @@ GPU = Policy("bfloat16", "gpu", 8, "NVIDIA A100-SXM4-80GB", attention="cudnn")
 H100 = Policy("bfloat16", "gpu", 8, "NVIDIA H100 80GB HBM3", attention="cudnn")
 
 
-@pytest.mark.parametrize("causal, window", [(True, 0), (True, 70), (False, 0)])
+@pytest.mark.parametrize(
+    "causal, window",
+    [(True, 70), (False, 0), pytest.param(True, 0, marks=pytest.mark.long)],
+)
 def test_equals_the_products(causal, window):
     def fused(q, k, v, reach):
         mask = reach.mask_BTS(causal, window)

@@ -100,10 +100,10 @@ def scanned(model, params):
     "how, remat",
     [
         ("loop", "none"),
-        ("unroll", "none"),
+        pytest.param("unroll", "none", marks=pytest.mark.long),
         ("scan", "minimal"),
         ("scan", "full"),
-        ("loop", "full"),
+        pytest.param("loop", "full", marks=pytest.mark.long),
     ],
 )
 def test_stacks_agree(params, scanned, how, remat):

@@ -129,9 +129,8 @@ def exact():
     return losses("dtype")
 
 
-@pytest.mark.parametrize(
-    "products", ["int8", pytest.param("fp8", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("products", ["int8", "fp8"])
 def test_training_keeps_up_with_float32(exact, products):
     """The mean of the last ten losses is within 3 % of that of exact products."""
     found = losses(products)

@@ -47,10 +47,15 @@ def params_of(name):
 
 # Made of the same layers as llama, bert and gru: what takes long waits for the night.
 SAME_LAYERS = ("gemma", "gpt", "lstm", "olmo2")
-FEW = [
-    pytest.param(name, marks=pytest.mark.long) if name in SAME_LAYERS else name
-    for name in MODELS
-]
+
+
+def few(*left_out):
+    """All models; those that are left out of the default suite are marked."""
+    long = pytest.mark.long
+    return [pytest.param(n, marks=long) if n in left_out else n for n in MODELS]
+
+
+FEW = few(*SAME_LAYERS)
 
 
 @pytest.fixture(params=MODELS)
@@ -198,8 +203,10 @@ def scanned(name):
 
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize(
-    "how, remat", [("loop", "none"), ("unroll", "none"), ("scan", "full")]
-)
+    "how, remat",
+    [("loop", "none"), pytest.param("unroll", "none", marks=pytest.mark.long),
+     ("scan", "full")],
+)  # fmt: skip
 def test_stacks_agree(name, how, remat):
     """Scanned, unrolled, looped and recomputed: logits and gradients are the same."""
     inputs = given(name, [[text(5), text(4, 1)]], 10)
@@ -244,7 +251,7 @@ def test_sharded_equals_single(name, devices):
     np.testing.assert_allclose(got, want, **CLOSE)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", few(*SAME_LAYERS, "bert", "moe"))
 def test_what_is_captured(name):
     of, params = build(name), params_of(name)
     inputs = given(name, [[text(5), text(3, 1)]], 9)
@@ -266,7 +273,7 @@ def test_what_is_captured(name):
     assert (weights_LBNTS[..., :5, 5:] == 0).all()
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", few(*SAME_LAYERS, "bert", "moe"))
 def test_dropout_depends_on_the_example_alone(name):
     of, params = build(name, dropout=0.5), params_of(name)
     inputs = given(name, [[text(5, seed)] for seed in range(4)], 6)

@@ -48,7 +48,10 @@ def equals_the_products(kernel, causal, window):
         np.testing.assert_allclose(g, w, atol=2e-4)
 
 
-@pytest.mark.parametrize("causal, window", [(True, 0), (True, 70), (False, 0)])
+@pytest.mark.parametrize(
+    "causal, window",
+    [(True, 70), (False, 0), pytest.param(True, 0, marks=pytest.mark.long)],
+)
 def test_equals_the_products(causal, window):
     def fused(q, k, v, reach):
         return splash.splash_attention(

@@ -2,6 +2,8 @@
 installed."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,13 @@ def test_tensorboard_reads_each_step_once(tmp_path):
     seen = [(e.step, e.value) for e in reader.Scalars("loss")]
     assert seen == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50), (6, 60), (7, 70), (8, 80)]
     assert reader.file_version == 2.0
+
+
+@pytest.mark.oracle
+def test_a_training_does_not_import_torch():
+    """Nor does what it imports, where torch is installed."""
+    pytest.importorskip("torch")
+    code = "import sys, llm.workloads.pipeline; print('torch' in sys.modules)"
+    run = [sys.executable, "-c", code]
+    out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"

@@ -10,16 +10,38 @@ written again, and readers drop what older files say from that step on.
         writer.scalars(10, {"loss": 2.9})
 """
 
+import importlib
+import importlib.util
 import pathlib
 import socket
+import sys
 import time
+import types
 from collections.abc import Mapping
-
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
+from typing import Any
 
 from llm import files
+
+
+def _tensorboardx(*names: str) -> list[Any]:
+    """Modules of tensorboardX, without its `__init__`, which imports torch if there
+    is one: 4 s and 300 MB of every training."""
+    spec = importlib.util.find_spec("tensorboardX")
+    package = types.ModuleType("tensorboardX")
+    package.__path__ = list(spec.submodule_search_locations)
+    whole = sys.modules.get("tensorboardX")
+    sys.modules["tensorboardX"] = whole or package
+    try:
+        return [importlib.import_module(f"tensorboardX.{name}") for name in names]
+    finally:
+        if not whole:  # who imports the package gets the real one
+            del sys.modules["tensorboardX"]
+
+
+_event, _summary, _records = _tensorboardx(
+    "proto.event_pb2", "proto.summary_pb2", "record_writer"
+)
+_START = _event.SessionLog(status=_event.SessionLog.START)
 
 
 class EventWriter:
@@ -38,17 +60,17 @@ class EventWriter:
         name = f"events.out.tfevents.{seconds:010d}.{rest:09d}.{host}"
         self._path = pathlib.Path(files.make_folder(folder)) / name
         with files.writing(self._path):
-            self._records = RecordWriter(str(self._path))
+            self._records = _records.RecordWriter(str(self._path))
         self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self._write(step=first_step, session_log=_START)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values of a step: name -> number."""
         parts = [
-            Summary.Value(tag=name, simple_value=value)
+            _summary.Summary.Value(tag=name, simple_value=value)
             for name, value in values.items()
         ]
-        self._write(step=step, summary=Summary(value=parts))
+        self._write(step=step, summary=_summary.Summary(value=parts))
 
     def close(self) -> None:
         """Closes the file."""
@@ -61,7 +83,7 @@ class EventWriter:
         self.close()
 
     def _write(self, **fields) -> None:
-        event = Event(wall_time=time.time(), **fields)
+        event = _event.Event(wall_time=time.time(), **fields)
         with files.writing(self._path):
             self._records.write(event.SerializeToString())
             self._records.flush()
