@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/venv.sh
 . launch/venv.sh
 
-rest=() marks=(-m aot)
+rest=() marks=(-m "aot or long")
 for word in "$@"; do
   case "$word" in
   --small) marks=() ;;

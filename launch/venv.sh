@@ -86,7 +86,7 @@ _once() {
 install() {
   say "installing $*, a few minutes the first time"
   "$PYTHON" -m pip install --disable-pip-version-check --progress-bar off \
-    -c "${CONSTRAINTS:-constraints.txt}" "$@" | awk '
+    --no-compile -c "${CONSTRAINTS:-constraints.txt}" "$@" | awk '
       /^Collecting/ { if (++n % 15 == 0) { print "  " n " packages"; fflush() } }
       /^Installing collected/ { print "  unpacking them"; fflush() }' ||
     fail "pip could not install $*; see the lines above, then run this again"

@@ -61,6 +61,24 @@ def alone(command):
     return not reads and not any(workdir == w or workdir in r for w, r in others)
 
 
+# A minute each, or of the same parts as another: they wait for the night.
+LONG = ("lifecycle.py", "scaling.py", "350m.py", "8b.py", "sweep.py:of=gru")
+
+
+def cases(which):
+    """Parameters of a test: the commands of which `which(command)` is true."""
+
+    def marks(command):
+        late = any(f"/{name}" in command for name in LONG)
+        return pytest.mark.long if late else ()
+
+    return [
+        pytest.param(where, command, marks=marks(command))
+        for where, command in promised()
+        if which(command)
+    ]
+
+
 def small(command, text_folder):
     """The command's words, with the debug form of its config."""
     words = shlex.split(command, comments=True)[3:]

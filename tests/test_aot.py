@@ -28,7 +28,8 @@ CASES = [f"{size} {pod}" for size in ROWS for pod in PODS]
 CASES += ["1b 2xv5e:16x16", "1b tpu7x:2x2x1"]
 CASES += [f"{case}, its own batch" for case in NAMED]
 # Copies of activations cost nothing in the small ones, and a fifth of the medium one.
-SMALL = ("small v5e:2x2", "small v6e:2x2", "medium v6e:2x2")
+SMALL = ("small v5e:2x2", "small v6e:2x2")
+MEDIUM = "medium v6e:2x2"
 
 
 def measured(case):
@@ -59,7 +60,7 @@ def test_sizes_fit_and_cost_what_they_did(case):
 
 
 @pytest.mark.skipif(not topology.available(), reason="libtpu: pip install .[tpu]")
-@pytest.mark.parametrize("case", SMALL)
+@pytest.mark.parametrize("case", [*SMALL, pytest.param(MEDIUM, marks=pytest.mark.long)])
 def test_a_small_step_costs_what_it_did(case):
     check(case)
 
@@ -98,7 +99,7 @@ def test_processes_agree_on_the_key_of_a_compiled_step(tmp_path):
 
 if __name__ == "__main__":
     records = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    for case in sys.argv[1:] or (*SMALL, *CASES):
+    for case in sys.argv[1:] or (*SMALL, MEDIUM, *CASES):
         records[case] = record(measured(case))
         print(case, records[case], flush=True)
         GOLDEN.write_text(json.dumps(records, indent=1) + "\n")

@@ -17,8 +17,7 @@ __all__ = ("place", "server")
 
 @pytest.mark.commands
 @pytest.mark.parametrize(
-    "where, command",
-    [pair for pair in promised.promised() if not promised.alone(pair[1])],
+    "where, command", promised.cases(lambda command: not promised.alone(command))
 )
 def test_command_runs(where, command, place, server):
     promised.check(where, command, place, server)

@@ -8,8 +8,6 @@ __all__ = ("place", "server")
 
 
 @pytest.mark.commands
-@pytest.mark.parametrize(
-    "where, command", [pair for pair in promised.promised() if promised.alone(pair[1])]
-)
+@pytest.mark.parametrize("where, command", promised.cases(promised.alone))
 def test_command_runs(where, command, place, server):
     promised.check(where, command, place, server)

@@ -71,6 +71,7 @@ def test_from_text_to_model(place, monkeypatch):
     assert plots == 5
 
 
+@pytest.mark.long
 @pytest.mark.commands
 def test_finetune_evaluate_serve(place, monkeypatch):
     """After the other test it begins with its model, alone it makes one."""

@@ -90,6 +90,7 @@ PROMPTS = (
 )
 
 
+@pytest.mark.long
 def test_smollm_continues_as_the_reference(smollm, smollm_file):
     """Their reader of the file, tokenizer and model would choose each of our tokens.
 
