@@ -25,8 +25,7 @@ from llm import config, registry
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", debug=False)
-    c = config.base()
-    c.workload = "pipeline"
+    c = config.base("pipeline")
     c.data.source = config.source(arg.text)
     c.tokenizer.vocab_size = 32_768
     c.model = registry.spec(

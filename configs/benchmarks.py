@@ -31,8 +31,7 @@ def get_config(arg=None):
         arg, mmlu="", gsm8k="", crows_pairs="", shots=0, limit=300, chat=False,
         debug=False,
     )  # fmt: skip
-    c = config.base()
-    c.workload = "evaluate"
+    c = config.base("evaluate")
     c.evaluate.model_dir = "runs/quickstart"
     tasks = c.evaluate.task
     if arg.mmlu:

@@ -40,8 +40,7 @@ def get_config(arg=None):
     arg = config.parse_arg(
         arg, what="packages", text="", data="", model="", ask="first", debug=False
     )
-    c = config.base()
-    c.workload = "pipeline"
+    c = config.base("pipeline")
     if arg.data:
         config.records(c, arg.data, task="")
         classes = _classes(arg.data)

@@ -15,6 +15,5 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "compare"
+    c = config.base("compare")
     return config.debug(c) if arg.debug else c

@@ -19,8 +19,7 @@ from llm import config, registry
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, model="", method="int8", debug=False)
-    c = config.base()
-    c.workload = "compress"
+    c = config.base("compress")
     c.compress.model_dir = arg.model
     c.compress.method = registry.spec("compress", arg.method)
     return config.debug(c) if arg.debug else c

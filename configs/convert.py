@@ -36,8 +36,7 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False, source="", to="", base="", dtype="")
-    c = config.base()
-    c.workload = "convert"
+    c = config.base("convert")
     c.convert.update(source=arg.source, to=arg.to, base=arg.base, dtype=arg.dtype)
     # Imported weights are used as precisely as they came.
     c.train.dtype = "float32"

@@ -21,8 +21,7 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "crawl"
+    c = config.base("crawl")
     if arg.debug:
         c.crawl.pages = 3
     return config.debug(c) if arg.debug else c

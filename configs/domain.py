@@ -20,8 +20,7 @@ def get_config(arg=None):
     arg = config.parse_arg(
         arg, model="quickstart", text="", adapter="full", debug=False
     )
-    c = config.base()
-    c.workload = "pipeline"
+    c = config.base("pipeline")
     config.begin_with(c, __file__, arg.model)
     c.data.source = config.source(arg.text)
     c.objective = registry.spec("objectives", "causal_lm")

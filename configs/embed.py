@@ -16,7 +16,6 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "embed"
+    c = config.base("embed")
     c.embed.model_dir = "runs/quickstart"
     return config.debug(c) if arg.debug else c

@@ -23,7 +23,6 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "harness"
+    c = config.base("harness")
     c.harness.model_dir = "runs/quickstart"
     return config.debug(c) if arg.debug else c

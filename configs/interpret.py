@@ -15,7 +15,6 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "interpret"
+    c = config.base("interpret")
     c.interpret.model_dir = "runs/quickstart"
     return config.debug(c) if arg.debug else c

@@ -24,8 +24,7 @@ def get_config(arg=None):
     def load(name, text=""):
         return config.load(__file__, name, (text + debug).strip(","))
 
-    c = config.base()
-    c.workload = "lifecycle"
+    c = config.base("lifecycle")
     c.order = ("pretrain", "instruct", "prefer", "compress", "score", "serve")
     c.runs = ConfigDict()
     c.runs.pretrain = load("quickstart")
@@ -37,7 +36,7 @@ def get_config(arg=None):
     score.evaluate.update(model_dir="{workdir}/compress", tasks=("perplexity",))
     score.data.corpus_dir = "{workdir}/pretrain"
     c.runs.serve = serve = load("serve")
-    serve.workload = "selftest"
+    config.extend(serve, "selftest")
     serve.serve.update(model_dir="{workdir}/compress", port=0)
     serve.generate.update(
         chat=True, prompts=config.QUESTION, max_tokens=64, temperature=0.0

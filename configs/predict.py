@@ -13,7 +13,6 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "predict"
+    c = config.base("predict")
     c.predict.model_dir = "runs/classify"
     return config.debug(c) if arg.debug else c

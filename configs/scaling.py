@@ -16,8 +16,7 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "scaling"
+    c = config.base("scaling")
     c.trial = config.load(__file__, "quickstart", "debug" if arg.debug else None)
     c.trial.workload = "train"
     c.trial.optimizer.base_width = 160

@@ -18,8 +18,7 @@ from llm import config, registry
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, model="", data="", adapter="full", debug=False)
-    c = config.base()
-    c.workload = "pipeline"
+    c = config.base("pipeline")
     c.tokenizer.update(vocab_size=4096, kind="unigram")
     c.model = registry.spec(
         "models", "t5", layers=4, width=192, heads=4, head_dim=48, mlp=512,

@@ -21,7 +21,6 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, debug=False)
-    c = config.base()
-    c.workload = "serve"
+    c = config.base("serve")
     c.serve.model_dir = "runs/quickstart"
     return config.debug(c) if arg.debug else c

@@ -32,8 +32,7 @@ def get_config(arg=None):
     arg = config.parse_arg(
         arg, model="quickstart", data="", adapter="full", debug=False
     )
-    c = config.base()
-    c.workload = "pipeline"
+    c = config.base("pipeline")
     config.begin_with(c, __file__, arg.model)
     config.records(c, arg.data, task="write")
     c.objective = registry.spec("objectives", "sft")

@@ -20,8 +20,7 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, of="quickstart", debug=False)
-    c = config.base()
-    c.workload = "sweep"
+    c = config.base("sweep")
     c.trial = config.load(__file__, arg.of, "debug" if arg.debug else None)
     c.trial.workload = "train"
     c.trial.train.update(tokens=0, epochs=0.0, steps=300, validate_every=100)

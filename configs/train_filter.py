@@ -19,8 +19,7 @@ from llm.errors import InputError
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, good="", bad="", debug=False)
-    c = config.base()
-    c.workload = "train_filter"
+    c = config.base("train_filter")
     if bool(arg.good) != bool(arg.bad):
         raise InputError(
             got="only one of good= and bad=",

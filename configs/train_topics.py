@@ -22,8 +22,7 @@ from llm import config
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", count=8, debug=False)
-    c = config.base()
-    c.workload = "train_topics"
+    c = config.base("train_topics")
     c.embed.model_dir = "runs/quickstart"
     c.topics.count = arg.count
     if arg.text:

@@ -171,13 +171,13 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
         found = [p for p in paths if p.startswith("--config.") and name in p.split(".")]
         return InputError(
             got=f"the field {found[0] if found else name}, which there is not",
-            want="one of llm/fields.py"
+            want="a field of this config: see docs/config.md"
             + (f" (did you mean {meant[1]!r}?)" if meant else ""),
         )
     return InputError(
         got=text,
         want="fields and values as the config has them",
-        do="see llm/fields.py for every field",
+        do="see docs/config.md for every field",
     )
 
 

@@ -1,11 +1,11 @@
 """Configs: from a file and its argument to every field.
 
-A config is a Python file with `get_config(arg=None) -> ConfigDict`. It starts from
-`base()`, which `llm/fields.py` explains, and changes what it must:
+A config is a Python file with `get_config(arg=None) -> ConfigDict`. It starts from the
+sections that its workload reads, which docs/config.md lists, and changes what it must:
 
     def get_config(arg=None):
         arg = config.parse_arg(arg, debug=False)
-        c = config.base()
+        c = config.base("pipeline")
         c.model = registry.spec("models", "llama", layers=24)
         return c
 
@@ -13,6 +13,7 @@ The argument string picks structure (`configs/1b.py:debug`), dotted flags set va
 (`--config.optimizer.learning_rate=0.01`, see `llm/cli.py`).
 """
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -20,17 +21,138 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from llm import registry, run_dir
+from llm import knobs, registry, run_dir
 from llm.errors import InputError
-from llm.fields import base, debug
-
-__all__ = ("base", "begin_with", "chats", "debug", "load", "of_run", "parse_arg",
-           "records", "source")  # fmt: skip
 
 _PACKAGE = pathlib.Path(__file__).parent
 _INSTALLED = _PACKAGE / "_configs"
 # The folder of the configs that come with this package.
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"
+
+
+@knobs.section("")
+class Run:
+    """What every run has."""
+
+    # What to do: a file of llm/workloads/.
+    workload: str = "train"
+    # The seed of everything: initial weights, data order, dropout, sampling.
+    seed: int = 0
+
+
+def base(workload: str = "") -> ConfigDict:
+    """The sections of a workload with their defaults; '' has those of all workloads.
+
+    A ConfigDict cannot override None or lists, so absence is 0, '' or () in it, and
+    ordered things are tuples.
+    """
+    c = ConfigDict()
+    for cls in sections(workload):
+        _fill(c, cls)
+    c.workload = workload or c.workload
+    return c
+
+
+def extend(c: ConfigDict, workload: str) -> None:
+    """Gives a config another workload, and the sections that it lacks for that."""
+    more = base(workload)
+    for name in set(more) - set(c):
+        c[name] = more[name]
+    c.workload = workload
+
+
+def sections(workload: str = "") -> list[type]:
+    """The sections that a workload reads; '' is all workloads."""
+    names = [workload] if workload else registry.choices("workloads")
+    return list(dict.fromkeys([Run, *(cls for name in names for cls in _own(name))]))
+
+
+def _own(workload: str) -> list[type]:
+    """Those that the file of a workload declares, and those of workloads like it."""
+    module = registry.module("workloads", workload)
+    more = [cls for name in getattr(module, "SECTIONS_OF", ()) for cls in _own(name)]
+    return [*more, *getattr(module, "SECTIONS", ())]
+
+
+def check(c: ConfigDict) -> None:
+    """Raises InputError for a field that is out of its bounds, or a section not there.
+
+    Nothing is read or built for it; what depends on several fields, on files or on the
+    machine, the workload checks.
+    """
+    for cls in sections(c.workload):
+        name = cls.PATH.partition(".")[0]
+        if name and name not in c:
+            raise InputError(
+                got=f"a config without the section {name}, with the workload "
+                f"{c.workload}",
+                want="a config made for that workload, such as "
+                f"configs/{c.workload}.py",
+            )
+        _check_section(c, cls)
+
+
+def _fill(c: ConfigDict, cls: type) -> None:
+    """Adds a section with its defaults."""
+    defaults = cls()
+    for part in filter(None, cls.PATH.split(".")):
+        if part not in c:
+            c[part] = ConfigDict()
+        c = c[part]
+    for field in dataclasses.fields(cls):
+        value = getattr(defaults, field.name)
+        c[field.name] = ConfigDict(value) if isinstance(value, dict) else value
+
+
+def _check_section(c: ConfigDict, cls: type) -> None:
+    for part in filter(None, cls.PATH.split(".")):
+        c = c[part]
+    knobs.check(cls.PATH, cls, c)
+    for field in dataclasses.fields(cls):
+        folder = field.metadata.get("folder")
+        if folder and field.name in c:
+            where = f"{cls.PATH}.{field.name}".lstrip(".")
+            _check_plugins(folder, where, c[field.name])
+
+
+def _check_plugins(folder: str, where: str, given: ConfigDict) -> None:
+    """One plug-in with its knobs, or many by their labels."""
+    if "name" in given:
+        registry.check_spec(folder, given, where)
+        return
+    for label, values in given.items():
+        spec = {"name": label, **values}
+        registry.check_spec(folder, spec, f"{where}.{label}")
+
+
+def debug(c: ConfigDict) -> ConfigDict:
+    """The smallest form of a config: same structure, three steps, tiny shapes, CPU."""
+    if "model" in c:
+        c.model.update(registry.module("models", c.model.name).TINY)
+        c.mesh = (("data", -1),)
+    if "train" in c:
+        c.train.update(steps=3, tokens=0, epochs=0.0, batch_size=8, seq_len=64)
+        c.train.update(log_every=1, validate_every=0, validation_sequences=8)
+        c.train.update(checkpoint_every=2, accumulate=min(c.train.accumulate, 2))
+    if "evaluate" in c:
+        c.evaluate.batch_size = 8
+        for label, task in c.evaluate.task.items():
+            task.update(registry.module("evals", task.get("name", label)).TINY)
+    for name, values in _SMALL.items():
+        if name in c:
+            c[name].update(values)
+    if "data" in c:
+        c.data.source.max_documents = 60
+    return c
+
+
+_SMALL = {
+    "tokenizer": {"vocab_size": 512},
+    "filter": {"documents": 60, "bits": 12},
+    "topics": {"count": 2, "documents": 60, "bits": 12},
+    "generate": {"max_tokens": 16},
+    "serve": {"slots": 2, "context": 128, "port": 0},
+}
 
 
 def find_config(path: str) -> pathlib.Path | None:
@@ -81,11 +203,27 @@ def of_run(path: str) -> ConfigDict:
     folder = pathlib.Path(path)
     name = folder.name if folder.suffix == ".json" else "config.json"
     held = run_dir.load(str(folder.parent if name == folder.name else folder), name)
-    defaults = base().to_dict()
-    for field in ("adapter", "model", "objective"):  # whose knobs depend on their name
-        defaults[field] = {}
-    defaults["data"]["source"] = defaults["compress"]["method"] = {}
-    return ConfigDict(_filled(held["config"], defaults))
+    values = held["config"]
+    workload = values.get("workload", "")
+    if workload not in registry.choices("workloads"):
+        workload = ""
+    defaults = base(workload).to_dict()
+    if values.keys() - defaults.keys():  # made from another, such as a smaller model
+        workload, known = "", defaults.keys()
+        defaults = base().to_dict()
+        defaults = {k: defaults[k] for k in defaults if k in values or k in known}
+    for cls in sections(workload):
+        _forget_knobs(defaults, cls)
+    return ConfigDict(_filled(values, defaults))
+
+
+def _forget_knobs(defaults: Any, cls: type) -> None:
+    """The knobs of a plug-in depend on its name: no default is right for another."""
+    for part in filter(None, cls.PATH.split(".")):
+        defaults = defaults.get(part, {})
+    for field in dataclasses.fields(cls):
+        if field.metadata and "name" in defaults.get(field.name, {}):
+            defaults[field.name] = {}
 
 
 def _filled(held: Any, defaults: Any) -> Any:

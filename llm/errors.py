@@ -1,6 +1,8 @@
 """How a run ends when it cannot go on, and the one line it prints."""
 
+import difflib
 import sys
+from typing import Any
 
 
 class InputError(ValueError):
@@ -57,3 +59,9 @@ class Diverged(Stopped):
 
     def __init__(self, message: str):
         super().__init__(message, 1)
+
+
+def hint(name: str, known: Any) -> str:
+    """' (did you mean X?)' where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

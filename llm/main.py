@@ -21,7 +21,7 @@ import traceback
 
 from absl import app, logging
 
-from llm import cli, distributed, process, registry
+from llm import cli, config, distributed, process, registry
 from llm.errors import InputError, Stopped, report_input_error
 
 
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     try:
         c, workdir = cli.from_flags(argv)
         distributed.join(c.workload)
+        config.check(c)
         registry.build("workloads", c.workload)(c, workdir)
     except InputError as error:
         code = report_input_error(error)

@@ -15,7 +15,7 @@ Plug-ins of your own lie outside the package, in folders of the same names:
 plug-ins by an entry point of the group `llm.plugins` that names it.
 """
 
-import difflib
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -24,10 +24,16 @@ import inspect
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from llm.errors import InputError
+from llm import knobs as bounds
+from llm.errors import InputError, hint
+
+__all__ = (
+    "add_plugins", "build", "check_knobs", "check_spec", "choices", "defaults",
+    "every_plugin", "hint", "knobs", "module", "plugin", "spec",
+)  # fmt: skip
 
 # The folders of plug-ins; their contracts are in the `__init__.py` of most.
 FOLDERS = (
@@ -38,6 +44,12 @@ _ROOT = pathlib.Path(__file__).parent
 # Folders of plug-ins of one's own; child processes inherit it.
 _VARIABLE = "LLM_PLUGINS"
 _GROUP = "llm.plugins"
+# Where a config names plug-ins of a folder; those of the others are named many times.
+_SECTIONS = {
+    "adapters": "adapter", "compress": "compress.method", "evals": "evaluate.task.{}",
+    "guards": "serve.check.{}", "models": "model", "objectives": "objective",
+    "sources": "data.source", "stages": "data.stage.{}",
+}  # fmt: skip
 _LITERALS = (bool, int, float, str, tuple)
 
 
@@ -184,8 +196,21 @@ def build(folder: str, spec: Any, **given: Any) -> Any:
     found = module(folder, name)
     if folder == "workloads":
         return found.run
-    check_knobs(f"{folder} {name!r}", knobs, defaults(found.make))
+    check_spec(folder, {"name": name, **knobs})
     return found.make(**knobs, **given)
+
+
+def check_spec(folder: str, spec: Mapping[str, Any], where: str = "") -> None:
+    """Raises InputError for a knob that a plug-in lacks or that is out of its bounds.
+
+    Args:
+      where: the section of the config, for the message.
+    """
+    values = dict(spec)
+    name = values.pop("name")
+    make = module(folder, name).make
+    check_knobs(f"{folder} {name!r}", values, defaults(make))
+    bounds.check(where or _SECTIONS.get(folder, "{}").format(name), make, values)
 
 
 def check_knobs(what: str, knobs: dict[str, Any], known: dict[str, Any]) -> None:
@@ -198,7 +223,17 @@ def check_knobs(what: str, knobs: dict[str, Any], known: dict[str, Any]) -> None
             )
 
 
-def hint(name: str, known: Any) -> str:
-    """' (did you mean X?)' where a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def plugin(folder: str, name: str) -> Any:
+    """A field of a section that names a plug-in, with its knobs."""
+    return _field(folder, lambda: spec(folder, name))
+
+
+def every_plugin(folder: str) -> Any:
+    """A field of a section with the knobs of every plug-in of a folder."""
+    return _field(
+        folder, lambda: {name: knobs(folder, name) for name in choices(folder)}
+    )
+
+
+def _field(folder: str, make: Callable) -> Any:
+    return dataclasses.field(default_factory=make, metadata={"folder": folder})

@@ -63,10 +63,12 @@ def claim(
         config["preview"] = 0
     if path.exists():
         held = load(workdir)["config"]
-        if held == config:
+        # Sections that one of them lacks are of other workloads.
+        held = {name: value for name, value in held.items() if name in config}
+        if held == {name: value for name, value in config.items() if name in held}:
             return []
         if _made_anything(path.parent):
-            found = differences(held, config)
+            found = differences(held, {name: config[name] for name in held})
             other = [line for line in found if line.split(" ")[0] not in _HOW]
             mixture = config.get("data", {}).get("mixture", {})
             if not mixture.get("by"):  # whose order knows the length

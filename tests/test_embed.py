@@ -126,8 +126,7 @@ def test_most_alike_are_those_of_all_pairs(monkeypatch):
 
 
 def embed_config(folder, **knobs):
-    c = config.debug(config.base())
-    c.workload = "embed"
+    c = config.base("embed")
     c.embed.update(model_dir=str(folder), **knobs)
     return c.lock()
 
@@ -175,8 +174,10 @@ def test_what_is_refused_leaves_nothing(trained, tmp_path):
         ({"texts": texts, "batch_size": 0}, "batch_size 0"),
         ({"texts": texts, "max_tokens": 1}, "max_tokens 1"),
     ]:
+        c = embed_config(trained, **knobs)
         with pytest.raises(InputError, match=message) as caught:
-            workload.run(embed_config(trained, **knobs), str(tmp_path / "out"))
+            config.check(c)
+            workload.run(c, str(tmp_path / "out"))
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"no config\.json"):
         workload.run(embed_config(tmp_path, texts=texts), str(tmp_path / "out"))

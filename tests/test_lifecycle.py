@@ -13,8 +13,7 @@ CALLS = []
 
 
 def life(order=("one", "two")):
-    c = config.base()
-    c.workload = "lifecycle"
+    c = config.base("lifecycle")
     c.order = order
     c.runs = ConfigDict()
     for name in ("one", "two"):

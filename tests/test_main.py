@@ -48,8 +48,8 @@ FIELDS = [
     ("workload=trane", "workloads 'trane'", "did you mean 'train'?"),
     ("model.name=lama", "models 'lama'", "did you mean 'llama'?"),
     ("objective.name=masked", "objectives 'masked'", "one of causal_lm"),
-    ("optimizer.name=adamm", "optimizer 'adamm'", "adamw"),
-    ("schedule.name=cos", "schedule 'cos'", "cosine"),
+    ("optimizer.name=adamm", "optimizer.name 'adamm'", "adamw"),
+    ("schedule.name=cos", "schedule.name 'cos'", "cosine"),
     ("rules=zero", "rules 'zero'", "fsdp"),
     ("mesh=(('model',-1),)", "mesh axis 'model'", "tensor"),
     ("data.source.name=stdlibs", "sources 'stdlibs'", "did you mean 'stdlib'?"),
@@ -61,10 +61,10 @@ FIELDS = [
     ("mesh=(('data',3),('fsdp',3))", "mesh (('data', 3), ('fsdp', 3))"),
     ("train.batch_size=0", "train.batch_size 0"),
     ("train.batch_size=9,train.accumulate=2", "batch_size 9 with 2 micro-batches"),
-    ("train.accumulate=0", "0 micro-batches"),
+    ("train.accumulate=0", "train.accumulate 0", "1 or more"),
     ("train.tokens=1000", "train.steps=3, train.tokens=1000", "exactly one of"),
     ("train.steps=0", "no length", "exactly one of"),
-    ("train.steps=-5", "train.steps=-5"),
+    ("train.steps=-5", "train.steps -5", "0 or more"),
     ("train.dtype=float16", "train.dtype 'float16'", "bfloat16"),
     ("model.heads=3", "3 heads on 2 kv_heads"),
     ("model.how=fast", "model.how 'fast'", "unroll"),
@@ -126,7 +126,7 @@ def test_a_corpus_that_is_not_there(run, tmp_path):
     assert code == 2 and len(err.strip().splitlines()) == 1 and str(text) in err
     # The folder is not taken: the corrected command begins there.
     code, _, err = run(QUICK, f"--workdir={workdir}", "--config.train.accumulate=0")
-    assert "0 micro-batches" in err
+    assert "train.accumulate 0" in err
     held = [p.name for p in workdir.iterdir()]
     assert set(held) <= {"config.json"}
 

@@ -428,8 +428,8 @@ def test_experts_on_a_mesh_equal_those_on_one_device(devices, capacity):
     "knobs, message",
     [
         ({"top_k": 5}, "top_k 5 of 4 experts; want 1 to 4"),
-        ({"top_k": 0}, "top_k 0 of 4 experts"),
-        ({"capacity": -1.0}, "capacity -1.0; want 0"),
+        ({"top_k": 0}, "model.top_k 0; want 1 or more"),
+        ({"capacity": -1.0}, "model.capacity -1.0; want 0 or more"),
     ],
 )
 def test_knobs_that_do_not_fit(knobs, message):

@@ -350,7 +350,7 @@ def test_no_warmup_starts_at_the_peak():
         (lambda: optim.schedule("cosin", 10), "one of constant, cosine, linear"),
         (
             lambda: optim.optimizer("adm", constant, {}, learning_rate=1.0),
-            "optimizer 'adm'; want one of adafactor, adam, adamw",
+            "optimizer.name 'adm'; want one of adafactor, adam, adamw",
         ),
     ],
 )

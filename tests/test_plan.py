@@ -207,7 +207,7 @@ def test_cost_by_hand():
 
 
 def tiny(**plans):
-    c = config.base()
+    c = config.base("plan")
     c.train.update(steps=100, batch_size=8, seq_len=64)
     c.plan.update(chips=4, **plans)
     return config.debug(c)
@@ -336,12 +336,13 @@ def test_a_search_ends_and_goes_on(tmp_path, monkeypatch):
     "changes, message",
     [
         ({"accelerator": "v5x"}, "did you mean 'v5"),
-        ({"rows": -1}, "rows and price of 0 or more"),
+        ({"rows": -1}, "plan.rows -1; want 0 or more"),
+        ({"price": -0.1}, "plan.price -0.1; want 0 or more"),
         ({"dtype": "float17"}, "train.dtype 'float17'; want one of float32, bfloat16"),
         ({"products": "int9"}, "train.products 'int9'"),
         ({"attention": "flash9"}, "train.attention 'flash9'"),
-        ({"chips": 0}, "at least one chip"),
-        ({"mfu": 60.0}, "between 0 and 1"),
+        ({"chips": 0}, "plan.chips 0; want 1 or more"),
+        ({"mfu": 60.0}, "plan.mfu 60.0; want above 0 and at most 1"),
         ({"chips": 3}, "train.batch_size 8"),
     ],
 )
@@ -350,6 +351,7 @@ def test_bad_input(changes, message):
     for name, value in changes.items():
         (c.plan if name in c.plan else c.train)[name] = value
     with pytest.raises(InputError, match=message):
+        config.check(c)
         workload.make_plan(c)
 
 

@@ -38,8 +38,7 @@ watchdog.Watchdog.__init__.__kwdefaults__["least"] = 5.0
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="", lora=False)
-    c = config.base()
-    c.workload = "train"
+    c = config.base("train")
     c.data.source = registry.spec("sources", "text", path=arg.text, piece_bytes=500)
     c.data.stages = ("normalise",)
     c.data.validation_fraction = c.data.test_fraction = 0.2

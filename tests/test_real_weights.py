@@ -149,8 +149,7 @@ def test_minilm_makes_the_vectors_of_the_reference(tmp_path):
         "pooling_mode_mean_tokens"
     ]
     most = json.loads((folder / "sentence_bert_config.json").read_text())
-    c = config.base()
-    c.workload = "embed"
+    c = config.base("embed")
     c.embed.update(model_dir=str(folder), texts=TEXTS, batch_size=3)
     c.embed.max_tokens = most["max_seq_length"]
     embed.run(c.lock(), str(tmp_path / "out"))

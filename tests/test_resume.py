@@ -35,8 +35,7 @@ from llm import config, registry
 
 def get_config(arg=None):
     arg = config.parse_arg(arg, text="")
-    c = config.base()
-    c.workload = "train"
+    c = config.base("train")
     c.data.source = registry.spec("sources", "text", path=arg.text, piece_bytes=500)
     c.data.stages = ("normalise",)
     c.data.validation_fraction = c.data.test_fraction = 0.2

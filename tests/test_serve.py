@@ -25,8 +25,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def serve_config(**knobs):
-    c = config.debug(config.base())
-    c.workload = "serve"
+    c = config.debug(config.base("serve"))
     c.serve.update(knobs)
     return c.lock()
 
@@ -44,8 +43,10 @@ def serve_config(**knobs):
     ],
 )
 def test_what_is_refused_leaves_nothing(knobs, said, tmp_path):
+    c = serve_config(**knobs)
     with pytest.raises(InputError, match=said):
-        serve.run(serve_config(**knobs), str(tmp_path / "out"))
+        config.check(c)
+        serve.run(c, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

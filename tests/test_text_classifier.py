@@ -275,8 +275,7 @@ def written(folder, count=60):
 
 
 def filter_config(sources):
-    c = config.base()
-    c.workload = "train_filter"
+    c = config.base("train_filter")
     c.filter.update(sources=sources, bits=12, words=5)
     return c
 

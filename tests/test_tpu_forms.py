@@ -130,6 +130,6 @@ def test_rematerialisation_by_tensor():
 
     # One in the backward pass is the derivative of the cosine.
     assert sines("context,gate") + 1 == sines("context,up") == sines("full")
-    stack.check_stack(1, "scan", "context,gate@host")
+    stack.check_remat("context,gate@host")
     with pytest.raises(stack.InputError, match="gate,some"):
-        stack.check_stack(1, "scan", "gate,some")
+        stack.check_remat("gate,some")

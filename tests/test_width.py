@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from llm import fields, models, registry
+from llm import config, models, registry
 from llm.errors import InputError
 from llm.nn.contract import plain_inputs
 from llm.precision import FLOAT32
@@ -36,7 +36,7 @@ def built(width, name="llama", **knobs):
 
 
 def transform(name, base, spec, axes, rate, factor=lambda step: 1.0):
-    knobs = fields.base().optimizer.to_dict()
+    knobs = config.base("train").optimizer.to_dict()
     knobs |= {"name": name, "base_width": base, "weight_decay": 0.0}
     knobs |= {"learning_rate": rate, "muon_learning_rate": rate}
     return optim.configured(knobs, factor, axes, model=spec)
@@ -174,7 +174,7 @@ def test_rates_by_leaf():
 def test_weight_decay_does_not_depend_on_the_width():
     """With no gradient a step is the decay alone, the same on every kernel."""
     _, spec, params, axes = built(64)
-    knobs = fields.base().optimizer.to_dict() | {"base_width": 16, "weight_decay": 0.5}
+    knobs = config.base("train").optimizer.to_dict() | {"base_width": 16, "weight_decay": 0.5}
     tx = optim.configured(knobs, lambda step: 1.0, axes, model=spec)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from llm.adapters import Adapter, named_boxes, nested
 from llm.errors import InputError
+from llm.knobs import Positive
 from llm.nn.weights import Lora
 from llm.tree import STACKING, is_matrix, named_leaves
 
@@ -24,7 +25,7 @@ TINY = {"rank": 2}
 
 def make(
     *,
-    rank: int = 16,
+    rank: Positive = 16,
     alpha: float = 32.0,
     targets: str = r".*/(query|key|value|out|gate|up|down)/kernel",
 ) -> Adapter:
@@ -39,8 +40,6 @@ def make(
       InputError: a rank below 1, a bad regular expression, or, when parameters are
         there, one that names no kernel.
     """
-    if rank < 1:
-        raise InputError(got=f"adapter.rank {rank}", want="1 or more")
     try:
         pattern = re.compile(targets)
     except re.error as error:

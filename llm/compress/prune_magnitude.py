@@ -9,22 +9,17 @@ import jax.numpy as jnp
 
 from llm import tree
 from llm.compress import OUTPUT, Compression, inputs_of
-from llm.errors import InputError
+from llm.knobs import ShareBelow1
 
 TINY = {"share": 0.5}
 
 
-def make(*, share: float = 0.5) -> Compression:
+def make(*, share: ShareBelow1 = 0.5) -> Compression:
     """Pruning by magnitude.
 
     Args:
       share: of the weights of a matrix that become zero.
-
-    Raises:
-      InputError: a share that is not from 0 to below 1.
     """
-    if not 0 <= share < 1:
-        raise InputError(got=f"share {share}", want="0 or more, and below 1")
 
     def apply(params, axes):
         def pruned(name, x):

@@ -11,21 +11,22 @@ import jax.numpy as jnp
 from llm import tree
 from llm.compress import OUTPUT, Compression, inputs_of
 from llm.errors import InputError
+from llm.knobs import Positive
 
 TINY = {}
 
 
-def make(*, keep: int = 2, of: int = 4) -> Compression:
+def make(*, keep: Positive = 2, of: Positive = 4) -> Compression:
     """N:M pruning.
 
     Args:
       keep, of: N and M.
 
     Raises:
-      InputError: not 1 <= keep <= of.
+      InputError: more than all are kept.
     """
-    if not 1 <= keep <= of:
-        raise InputError(got=f"keep {keep} of {of}", want="1 or more, at most all")
+    if keep > of:
+        raise InputError(got=f"keep {keep} of {of}", want="at most all")
 
     def apply(params, axes):
         def pruned(name, x):

@@ -16,36 +16,34 @@ An upsampling limit, `most_epochs`, bounds the rows of a name over the whole run
 any weights; what it frees goes to the others by their weights.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from llm import knobs
 from llm.errors import InputError
+from llm.knobs import Above0, Amount, section
 
 Weights = tuple[tuple[str, float], ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@section("data.mixture")
 class Wanted:
-    """What a config asks for.
+    """What a config asks for."""
 
-    Attributes:
-      by: the field of documents that names are of; '' mixes nothing.
-      weights: of the names; () takes sizes.
-      temperature: of sizes.
-      unimax: epochs that UniMax gives a name at most; 0 does not ask it.
-      most_epochs: of a name over the run; 0 is without limit.
-      schedule: (share of the run, weights) points; () has weights stay.
-    """
-
+    # What a training takes of it, see llm/data/mixture.py: a field of documents to mix
+    # by (source, language, kind, group, licence, ...); '' takes all as it comes.
     by: str = ""
+    # One of: pairs of names and weights; a temperature of sizes, 1 is as they are, more
+    # is flatter; UniMax with so many epochs of a name; a schedule of (share of the run,
+    # weights).
     weights: Weights = ()
-    temperature: float = 1.0
-    unimax: float = 0.0
-    most_epochs: float = 0.0
+    temperature: Above0 = 1.0
+    unimax: Amount = 0.0
     schedule: tuple[tuple[float, Weights], ...] = ()
+    # Epochs of a name at most, 0 is without limit.
+    most_epochs: Amount = 0.0
 
 
 class Mixture(NamedTuple):
@@ -132,13 +130,7 @@ def check(wanted: Wanted) -> None:
         )
     for given in (wanted.weights, *(weights for _, weights in wanted.schedule)):
         _check_weights(given)
-    numbers = (wanted.unimax, wanted.most_epochs)
-    if not 0 < wanted.temperature < np.inf or not all(0 <= n < np.inf for n in numbers):
-        raise InputError(
-            got=f"data.mixture temperature {wanted.temperature}, unimax "
-            f"{wanted.unimax}, most_epochs {wanted.most_epochs}",
-            want="a temperature above 0, the others 0 or more",
-        )
+    knobs.check(Wanted.PATH, Wanted, vars(wanted))
 
 
 def unimax(sizes: Sequence[float], budget: float, epochs: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 from llm.errors import InputError
 from llm.evals import Context, Metric, Task
 from llm.inference.requests import Generate, Predict, Score
+from llm.knobs import ShareAbove0
 from llm.metrics import difference, of_items, summary
 
 TINY: dict[str, Any] = {}
@@ -24,7 +25,9 @@ _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _PLAIN = "as it is"
 
 
-def make(*, of: str = "", rate: float = 0.05, seed: int = 0, context: Context) -> Task:
+def make(
+    *, of: str = "", rate: ShareAbove0 = 0.05, seed: int = 0, context: Context
+) -> Task:
     """Robustness.
 
     Args:
@@ -37,8 +40,6 @@ def make(*, of: str = "", rate: float = 0.05, seed: int = 0, context: Context) -
             want="a task of the config",
             do="--config.evaluate.task.robustness.of=multiple_choice",
         )
-    if not 0 < rate <= 1:
-        raise InputError(got=f"robustness rate {rate}", want="above 0, and 1 at most")
     inner = context.task(of)
     ways = {_PLAIN: lambda text: text} | {
         name: lambda text, change=change: change(text, rate, seed)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llm.errors import InputError
+from llm.knobs import Positive, ShareAbove0
 
 TINY = {"model_dir": "runs/classify", "label": "code"}
 _STEP = 32  # tokens: few shapes, few compilations
@@ -22,8 +23,8 @@ def make(
     *,
     model_dir: str = "",
     label: str = "",
-    threshold: float = 0.5,
-    every: int = 200,
+    threshold: ShareAbove0 = 0.5,
+    every: Positive = 200,
     device: Any,
 ) -> tuple[Found, int, int]:
     """(find, reach, every) of a check.
@@ -37,11 +38,6 @@ def make(
     Raises:
       InputError: no such run or label, or a threshold that is no probability.
     """
-    if not 0 < threshold <= 1 or every < 1:
-        raise InputError(
-            got=f"threshold {threshold} and every {every} of the guard 'classifier'",
-            want="a probability above 0, and 1 character or more",
-        )
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -54,8 +54,7 @@ def run_of(model_dir: str, workdir: str, host: jax.Device) -> str:
                 do="use another --workdir",
             )
     else:
-        c = config.base()
-        c.workload = "convert"
+        c = config.base("convert")
         c.convert.source = model_dir
         c.train.dtype = "float32"
         convert(model_dir, os.fspath(made), c.to_dict(), host)

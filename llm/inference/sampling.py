@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llm import knobs
 from llm.errors import InputError
+from llm.knobs import Above0, Amount, Count, Finite, Share, ShareAbove0
 
 BIASED = 300  # most tokens of a row that are biased
 _BLOCK = 128  # tokens that are drawn from at once
@@ -38,38 +40,17 @@ class Sampling:
       bias: (token, what is added to its logit) pairs.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    temperature: Amount = 1.0
+    top_k: Count = 0
+    top_p: ShareAbove0 = 1.0
+    min_p: Share = 0.0
+    repetition_penalty: Above0 = 1.0
+    presence_penalty: Finite = 0.0
+    frequency_penalty: Finite = 0.0
     bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self):
-        finite = ("presence_penalty", "frequency_penalty")
-        limits = {
-            "temperature": 0 <= self.temperature < np.inf,
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": 0 < self.repetition_penalty < np.inf,
-            **{name: bool(np.isfinite(getattr(self, name))) for name in finite},
-        }
-        wanted = {
-            "temperature": "0 or more",
-            "top_k": "0 or more",
-            "top_p": "above 0, at most 1",
-            "min_p": "from 0 to 1",
-            "repetition_penalty": "above 0",
-            **dict.fromkeys(finite, "a finite number"),
-        }
-        for field, fits in limits.items():
-            if not fits:
-                raise InputError(
-                    got=f"{field} {getattr(self, field)}", want=wanted[field]
-                )
+        knobs.check("", type(self), vars(self))
         if len(self.bias) > BIASED:
             raise InputError(
                 got=f"a bias of {len(self.bias)} tokens", want=f"at most {BIASED}"

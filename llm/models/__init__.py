@@ -11,15 +11,10 @@ import jax
 import numpy as np
 
 from llm import objectives, registry
-from llm.errors import InputError
-from llm.nn.attention import KERNELS
 from llm.nn.contract import plain_inputs
 from llm.nn.embedding import padded_vocab
-from llm.nn.low_precision import PRODUCTS
 from llm.objectives import Objective
 from llm.precision import Policy
-
-DTYPES = ("float32", "bfloat16")
 
 
 class Network(NamedTuple):
@@ -33,19 +28,6 @@ class Network(NamedTuple):
     model: Any
     objective: Objective
     init: Callable[[jax.Array], Any]
-
-
-def check_policy(policy: Policy) -> None:
-    """Raises InputError for what no backend can carry out."""
-    choices = {
-        "dtype": DTYPES, "products": PRODUCTS, "attention": KERNELS,
-    }  # fmt: skip
-    for field, known in choices.items():
-        value = getattr(policy, field)
-        if value not in known:
-            raise InputError(
-                got=f"train.{field} {value!r}", want=f"one of {', '.join(known)}"
-            )
 
 
 def build(
@@ -62,7 +44,6 @@ def build(
       vocab_size: ids of the tokenizer; those of the objective follow them.
       tokenizer: as in `objective.build`.
     """
-    check_policy(policy)
     objective = objectives.build(objective_spec, vocab_size, tokenizer)
     padded = padded_vocab(vocab_size + objective.extra_tokens)
     model = registry.build("models", model_spec, vocab_size=padded, policy=policy)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
+from llm.knobs import Amount, Count, Positive
 from llm.losses import Head
 from llm.nn.attention_layer import attend, heads_of, joined
 from llm.nn.context import Context, Reach
@@ -41,15 +42,15 @@ _STD = 0.02
 class Config(ModelConfig):
     """The knobs of a BERT, beside those of all models."""
 
-    layers: int = 12
-    width: int = 768
-    heads: int = 12
-    mlp: int = 0  # 0 is four times the width
+    layers: Positive = 12
+    width: Positive = 768
+    heads: Positive = 12
+    mlp: Count = 0  # 0 is four times the width
     length: int = 512  # positions that it knows
     types: int = 2  # kinds of token, 2 for pairs of texts
     pooler: bool = False  # whether there are a pooler and a next-sentence classifier
     mlm_head: bool = True  # to predict masked tokens; without it, hidden states only
-    epsilon: float = 1e-12
+    epsilon: Amount = 1e-12
 
     def check(self) -> None:
         """Raises InputError for heads that do not divide the width."""

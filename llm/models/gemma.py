@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
+from llm.knobs import Above0, Amount, Positive
 from llm.losses import Head
 from llm.nn import hf_names
 from llm.nn.attention_layer import Attention
@@ -48,24 +49,24 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ml
 class Config(ModelConfig):
     """The knobs of a Gemma, beside those of all models."""
 
-    layers: int = 4
-    width: int = 256
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 64
-    mlp: int = 704
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    head_dim: Positive = 64
+    mlp: Positive = 704
     qk_norm: bool = True
     # Keys that a query of each layer sees, in turn; 0 is all, () is all for all.
     windows: tuple = (512, 512, 512, 512, 512, 0)
     query_scalar: int = 0  # scores are multiplied by its **-0.5; 0 is head_dim
     attention_softcap: float = 0.0  # bounds scores by c * tanh(x / c); 0 does not
     softcap: float = 0.0  # the same of logits
-    rope_base: float = 1_000_000.0
+    rope_base: Above0 = 1_000_000.0
     # Base of layers with a window, whose rope is not stretched; 0 is that of others.
     rope_local: float = 10_000.0
     rope_scaling: tuple = ()  # see llm/nn/positions.py
-    epsilon: float = 1e-6
-    embed_scale: float = 0.02  # standard deviation of the initial embeddings
+    epsilon: Amount = 1e-6
+    embed_scale: Amount = 0.02  # standard deviation of the initial embeddings
 
     def check(self) -> None:
         """Raises InputError for sizes that cannot be built."""

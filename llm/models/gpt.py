@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 
 from llm.errors import InputError
+from llm.knobs import Amount, Count, Positive
 from llm.nn import cache as caches
 from llm.nn.attention_layer import attend, heads_of, joined
 from llm.nn.contract import Inputs, Output
@@ -38,15 +39,15 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "length": 128}
 class Config(ModelConfig):
     """The knobs of a GPT-2, beside those of all models."""
 
-    layers: int = 12
-    width: int = 768
-    heads: int = 12
-    mlp: int = 0  # 0 is four times the width
+    layers: Positive = 12
+    width: Positive = 768
+    heads: Positive = 12
+    mlp: Count = 0  # 0 is four times the width
     # `learned`, as in GPT-2; `sinusoidal` (arXiv:1706.03762); `alibi`, a penalty on
     # distance (2108.12409); or `none`: only causality tells them.
     positions: str = "learned"
     length: int = 1024  # positions that are learned
-    epsilon: float = 1e-5
+    epsilon: Amount = 1e-5
 
     def check(self) -> None:
         """Raises InputError for knobs that do not go together."""

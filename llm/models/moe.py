@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from llm.errors import InputError
+from llm.knobs import Above0, Amount, Positive
 from llm.nn import hf_names
 from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
@@ -42,32 +43,32 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ml
 class Config(ModelConfig):
     """The knobs of a mixture of experts, beside those of all models."""
 
-    layers: int = 4
-    width: int = 256
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 64
-    mlp: int = 352  # of one expert
-    experts: int = 8
-    top_k: int = 2  # experts that a token goes through
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    head_dim: Positive = 64
+    mlp: Positive = 352  # of one expert
+    experts: Positive = 8
+    top_k: Positive = 2  # experts that a token goes through
     renormalise: bool = True  # so that the shares of a token's experts sum to 1
     # In training, an expert takes at most `capacity` times its even part of an
     # example's tokens; 0 is all that choose it.
-    capacity: float = 0.0
-    balance: float = 0.01  # coefficient of the balance loss
-    router_z: float = 0.001  # and of the router's z-loss
+    capacity: Amount = 0.0
+    balance: Amount = 0.01  # coefficient of the balance loss
+    router_z: Amount = 0.001  # and of the router's z-loss
     qk_norm: bool = True
     windows: tuple = ()  # keys that a query of each layer sees, in turn; 0 is all
     tied: bool = False
-    rope_base: float = 10_000.0
+    rope_base: Above0 = 10_000.0
     rope_scaling: tuple = ()  # see llm/nn/positions.py
-    epsilon: float = 1e-6
-    residual_scale: float = 0.0  # of what ends a branch, in units of 1/sqrt(fan-in)
-    embed_scale: float = 0.02  # standard deviation of the initial embeddings
+    epsilon: Amount = 1e-6
+    residual_scale: Amount = 0.0  # of what ends a branch, in units of 1/sqrt(fan-in)
+    embed_scale: Amount = 0.02  # standard deviation of the initial embeddings
 
     def check(self) -> None:
         """Raises InputError for sizes that cannot be built."""
-        check_experts(self.experts, self.top_k, self.capacity)
+        check_experts(self.experts, self.top_k)
         check_decoder(self)
 
 

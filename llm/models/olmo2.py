@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from llm.knobs import Above0, Amount, Positive
 from llm.nn import hf_names
 from llm.nn.attention_layer import Attention
 from llm.nn.contract import Inputs, Output
@@ -37,17 +38,17 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ml
 class Config(ModelConfig):
     """The knobs of an OLMo 2, beside those of all models."""
 
-    layers: int = 4
-    width: int = 256
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 64
-    mlp: int = 704
+    layers: Positive = 4
+    width: Positive = 256
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    head_dim: Positive = 64
+    mlp: Positive = 704
     tied: bool = False
-    rope_base: float = 500_000.0
+    rope_base: Above0 = 500_000.0
     rope_scaling: tuple = ()  # see llm/nn/positions.py
-    epsilon: float = 1e-5
-    embed_scale: float = 0.02  # standard deviation of the initial embeddings
+    epsilon: Amount = 1e-5
+    embed_scale: Amount = 0.02  # standard deviation of the initial embeddings
 
     transfers = True
 

@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from llm.knobs import Amount, Count, Positive
 from llm.losses import Head
 from llm.nn import cache as caches
 from llm.nn import hf_names
@@ -45,18 +46,18 @@ TINY = {"layers": 2, "width": 64, "heads": 4, "head_dim": 16, "mlp": 128}
 class Config(ModelConfig):
     """The knobs of a T5, beside those of all models."""
 
-    layers: int = 12  # of the encoder
-    decoder_layers: int = 0  # 0 is as many as of the encoder
-    width: int = 768
-    heads: int = 12
-    head_dim: int = 64
-    mlp: int = 2048
-    buckets: int = 32  # of distances
-    farthest: int = 128  # distances beyond it share the last bucket
+    layers: Positive = 12  # of the encoder
+    decoder_layers: Count = 0  # 0 is as many as of the encoder
+    width: Positive = 768
+    heads: Positive = 12
+    head_dim: Positive = 64
+    mlp: Positive = 2048
+    buckets: Positive = 32  # of distances
+    farthest: Positive = 128  # distances beyond it share the last bucket
     gated: bool = True  # GeGLU feed-forward layers (T5 1.1); else ReLU (T5 1.0)
     tied: bool = False
     scaled: bool = False  # hidden states by 1/sqrt(width) before the head (T5 1.0)
-    epsilon: float = 1e-6
+    epsilon: Amount = 1e-6
 
     @property
     def decoder_depth(self) -> int:

@@ -39,16 +39,11 @@ from llm.nn.grouped import block_rows, by_expert, by_run
 from llm.precision import Policy
 
 
-def check_experts(experts: int, top_k: int, capacity: float) -> None:
+def check_experts(experts: int, top_k: int) -> None:
     """Raises InputError for a layer that cannot be built."""
-    if not 1 <= top_k <= experts:
+    if top_k > experts:
         raise InputError(
             got=f"model.top_k {top_k} of {experts} experts", want=f"1 to {experts}"
-        )
-    if capacity < 0:
-        raise InputError(
-            got=f"model.capacity {capacity}",
-            want="0 (nothing is dropped) or a factor, such as 1.25",
         )
 
 

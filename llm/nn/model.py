@@ -9,15 +9,17 @@ is declared below with what it is in the others, so that nobody has to guess.
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 
+from llm import knobs
 from llm.errors import InputError
+from llm.knobs import Positive, ShareBelow1
 from llm.losses import Head
 from llm.nn import cache as caches
-from llm.nn.stack import check_stack
+from llm.nn.stack import HOW, check_remat
 from llm.nn.unembed import Unembed
 from llm.precision import FLOAT32, Policy
 
@@ -26,11 +28,11 @@ from llm.precision import FLOAT32, Policy
 class ModelConfig:
     """The knobs of all models, and what may be asked of any; defaults are of a file."""
 
-    vocab_size: int
-    layers: int
-    width: int
-    dropout: float = 0.0
-    how: str = "scan"  # how layers repeat; see llm/nn/stack.py
+    vocab_size: Positive
+    layers: Positive
+    width: Positive
+    dropout: ShareBelow1 = 0.0
+    how: Literal[HOW] = "scan"  # how layers repeat; see llm/nn/stack.py
     remat: str = "none"  # what the backward pass computes again; see there
 
     # A `Config` that has these as knobs makes them fields.
@@ -48,7 +50,8 @@ class ModelConfig:
         for name, value in vars(self).items():
             if isinstance(value, list):  # of JSON; a config is hashed
                 object.__setattr__(self, name, tuple(value))
-        check_stack(self.layers, self.how, self.remat)
+        knobs.check("model", type(self), vars(self))
+        check_remat(self.remat)
         self.check()
 
     def check(self) -> None:
@@ -72,13 +75,6 @@ class ModelConfig:
 
 def check_decoder(cfg: Any) -> None:
     """Raises InputError for sizes of a Llama or its like that cannot be built."""
-    for field in ("width", "heads", "kv_heads", "head_dim", "mlp"):
-        if vars(cfg)[field] < 1:
-            raise InputError(got=f"model.{field} {vars(cfg)[field]}", want="1 or more")
-    if not 0 <= cfg.dropout < 1:
-        raise InputError(
-            got=f"model.dropout {cfg.dropout}", want="at least 0 and below 1"
-        )
     if cfg.heads % cfg.kv_heads:
         raise InputError(
             got=f"{cfg.heads} heads on {cfg.kv_heads} kv_heads",

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from llm.knobs import Positive
 from llm.nn.cache import Carry
 from llm.nn.contract import Inputs, Output
 from llm.nn.dropout import Dropout
@@ -113,8 +114,8 @@ class Recurrent(nn.Module):
 class Config(ModelConfig):
     """The knobs of a recurrent model, beside those of all models."""
 
-    layers: int = 2
-    width: int = 512
+    layers: Positive = 2
+    width: Positive = 512
     tied: bool = False
 
 

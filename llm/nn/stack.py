@@ -54,12 +54,8 @@ def remat_policy(remat: str) -> Any:
     )  # fmt: skip
 
 
-def check_stack(layers: int, how: str, remat: str) -> None:
-    """Raises InputError for a stack that cannot be built."""
-    if layers < 1:
-        raise InputError(got=f"model.layers {layers}", want="1 or more")
-    if how not in HOW:
-        raise InputError(got=f"model.how {how!r}", want=f"one of {', '.join(HOW)}")
+def check_remat(remat: str) -> None:
+    """Raises InputError for what no stack can compute again."""
     if remat in REMAT:
         return
     for name in remat.split(","):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llm.knobs import Amount, Count
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
@@ -15,7 +16,7 @@ from llm.objectives import Objective
 TINY = {"chunk": 32}
 
 
-def make(*, z_loss: float = 1e-4, chunk: int = 0, **given: Any) -> Objective:
+def make(*, z_loss: Amount = 1e-4, chunk: Count = 0, **given: Any) -> Objective:
     """Causal language modelling.
 
     Args:

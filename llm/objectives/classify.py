@@ -11,7 +11,7 @@ Long ones are cut anywhere and asked about in every row that holds enough of the
 `B batch, T tokens, D width, C classes`
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm.errors import InputError
+from llm.knobs import Positive
 from llm.losses import Head, batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
@@ -30,8 +31,8 @@ ASK = ("first", "last", "every")
 def make(
     *,
     classes: tuple[str, ...] = (),
-    ask: str = "last",
-    least: int = 8,
+    ask: Literal[ASK] = "last",
+    least: Positive = 8,
     whole: bool = False,
     vocab_size: int,
     tokenizer: Any = None,
@@ -53,8 +54,6 @@ def make(
         raise InputError(
             got=f"objective.classes {tuple(classes)}", want="two different ones or more"
         )
-    if ask not in ASK:
-        raise InputError(got=f"objective.ask {ask!r}", want=f"one of {', '.join(ASK)}")
     number = {name: i for i, name in enumerate(classes)}
 
     def features(record, rng):

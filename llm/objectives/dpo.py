@@ -13,13 +13,13 @@ its end among them. Smoothing (conservative DPO) says how many labels are wrong.
 `B batch, T tokens, S segments of a row, P pairs of a row`
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm.errors import InputError
+from llm.knobs import Above0, Range
 from llm.losses import token_scores
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
@@ -30,21 +30,18 @@ _ANSWERS = (1, 3)
 _SHORTEST = 4  # tokens of a pair at least: two of each answer and its question
 
 
-def make(*, beta: float = 0.1, smoothing: float = 0.0, **given: Any) -> Objective:
+def make(
+    *,
+    beta: Above0 = 0.1,
+    smoothing: Annotated[float, Range(0, 0.5, below=True)] = 0.0,
+    **given: Any,
+) -> Objective:
     """Direct preference optimisation.
 
     Args:
       beta: how dear it is to leave the reference.
       smoothing: share of preferences that are taken to be the wrong way round.
-
-    Raises:
-      InputError: a beta that is not above 0, or a smoothing not from 0 to below 0.5.
     """
-    if not (beta > 0 and 0 <= smoothing < 0.5):
-        raise InputError(
-            got=f"objective.beta {beta}, smoothing {smoothing}",
-            want="beta above 0, and smoothing from 0 to below 0.5",
-        )
 
     def loss(apply, params, batch, *, reference, rngs=None, policy):
         inputs = inputs_of(batch)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm.errors import InputError
+from llm.knobs import Amount, Between0And1, Count, Share
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective, uniform
@@ -44,12 +45,12 @@ class Table(NamedTuple):
 
 def make(
     *,
-    rate: float = 0.15,
-    mask: float = 0.8,
-    random: float = 0.1,
+    rate: Between0And1 = 0.15,
+    mask: Share = 0.8,
+    random: Share = 0.1,
     whole_words: bool = False,
-    z_loss: float = 0.0,
-    chunk: int = 0,
+    z_loss: Amount = 0.0,
+    chunk: Count = 0,
     vocab_size: int,
     tokenizer: Any = None,
 ) -> Objective:
@@ -68,10 +69,9 @@ def make(
     Raises:
       InputError: shares that are none, or whole words of a tokenizer that cannot tell.
     """
-    if not 0 < rate < 1 or min(mask, random) < 0 or mask + random > 1:
+    if mask + random > 1:
         raise InputError(
-            got=f"objective.rate {rate}, mask {mask} and random {random}",
-            want="a rate between 0 and 1, and two shares with a sum of 1 at most",
+            got=f"objective.mask {mask} and random {random}", want="a sum of 1 at most"
         )
     if whole_words and tokenizer is not None and tokenizer.piece_bytes is None:
         raise InputError(

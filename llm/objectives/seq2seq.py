@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llm.errors import InputError
+from llm.knobs import Amount, Between0And1, Count
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
@@ -22,9 +22,9 @@ _GIVEN, _ANSWER = 0, 1  # parts of llm/data/record_tokens.py
 
 def make(
     *,
-    target_share: float = 0.25,
-    z_loss: float = 0.0,
-    chunk: int = 0,
+    target_share: Between0And1 = 0.25,
+    z_loss: Amount = 0.0,
+    chunk: Count = 0,
     tokenizer: Any = None,
     **given: Any,
 ) -> Objective:
@@ -33,14 +33,7 @@ def make(
     Args:
       target_share: of the tokens of a row, how many are for targets.
       z_loss, chunk: as of causal language modelling.
-
-    Raises:
-      InputError: a share that leaves no room for sources, or none for targets.
     """
-    if not 0 < target_share < 1:
-        raise InputError(
-            got=f"objective.target_share {target_share}", want="above 0 and below 1"
-        )
     start = 0 if tokenizer is None else max(tokenizer.pad_id, 0)
 
     def lengths(seq_len: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from llm.knobs import Amount, Count
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
@@ -19,7 +20,7 @@ TINY = {"chunk": 32}
 _PARTS, _ANSWER = (0, 1), 1  # of llm/data/record_tokens.py
 
 
-def make(*, z_loss: float = 0.0, chunk: int = 0, **given: Any) -> Objective:
+def make(*, z_loss: Amount = 0.0, chunk: Count = 0, **given: Any) -> Objective:
     """Supervised fine-tuning of a decoder.
 
     Args:

@@ -30,11 +30,12 @@ The decoder's first input of a document is the padding id.
 `B batch, T tokens, D documents of a row`
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from llm.errors import InputError
+from llm.knobs import Amount, Between0And1, Count, Positive, Range
 from llm.losses import batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective, uniform
@@ -44,11 +45,11 @@ TINY = {"chunk": 32}
 
 def make(
     *,
-    density: float = 0.15,
-    mean_span: float = 3.0,
-    sentinels: int = 100,
-    z_loss: float = 1e-4,
-    chunk: int = 0,
+    density: Between0And1 = 0.15,
+    mean_span: Annotated[float, Range(1)] = 3.0,
+    sentinels: Positive = 100,
+    z_loss: Amount = 1e-4,
+    chunk: Count = 0,
     vocab_size: int,
     tokenizer: Any = None,
 ) -> Objective:
@@ -66,12 +67,6 @@ def make(
     Raises:
       InputError: numbers that make no spans, or a tokenizer without these ids.
     """
-    if not 0 < density < 1 or mean_span < 1 or sentinels < 1:
-        raise InputError(
-            got=f"objective.density {density}, mean_span {mean_span} and "
-            f"sentinels {sentinels}",
-            want="a density between 0 and 1, and 1 or more of each other",
-        )
     pad, end, kept = 0, 0, np.ones(vocab_size, bool)
     if tokenizer is not None:
         pad, end = tokenizer.pad_id, tokenizer.eos_id

@@ -13,6 +13,7 @@ import pathlib
 from llm import registry
 from llm.document import Document, Tag
 from llm.errors import InputError
+from llm.knobs import Share
 from llm.text import linear_classifier
 
 TINY = {
@@ -22,7 +23,7 @@ TINY = {
 
 
 def make(
-    *, model_path: str = "", label: str = "", least: float = 0.5, most: float = 0.0
+    *, model_path: str = "", label: str = "", least: Share = 0.5, most: Share = 0.0
 ) -> Tag:
     """Makes the stage.
 
@@ -41,10 +42,10 @@ def make(
             want="data.stage.classifier.model_path, a folder that "
             "configs/train_filter.py wrote",
         )
-    if not (0 <= least <= 1 and 0 <= most <= 1) or (most and least >= most):
+    if most and least >= most:
         raise InputError(
             got=f"data.stage.classifier.least {least} and most {most}",
-            want="probabilities, least below most; 0 switches either off",
+            want="least below most; 0 switches either off",
         )
     found = linear_classifier.load(model_path)
     if label not in found.labels:

@@ -9,11 +9,12 @@ import pathlib
 
 from llm.corpus import contamination
 from llm.document import Document, Tag
+from llm.knobs import Count
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
 
-def make(*, path: str = "", words: int = contamination.WORDS, least: int = 1) -> Tag:
+def make(*, path: str = "", words: int = contamination.WORDS, least: Count = 1) -> Tag:
     """Makes the stage.
 
     Args:

@@ -18,23 +18,27 @@ import ast
 import dataclasses
 import textwrap
 import warnings
+from typing import Literal
 
 from llm.document import Document, Map
-from llm.errors import InputError
+from llm.knobs import Count
 
 TINY = {"task": "write"}
 TASKS = ("write", "describe", "prefer")
 
 
-def make(*, task: str = "write", shortest: int = 60, longest: int = 1200) -> Map:
+def make(
+    *,
+    task: Literal[tuple(TASKS)] = "write",
+    shortest: Count = 60,
+    longest: Count = 1200,
+) -> Map:
     """Makes the stage.
 
     Args:
       task: what records are about, as above.
       shortest, longest: characters of a function; others are left out.
     """
-    if task not in TASKS:
-        raise InputError(got=f"task {task!r}", want=f"one of {', '.join(TASKS)}")
 
     def apply(document: Document) -> list[Document]:
         made = []

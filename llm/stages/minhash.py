@@ -22,7 +22,7 @@ The signatures cost about 0.15 s per MB of text on one core.
 import numpy as np
 
 from llm.document import Document, Group, Match
-from llm.errors import InputError
+from llm.knobs import Positive, ShareAbove0
 from llm.text import hashing
 from llm.text.word_breaks import words as words_of
 
@@ -34,11 +34,11 @@ _BLOCK = 4096  # shingles hashed at once: their products stay in the cache
 
 def make(
     *,
-    threshold: float = 0.8,
-    link_threshold: float = 0.5,
-    bands: int = 42,
-    rows: int = 3,
-    words: int = 5,
+    threshold: ShareAbove0 = 0.8,
+    link_threshold: ShareAbove0 = 0.5,
+    bands: Positive = 42,
+    rows: Positive = 3,
+    words: Positive = 5,
 ) -> Group:
     """Makes the stage.
 
@@ -48,21 +48,7 @@ def make(
       bands: bands of a signature; more find more of the less similar pairs.
       rows: entries of a band; more make fewer candidates.
       words: words of a shingle.
-
-    Raises:
-      InputError: similarities that there are not, or no entries.
     """
-    if not 0 < link_threshold <= 1 or not 0 < threshold <= 1:
-        raise InputError(
-            got=f"data.stage.minhash.threshold {threshold} and link_threshold "
-            f"{link_threshold}",
-            want="similarities above 0, and 1 at most",
-        )
-    if min(bands, rows, words) < 1:
-        raise InputError(
-            got=f"data.stage.minhash.bands {bands}, rows {rows} and words {words}",
-            want="1 of each, or more",
-        )
     entries = bands * rows
     reason = f"near duplicate: estimated Jaccard similarity {threshold:g} or more"
 

@@ -12,9 +12,11 @@ all.
 
 import dataclasses
 from collections import Counter
+from typing import Literal
 
 from llm.document import Document, Map, Tag
 from llm.errors import InputError
+from llm.knobs import Count
 from llm.text import personal_data
 
 TINY = {}
@@ -23,10 +25,10 @@ POLICIES = ("redact", "drop", "count")
 
 def make(
     *,
-    policy: str = "redact",
+    policy: Literal[POLICIES] = "redact",
     kinds: tuple[str, ...] = personal_data.KINDS,
     public_only: bool = True,
-    most: int = 0,
+    most: Count = 0,
 ) -> Map | Tag:
     """Makes the stage.
 
@@ -39,11 +41,6 @@ def make(
     Raises:
       InputError: no such policy or kind.
     """
-    if policy not in POLICIES:
-        raise InputError(
-            got=f"data.stage.pii.policy {policy!r}",
-            want=f"one of {', '.join(POLICIES)}",
-        )
     unknown = [kind for kind in kinds if kind not in personal_data.KINDS]
     if unknown or not kinds:
         raise InputError(

@@ -13,11 +13,12 @@ up to `spread` - 1 words may stay at either end. Case and punctuation do not mat
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from llm.document import Document, Group
-from llm.errors import InputError
+from llm.knobs import Positive, Range
 from llm.text import hashing
 
 TINY = {"words": 10, "spread": 4}
@@ -28,18 +29,13 @@ _SIGNS = re.compile(r"(?:[^\w\s]*(?!\S))?")  # that end a passage, and go with i
 _BASES = (0x243F6A8885A308D3, 0xB7E151628AED2A6B)
 
 
-def make(*, words: int = 50, spread: int = 8) -> Group:
+def make(*, words: Annotated[int, Range(5)] = 50, spread: Positive = 8) -> Group:
     """Makes the stage.
 
     Args:
       words: the shortest run that is compared.
       spread: neighbouring runs of which one is compared.
     """
-    if words < 5 or spread < 1:
-        raise InputError(
-            got=f"data.stage.substring_dedup words={words}, spread={spread}",
-            want="5 words or more, and a spread of 1 or more",
-        )
     reason = f"{words} words of an earlier place"
 
     def rows(document: Document) -> np.ndarray:

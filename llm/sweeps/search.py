@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from llm import registry
 from llm.errors import InputError
 
-SEARCHES = ("grid", "random", "bayes")
 _HOWS = ("values", "linear", "log")
 
 

@@ -337,14 +337,3 @@ def _check(texts, bits, characters, l2, held_out) -> None:
                 got=f"{len(some)} texts of the label {label!r}",
                 want=f"{_LEAST} or more, and some hundreds for a good filter",
             )
-    if (
-        not BITS[0] <= bits <= BITS[1]
-        or characters < 1
-        or not 0 < l2 < float("inf")
-        or not 0 < held_out < 0.9
-    ):
-        raise InputError(
-            got=f"bits {bits}, characters {characters}, l2 {l2}, held_out {held_out}",
-            want=f"bits from {BITS[0]} to {BITS[1]}, characters of 1 or more, l2 above "
-            "0, held_out above 0 and below 0.9",
-        )

@@ -28,9 +28,26 @@ from llm.adapters import Adapter, named_boxes, nested
 from llm.checkpoint import Checkpoints, LoopState, State, restore_params
 from llm.errors import InputError
 from llm.inference import import_model, load_model
+from llm.knobs import section
 from llm.precision import dense
+from llm.registry import plugin
 from llm.training import train_step
 from llm.training.train_step import Frozen
+
+
+@section("")
+class Begin:
+    """What a training begins with."""
+
+    # A model to begin with, as generate.model_dir: its network, weights and tokenizer
+    # take the place of `model` and `tokenizer`; '' begins with random weights.
+    init_from: str = ""
+    # Which parameters are trained: a file of llm/adapters/ and its knobs.
+    adapter: dict = plugin("adapters", "full")
+    # The network: a file of llm/models/ and its knobs.
+    model: dict = plugin("models", "llama")
+    # What it learns: a file of llm/objectives/ and its knobs.
+    objective: dict = plugin("objectives", "causal_lm")
 
 
 def resolved(c: ConfigDict, workdir: str, host: jax.Device) -> tuple[ConfigDict, str]:

@@ -10,18 +10,62 @@ taken a layer at a time, so that scanning does not change training.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from llm import registry, tree
+from llm import knobs, registry, tree
 from llm.errors import InputError
+from llm.knobs import Amount, Between0And1, Count, Share, ShareBelow1, section
 from llm.precision import FLOAT32, Policy, matmul, transposed
 
 NAMES = ("adafactor", "adam", "adamw", "lion", "muon", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "range", "rsqrt", "wsd")
+
+
+@section("optimizer")
+class Optimizer:
+    """What learns."""
+
+    # adamw adam sgd rmsprop adafactor lion muon.
+    name: Literal[NAMES] = "adamw"
+    # Peak learning rate; with muon, of the parameters that AdamW updates.
+    learning_rate: Amount = 3e-3
+    # Width of the model at which the learning rates were found: at another width each
+    # parameter learns as much slower or faster as it must (muP, see
+    # llm/training/optim.py). 0 takes them as they are.
+    base_width: Count = 0
+    # Peak learning rate of the matrices that Muon updates.
+    muon_learning_rate: Amount = 0.02
+    # First and second moment decay (adam family, lion); momentum is for sgd, muon.
+    b1: ShareBelow1 = 0.9
+    b2: ShareBelow1 = 0.95
+    momentum: ShareBelow1 = 0.95
+    epsilon: Amount = 1e-8
+    # Decoupled weight decay, on the leaves that match `decay`.
+    weight_decay: Amount = 0.1
+    decay: str = r".*(kernel|embedding)"
+    # Leaves to leave as they are; '' freezes nothing.
+    freeze: str = ""
+    # Largest global gradient norm; 0 does not clip.
+    clip_norm: Amount = 1.0
+
+
+@section("schedule")
+class Schedule:
+    """The learning rate over time."""
+
+    # cosine wsd rsqrt linear constant, each after a linear warm-up; or range, which
+    # grows from the share `first` of the peak to the peak (configs/lr_range.py).
+    name: Literal[SCHEDULES] = "cosine"
+    # Warm-up, and the final decay of wsd, as shares of the run.
+    warmup: Share = 0.05
+    decay: Share = 0.2
+    # Final learning rate as a share of the peak.
+    final: Share = 0.1
+    first: Between0And1 = 1e-4
 
 
 def schedule(
@@ -44,15 +88,7 @@ def schedule(
       first: factor of the first update of `range`, a test of learning rates
         (arXiv:1506.01186): it then grows by the same share each step, without warm-up.
     """
-    if name not in SCHEDULES:
-        raise InputError(
-            got=f"schedule {name!r}", want=f"one of {', '.join(SCHEDULES)}"
-        )
-    if name == "range" and not 0 < first < 1:
-        raise InputError(
-            got=f"schedule.first {first}",
-            want="a share of the peak learning rate, above 0 and below 1",
-        )
+    knobs.check("schedule", Schedule, {"name": name})
     rise = max(1, round(warmup * steps))
     fall = max(1, round(decay * steps))
     rest = max(1, steps - rise + 1)
@@ -189,8 +225,8 @@ def optimizer(
       policy: precision of Muon's products.
       rates: {leaf name: factor of its learning rate}; weight decay stays as it is.
     """
-    if name not in NAMES:
-        raise InputError(got=f"optimizer {name!r}", want=f"one of {', '.join(NAMES)}")
+
+    knobs.check("optimizer", Optimizer, {"name": name})
 
     def scaled(core, peak):
         return optax.chain(

@@ -27,7 +27,7 @@ from llm.training import spikes
 
 @dataclasses.dataclass(frozen=True)
 class Knobs:
-    """How long and how; `llm/fields.py` says what each field means."""
+    """How long and how; `docs/config.md` says what each field means."""
 
     steps: int
     tokens_per_step: int

@@ -1,7 +1,9 @@
 """The contract of a workload, and what all of them begin with.
 
 A file of this folder is a command: `run(c, workdir)` does it, and `check(c)`, where
-there is one, refuses what it cannot do before anything is read. What is wrong with a
+there is one, refuses what it cannot do before anything is read. `SECTIONS` are those of
+its config (`llm/knobs.py`), and `SECTIONS_OF` names workloads whose sections it reads,
+too; their bounds are checked before it runs. What is wrong with a
 config or a file must show before the run directory is claimed, so the order is:
 
     loaded = load(c.embed.model_dir, workdir)

@@ -5,8 +5,20 @@ from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.errors import InputError
+from llm.knobs import section
 from llm.reports import comparison
 from llm.workloads import claim
+
+
+@section("compare")
+class Compare:
+    """Two evaluations beside each other."""
+
+    # The workdirs of two evaluations.
+    runs: tuple[str, ...] = ()
+
+
+SECTIONS = (Compare,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:

@@ -21,11 +21,31 @@ from llm.errors import InputError
 from llm.inference import calibration, import_model, load_model, sampling
 from llm.inference.decoding import generate
 from llm.inference.score import rolling_scorer
+from llm.knobs import section
+from llm.registry import plugin
 from llm.tokenizers import sentencepiece_tokenizer as tokenizers
 
 _NEW = 64  # tokens that are generated to time it
 _WINDOW = 1024  # tokens: a model of a long context need not score in rows as long
 _PROMPTS = ("The", "def main(", "In the")
+
+
+@section("compress")
+class Compress:
+    """Smaller models."""
+
+    # As generate.model_dir.
+    model_dir: str = ""
+    # How: a file of llm/compress/ and its knobs.
+    method: dict = plugin("compress", "int8")
+    # A text file or folder that perplexity is measured on; '' is our own source.
+    text: str = ""
+    # A text file or folder: int4 weighs the errors of a kernel by how large its inputs
+    # are there (some of the training text is best). '' weighs all alike.
+    calibration: str = ""
+
+
+SECTIONS = (Compress,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:

@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from llm.interop import (
     peft,
     safetensors,
 )
+from llm.knobs import section
 from llm.nn import stack
 from llm.nn.weights import Lora
 from llm.precision import dense
@@ -38,6 +39,26 @@ from llm.precision import dense
 DTYPES = {"hf": ("float32", "bfloat16", "float16"), "gguf": ("f16", "q8_0", "q4_0"),
           "peft": ("float32",)}  # fmt: skip
 _FLOAT16_MOST = 65504.0
+
+
+@section("convert")
+class Convert:
+    """Formats of others."""
+
+    # A Hugging Face folder or a GGUF file to import, or a run directory to export.
+    source: str = ""
+    # hf, gguf or peft; '' imports.
+    to: Literal["", "hf", "gguf", "peft"] = ""
+    # The model that an adapter of PEFT's, as the source, is added to.
+    base: str = ""
+    # How numbers are stored; '' is float32 for hf and f16 for gguf.
+    dtype: str = ""
+
+
+# What is imported becomes a run directory, with the config of a training.
+SECTIONS = (Convert,)
+# What is imported becomes a run directory, with the config of a training.
+SECTIONS_OF = ("train",)
 
 
 def run(c: ConfigDict, workdir: str) -> None:

@@ -18,8 +18,35 @@ from ml_collections import ConfigDict
 from llm import files, run_dir
 from llm.corpus import child_process
 from llm.errors import InputError, Stopped
+from llm.knobs import Above0, Amount, Count, Positive, section
 
 _CHILD = pathlib.Path(__file__).parent.parent / "corpus" / "crawl_worker.py"
+
+
+@section("crawl")
+class Crawl:
+    """The crawler."""
+
+    # Where a crawl begins: URLs. Only their hosts are visited, and these more.
+    start: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    # A page or address at which you are reached; it is told to every site.
+    contact: str = ""
+    # Seconds between two requests to a host, at least; more where robots.txt asks
+    # for it, up to 60.
+    delay: Amount = 1.0
+    # Most pages, of all hosts and of each; most links from a start.
+    pages: Positive = 100_000
+    pages_per_host: Positive = 1000
+    depth: Count = 8
+    # A page that takes longer, in seconds, or is larger is left out.
+    seconds: Above0 = 30.0
+    max_page_bytes: Positive = 8 * 2**20
+    # Hosts that may have private addresses, such as an intranet's.
+    private_hosts: tuple[str, ...] = ()
+
+
+SECTIONS = (Crawl,)
 
 
 def run(c: ConfigDict, workdir: str) -> dict:
@@ -87,12 +114,6 @@ def _asked(c: ConfigDict) -> dict:
             got="no crawl.contact",
             want="a page or address where those who run the sites reach you",
             do="--config.crawl.contact=https://example.org/about-my-crawler",
-        )
-    if crawl.delay < 0 or min(crawl.pages, crawl.pages_per_host, crawl.seconds) <= 0:
-        raise InputError(
-            got=f"crawl.delay {crawl.delay}, pages {crawl.pages}, pages_per_host "
-            f"{crawl.pages_per_host}, seconds {crawl.seconds}",
-            want="a delay of 0 or more, the others above 0",
         )
     for package in ("scrapy", "warcio"):
         if importlib.util.find_spec(package) is None:

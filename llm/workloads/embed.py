@@ -1,6 +1,7 @@
 """Texts as vectors: embeddings.npy, a row a text, and embed.json."""
 
 import io
+from typing import Literal
 
 import numpy as np
 from etils import epath
@@ -8,11 +9,33 @@ from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.data.input_texts import texts_given
-from llm.errors import InputError
 from llm.inference.embeddings import POOLINGS, embedder
+from llm.knobs import Count, Positive, section
 from llm.workloads import claim, load
 
 _BLOCK = 1024  # texts compared with all others at once
+
+
+@section("embed")
+class Embed:
+    """Texts as vectors."""
+
+    # As generate.model_dir.
+    model_dir: str = ""
+    # The texts: a file with one a line, or the texts themselves.
+    path: str = ""
+    texts: tuple[str, ...] = ()
+    # How tokens make a vector: mean, first or last; and whether its length is made 1.
+    pooling: Literal[POOLINGS] = "mean"
+    normalise: bool = True
+    # Tokens of a text that are read; 0 is as many as the model was trained with.
+    max_tokens: Count = 0
+    # Texts at once, and how many pairs of texts that are alike are printed.
+    batch_size: Positive = 32
+    pairs: Count = 5
+
+
+SECTIONS = (Embed,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -59,16 +82,6 @@ def check(c: ConfigDict) -> list[str]:
       InputError: no texts, an empty one, a file that cannot be read, or wrong knobs.
     """
     e = c.embed
-    if e.pooling not in POOLINGS:
-        raise InputError(
-            got=f"embed.pooling {e.pooling!r}", want=f"one of {', '.join(POOLINGS)}"
-        )
-    if e.batch_size < 1 or e.max_tokens < 0 or e.pairs < 0:
-        raise InputError(
-            got=f"embed.batch_size {e.batch_size}, max_tokens {e.max_tokens} and pairs "
-            f"{e.pairs}",
-            want="a batch of 1 or more, and none below 0",
-        )
     return texts_given(e.path, e.texts, "embed")
 
 

@@ -9,7 +9,7 @@ such as perplexity, at the top.
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -26,11 +26,52 @@ from llm.evals import Context, Task
 from llm.inference import finished_items, import_model, load_model
 from llm.inference.answer_requests import answerer
 from llm.inference.class_probabilities import classes_of
+from llm.knobs import Count, Positive, ShareBelow1, section
 from llm.nn.contract import with_head
+from llm.registry import every_plugin
 from llm.training import train_step
+from llm.training.init_state import Begin
 from llm.workloads import claim
 
 _BLOCK = 128  # examples after which those that are finished are kept
+
+
+@section("")
+class Outside:
+    """Text from outside."""
+
+    # A text file, or a folder of them, to score besides the held-out split.
+    eval_text: str = ""
+
+
+@section("evaluate")
+class Evaluate:
+    """Evaluations."""
+
+    # As generate.model_dir.
+    model_dir: str = ""
+    # Files of llm/evals/ to run, in this order.
+    tasks: tuple[str, ...] = ("perplexity", "syntax")
+    # Whether to score the split by the objective that the model was trained with, as a
+    # validation does: for models that are not asked for the likelihood of a text.
+    objective: bool = False
+    # Whether to score the model that the run began with, too, by the same tasks and
+    # the same objective.
+    before: bool = False
+    # Split of the corpus that is scored.
+    split: Literal[SPLITS] = "test"
+    # Share of a window that is context kept from the window before, so that few tokens
+    # are scored with little context; and windows scored, or texts generated, at once.
+    overlap: ShareBelow1 = 0.5
+    batch_size: Positive = 32
+    # Longest row of tokens that is scored; 0 is as many as the model was trained with.
+    max_tokens: Count = 0
+    # Knobs of the tasks. One may be there by another name: `name` then says its file.
+    task: dict = every_plugin("evals")
+
+
+SECTIONS = (Begin, Outside, Evaluate)
+SECTIONS_OF = ("prepare_data",)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -221,23 +262,7 @@ def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be evaluated, before anything is read."""
     e = c.evaluate
     for label in e.tasks:
-        knobs = _spec(c, label)
-        name = knobs.pop("name")
-        known = registry.defaults(registry.module("evals", name).make)
-        registry.check_knobs(f"evals {name!r}", knobs, known)
-    if e.split not in SPLITS:
-        raise InputError(
-            got=f"evaluate.split {e.split!r}", want=f"one of {', '.join(SPLITS)}"
-        )
-    if not 0 <= e.overlap < 1:
-        raise InputError(
-            got=f"evaluate.overlap {e.overlap}", want="at least 0 and below 1"
-        )
-    if e.batch_size < 1 or e.max_tokens < 0:
-        raise InputError(
-            got=f"evaluate.batch_size {e.batch_size} and max_tokens {e.max_tokens}",
-            want="a batch of 1 or more, and no fewer tokens than 0",
-        )
+        registry.check_spec("evals", _spec(c, label), f"evaluate.task.{label}")
     if c.eval_text:
         _read(c.eval_text)
     if not e.model_dir:

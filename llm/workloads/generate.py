@@ -11,7 +11,39 @@ from llm.errors import InputError
 from llm.inference import load_model, sampling
 from llm.inference.decoding import generate, search
 from llm.inference.prompt_rows import check_generates
+from llm.knobs import Above0, Amount, Count, Positive, Share, ShareAbove0, section
 from llm.workloads import claim, load
+
+
+@section("generate")
+class Generate:
+    """Continuations."""
+
+    # A trained run directory, or a Hugging Face folder or GGUF file, which is imported
+    # into this workdir first; '' is this workdir.
+    model_dir: str = ""
+    # Texts to continue, or, for an encoder-decoder, to answer.
+    prompts: tuple[str, ...] = ("def ",)
+    # Whether prompts are what a user says, put in the model's own chat template.
+    chat: bool = False
+    # Most new tokens, and samples of each prompt.
+    max_tokens: Positive = 200
+    samples: Positive = 1
+    # Beams of a search for the most likely texts, instead of samples; 1 samples. A
+    # text's score is its log-probability over length**length_penalty.
+    beams: Positive = 1
+    length_penalty: float = 1.0
+    # 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing.
+    temperature: Amount = 0.8
+    top_k: Count = 0
+    top_p: ShareAbove0 = 1.0
+    min_p: Share = 0.0
+    repetition_penalty: Above0 = 1.0
+    # Texts that end a sample.
+    stop: tuple[str, ...] = ()
+
+
+SECTIONS = (Generate,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -60,12 +92,8 @@ def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be sampled, before anything is read."""
     g = c.generate
     _sampling(c)
-    if min(g.max_tokens, g.samples, g.beams, len(g.prompts)) < 1:
-        raise InputError(
-            got=f"generate.max_tokens {g.max_tokens}, samples {g.samples}, "
-            f"beams {g.beams} and {len(g.prompts)} prompts",
-            want="one or more of each",
-        )
+    if not g.prompts:
+        raise InputError(got="no generate.prompts", want="one text or more")
     if g.beams > 1 and (g.temperature or g.samples > g.beams):
         raise InputError(
             got=f"generate.beams {g.beams} with temperature {g.temperature} and "

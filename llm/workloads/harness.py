@@ -6,7 +6,26 @@ from ml_collections import ConfigDict
 from llm import files, run_dir
 from llm.errors import InputError
 from llm.inference import lm_eval_model
+from llm.knobs import Count, Positive, section
 from llm.workloads import claim, load
+
+
+@section("harness")
+class Harness:
+    """lm-evaluation-harness."""
+
+    # As generate.model_dir.
+    model_dir: str = ""
+    # A folder with tasks of lm-evaluation-harness as YAML files, and which to run.
+    folder: str = ""
+    tasks: tuple[str, ...] = ()
+    # Solved examples before a question; items of a task, 0 is all; and rows at once.
+    shots: Count = 0
+    limit: Count = 0
+    batch_size: Positive = 32
+
+
+SECTIONS = (Harness,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:

@@ -9,11 +9,32 @@ from llm.errors import InputError
 from llm.inference import interpretation, load_model, sampling
 from llm.inference.decoding import generate
 from llm.inference.prompt_rows import check_length, rows_of
+from llm.knobs import Positive, section
 from llm.nn.contract import has_head, plain_inputs, reads_source
 from llm.reports import interpret_page
 from llm.workloads import claim, load
 
 _ANSWER = 16  # tokens of an encoder-decoder's answer that are looked at
+
+
+@section("interpret")
+class Interpret:
+    """A look inside."""
+
+    # As generate.model_dir.
+    model_dir: str = ""
+    # The text to look at, of which at most so many tokens.
+    prompt: str = "def main():"
+    max_tokens: Positive = 48
+    # Words of one token each, and triples of them: the third is to what as the second
+    # is to the first.
+    words: tuple[str, ...] = ()
+    analogies: tuple = ()
+    # How many tokens are listed each time.
+    top: Positive = 5
+
+
+SECTIONS = (Interpret,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -122,10 +143,6 @@ def run(c: ConfigDict, workdir: str) -> None:
 def check(c: ConfigDict) -> None:
     """Raises InputError for what cannot be looked at, before anything is read."""
     i = c.interpret
-    if i.top < 1 or i.max_tokens < 1:
-        raise InputError(
-            got=f"interpret.top {i.top}, max_tokens {i.max_tokens}", want="1 or more"
-        )
     for entry in i.analogies:
         if not isinstance(entry, tuple) or len(entry) != 3:
             raise InputError(

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, registry, units
+from llm import config, files, registry, units
 from llm.errors import InputError
 from llm.reports import lifecycle_page
 from llm.reports.lifecycle_page import Step
@@ -65,7 +65,7 @@ def check(c: ConfigDict) -> None:
             want="a config for each",
         )
     for name in c.order:
-        registry.module("workloads", c.runs[name].workload)
+        config.check(c.runs[name])
 
 
 def _placed(value: Any, workdir: str) -> Any:

@@ -16,6 +16,8 @@ from llm.reports import lr_curve_page
 from llm.sweeps import lr_curve
 from llm.training import metric_writer
 
+SECTIONS_OF = ("train",)
+
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains, and says which learning rates the losses speak for."""

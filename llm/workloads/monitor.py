@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from llm import files, run_dir
 from llm.errors import InputError, Stopped
+from llm.knobs import Amount, section
 from llm.reports import drift_page
 from llm.serve import drift, request_record
 from llm.workloads import claim
@@ -15,14 +16,25 @@ from llm.workloads import claim
 DRIFTED = 3  # exit code
 
 
+@section("monitor")
+class Monitor:
+    """Drift of the traffic."""
+
+    # The request log of a server; one to compare with, '' is the same log before; and
+    # how many hours at the end of the log are compared, 0 is all of it.
+    log: str = ""
+    reference: str = ""
+    hours: Amount = 0.0
+
+
+SECTIONS = (Monitor,)
+
+
 def run(c: ConfigDict, workdir: str) -> None:
     """Compares the logs of `c.monitor`."""
     m = c.monitor
-    if not m.log or m.hours < 0:
-        raise InputError(
-            got=f"monitor.log {m.log!r} and hours {m.hours}",
-            want="the log of a server, and hours of 0 or more",
-        )
+    if not m.log:
+        raise InputError(got="no monitor.log", want="the log of a server")
     if not m.reference and not m.hours:
         raise InputError(
             got="no monitor.reference",

@@ -26,6 +26,8 @@ STAGES = {
     "generate": (),
 }
 
+SECTIONS_OF = (*STAGES, "plan")  # its training may be planned
+
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Runs the stages whose result is not there yet, and writes the report."""

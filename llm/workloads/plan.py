@@ -6,7 +6,7 @@ speak of. Works on any training config, also by `--config.workload=plan`.
 
 import functools
 import json
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,12 +15,39 @@ from ml_collections import ConfigDict
 
 from llm import files, models, registry, sharding, tree, units
 from llm.errors import InputError
+from llm.knobs import Amount, Count, Positive, ShareAbove0, section
 from llm.nn.contract import with_head
 from llm.planning import aot, budget, flops, topology
 from llm.precision import Policy
 from llm.sweeps.scaling_law import CHINCHILLA
 from llm.training import live_memory
 from llm.training.assembly import Assembly, assemble
+
+
+@section("plan")
+class Plan:
+    """What a run needs."""
+
+    # Chip to plan for (a name of llm/planning/flops.py), how many, and dollars per
+    # chip-hour; 0 is the chip's list price (llm/planning/flops.py).
+    accelerator: Literal[tuple(flops.CHIPS)] = "v5e"
+    chips: Positive = 8
+    price: Amount = 0.0
+    # Share of peak FLOP/s to expect.
+    mfu: ShareAbove0 = 0.4
+    # A pod to compile the step for, such as v5e:16x16 or 2xv5e:16x16, instead of
+    # accelerator and chips; and sequences of a device at once, 0 is train.batch_size.
+    topology: str = ""
+    rows: Count = 0
+    # Whether to look for the best rows, model.remat and mesh: every one of these names,
+    # and every one of these meshes.
+    search: bool = False
+    search_remat: tuple[str, ...] = ("selective", "minimal", "full")
+    search_mesh: tuple = ((("fsdp", -1),), (("fsdp", -1), ("tensor", 2)))
+
+
+SECTIONS = (Plan,)
+SECTIONS_OF = ("train",)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -53,22 +80,7 @@ def _on(c: ConfigDict, pod: topology.Pod, best: dict[str, Any] | None) -> Config
 
 def _check(c: ConfigDict) -> None:
     """Raises InputError for what no plan is made of, before minutes of compiling."""
-    p, t = c.plan, c.train
-    asked = Policy(t.dtype, "tpu", products=t.products, attention=t.attention)
-    models.check_policy(asked)
-    if p.accelerator not in flops.CHIPS:
-        hint = registry.hint(p.accelerator, flops.CHIPS)
-        raise InputError(
-            got=f"plan.accelerator {p.accelerator!r}",
-            want=f"one of {', '.join(flops.CHIPS)}{hint}",
-        )
-    if p.chips < 1 or p.rows < 0 or p.price < 0 or not 0 < p.mfu <= 1:
-        raise InputError(
-            got=f"plan.chips={p.chips}, plan.rows={p.rows}, plan.price={p.price}, "
-            f"plan.mfu={p.mfu}",
-            want="at least one chip, rows and price of 0 or more, and a share of peak "
-            "FLOP/s between 0 and 1",
-        )
+    p = c.plan
     if not p.topology and (p.rows or p.search):
         raise InputError(
             got=f"plan.rows={p.rows}, plan.search={p.search} without plan.topology",

@@ -4,19 +4,32 @@ from ml_collections import ConfigDict
 
 from llm import run_dir
 from llm.data.input_texts import texts_given
-from llm.errors import InputError
 from llm.inference.class_probabilities import classifier
+from llm.knobs import Positive, section
 from llm.workloads import claim, load
 
 _SHOWN = 20  # texts that are printed
+
+
+@section("predict")
+class Predict:
+    """Classes of texts."""
+
+    # As generate.model_dir; a classifier of texts.
+    model_dir: str = ""
+    # The texts: a file with one a line, or the texts themselves; and texts at once.
+    path: str = ""
+    texts: tuple[str, ...] = ()
+    batch_size: Positive = 32
+
+
+SECTIONS = (Predict,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Classifies the texts of `c.predict`."""
     p = c.predict
     texts = texts_given(p.path, p.texts, "predict")
-    if p.batch_size < 1:
-        raise InputError(got=f"predict.batch_size {p.batch_size}", want="1 or more")
     loaded = load(p.model_dir, workdir)
     predict = classifier(loaded, batch_size=p.batch_size)
     claim(c, workdir)

@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -22,15 +22,54 @@ from llm.corpus import beam_runner, runner, split, storage, workers
 from llm.corpus.file_source import Files
 from llm.document import NOTE
 from llm.errors import InputError, MachineError
+from llm.knobs import Amount, Between0And1, Count, section
+from llm.registry import every_plugin, plugin
 from llm.reports import data_card
 from llm.text import hashing
 
-_RUNNERS = ("local", "beam")
 _DOES = "prepares a corpus"
 _REASONS = 5  # of drops that an error tells
 _VALUES = 200  # of a field of meta that are counted
 _FEW = 3  # of them are always told
 _GROUPS = 1000  # of a split that a report names
+
+
+@section("")
+class Runner:
+    """What prepares corpora."""
+
+    # local, processes of this machine; or beam, Apache Beam (the extra `beam`), and its
+    # own flags, such as ("--runner=DataflowRunner",).
+    runner: Literal["local", "beam"] = "local"
+    runner_options: tuple[str, ...] = ()
+
+
+@section("data")
+class Data:
+    """Documents: from where, and what is done to them."""
+
+    # A run directory whose prepared corpus to use; '' makes one in this workdir.
+    corpus_dir: str = ""
+    # Where documents come from: a file of llm/sources/ and its knobs.
+    source: dict = plugin("sources", "stdlib")
+    # What happens to them, in this order: files of llm/stages/ ...
+    stages: tuple[str, ...] = ("normalise", "generated", "exact_dedup", "minhash")
+    # ... and their knobs.
+    stage: dict = every_plugin("stages")
+    # Processes that prepare it, 0 is one a core; seconds that a stage may take for one
+    # document, 0 is without limit.
+    processes: Count = 0
+    seconds: Amount = 60.0
+    # A folder where the steps of the preparation stay, with all scores: a run with
+    # other thresholds, or a stage more, takes from it what is the same. '' keeps them
+    # in this workdir, and only until the corpus is finished.
+    work_dir: str = ""
+    # Shares of the groups (top-level packages) held out; 0.05 is 5 % of the bytes.
+    validation_fraction: Between0And1 = 0.05
+    test_fraction: Between0And1 = 0.05
+
+
+SECTIONS = (Runner, Data)
 
 
 def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
@@ -118,17 +157,10 @@ def check(c: ConfigDict) -> dict[str, dict[str, Any]]:
     Raises:
       InputError: a corpus cannot be described so.
     """
-    if c.runner not in _RUNNERS:
-        raise InputError(got=f"runner {c.runner!r}", want=" or ".join(_RUNNERS))
     if c.runner_options and c.runner != "beam":
         raise InputError(
             got=f"runner_options with the runner {c.runner!r}",
             want="those of --config.runner=beam",
-        )
-    if c.data.processes < 0 or not c.data.seconds >= 0:
-        raise InputError(
-            got=f"data.processes {c.data.processes} and seconds {c.data.seconds}",
-            want="0 processes (one a core) or more, 0 seconds (no limit) or more",
         )
     settings = _settings(c)
     _check_numbers("data.source", settings["source"])
@@ -184,7 +216,7 @@ def _check_some(done: runner.Result, settings: dict[str, Any]) -> None:
             got=f"no documents from the source {settings['source']['name']!r}"
             + (f" ({told})" if told else ""),
             want="one text or more",
-            do="see data.source in llm/fields.py",
+            do="see data.source in docs/config.md",
         )
     if told and settings["source"]["name"] != "stdlib":  # of which nobody chose any
         print(f"left out or mended by the source: {told}", flush=True)

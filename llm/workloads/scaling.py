@@ -17,6 +17,8 @@ from llm.sweeps import scaling_law, search, trials
 
 _SHARE = 0.8  # of intervals
 
+SECTIONS_OF = ("sweep",)
+
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Trains what is missing of the ladder, fits the law and writes its page."""

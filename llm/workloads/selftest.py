@@ -32,6 +32,8 @@ c = ConfigDict(json.load(open(sys.argv[1])))
 registry.build("workloads", "serve")(c.lock(), sys.argv[2])
 """
 
+SECTIONS_OF = ("serve", "generate")
+
 
 def run(c: ConfigDict, workdir: str) -> None:
     """Asks the server of `c.serve.model_dir` and writes what it says."""

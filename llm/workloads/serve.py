@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 from ml_collections import ConfigDict
@@ -17,6 +17,8 @@ from llm.errors import InputError
 from llm.inference import load_model
 from llm.inference.constrain import Grammars
 from llm.inference.embeddings import embedder
+from llm.knobs import Count, Positive, Range, section
+from llm.registry import every_plugin
 from llm.serve import guard
 from llm.serve.auth import read_keys
 from llm.serve.feedback import Feedback
@@ -27,6 +29,47 @@ from llm.serve.slots import Slots
 from llm.workloads import claim, load
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@section("serve")
+class Serve:
+    """The server."""
+
+    # As generate.model_dir, and what the model is called; '' is the name of its folder.
+    model_dir: str = ""
+    name: str = ""
+    # Where to listen; port 0 is any that is free. Other hosts want api_keys_file.
+    host: str = "127.0.0.1"
+    port: Annotated[int, Range(0, 65_535)] = 8000
+    # A file with a key a line, one of which a request must bear; '' asks for none.
+    api_keys_file: str = ""
+    # Requests that are answered at once, and most tokens of a prompt and its answer; 0
+    # is as many as the model was made for.
+    slots: Positive = 16
+    context: Count = 2048
+    # Requests that may wait, of all clients and of one, and the longest body in bytes.
+    most_waiting: Count = 256
+    most_waiting_client: Count = 128
+    most_bytes: Positive = 4_000_000
+    # Seconds after which a request is given up, and that are left to answer what was
+    # asked when the server is told to end.
+    request_seconds: Positive = 600
+    shutdown_seconds: Count = 30
+    # Whether to log a line an answer, and whether with its texts, scrubbed.
+    log_requests: bool = True
+    log_prompts: bool = False
+    # What the names of metrics begin with; vllm shows this server on boards for that.
+    metrics_prefix: str = "llm"
+    # Whether people may rate answers, which are then written to the workdir.
+    feedback: bool = False
+    # Checks of prompts and answers: pairs of a file of llm/guards/ and what to do:
+    # block, redact or log ...
+    guard: tuple = ()
+    # ... and their knobs.
+    check: dict = every_plugin("guards")
+
+
+SECTIONS = (Serve,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -53,15 +96,6 @@ def check(c: ConfigDict) -> None:
                 want="it, to serve",
                 do="pip install 'llm-lifecycle[serve]'",
             )
-    least = {
-        "slots": 1, "context": 0, "most_waiting": 0, "most_waiting_client": 0,
-        "most_bytes": 1, "shutdown_seconds": 0, "request_seconds": 1,
-    }  # fmt: skip
-    for name, value in least.items():
-        if s[name] < value:
-            raise InputError(got=f"serve.{name} {s[name]}", want=f"{value} or more")
-    if not 0 <= s.port < 65_536:
-        raise InputError(got=f"serve.port {s.port}", want="0 to 65535; 0 is any")
     if s.host not in _LOOPBACK and not s.api_keys_file:
         raise InputError(
             got=f"serve.host {s.host} without keys: whoever reaches it could use it",

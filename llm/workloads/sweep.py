@@ -6,14 +6,44 @@ The same command goes on where it was stopped, and does nothing twice; more
 """
 
 import pathlib
+from typing import Literal
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from llm import files, run_dir, units
+from llm import config, files, run_dir, units
 from llm.errors import InputError
+from llm.knobs import Count, Positive, section
 from llm.reports import sweep_page
 from llm.sweeps import search, trials
+
+
+@section("sweep")
+class Sweep:
+    """A search of fields."""
+
+    # Fields of `trial`, the config of a trial, that trials differ in: axes such as
+    # ("optimizer.learning_rate", "log", 1e-3, 1e-1), see llm/sweeps/search.py.
+    space: tuple = ()
+    # grid, random, or bayes (needs optuna); how many trials random and bayes take, and
+    # how many points of a range a grid has.
+    search: Literal["grid", "random", "bayes"] = "random"
+    trials: Positive = 16
+    points: Positive = 5
+    # Trials at once, which share the GPUs, TPU chips or cores of this machine.
+    processes: Positive = 1
+    # What is compared, a figure of train.json or evaluate.json, and whether the best is
+    # the least (min) or the most (max).
+    metric: str = "validation_loss"
+    goal: Literal["min", "max"] = "min"
+    # Successive halving: of the trials at a rung, one in so many goes on; 0 trains all
+    # to their end. And the step of the first rung, 0 for the first validation; each
+    # next one is so many times that.
+    halving: Count = 0
+    first_rung: Count = 0
+
+
+SECTIONS = (Sweep,)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -78,15 +108,8 @@ def check(c: ConfigDict) -> tuple[tuple[search.Axis, ...], trials.Wanted]:
             got="a sweep without `trial`", want="the config of a trial, c.trial",
             do="see configs/sweep.py",
         )  # fmt: skip
+    config.check(c.trial)
     axes = search.axes(s.space, c.trial)
-    for name, known in (("search", search.SEARCHES), ("goal", ("min", "max"))):
-        if s[name] not in known:
-            raise InputError(
-                got=f"sweep.{name} {s[name]!r}", want=f"one of {', '.join(known)}"
-            )
-    for name in ("trials", "points", "processes"):
-        if s[name] < 1:
-            raise InputError(got=f"sweep.{name} {s[name]}", want="1 or more")
     if s.search == "bayes":
         try:
             import optuna  # noqa: F401

@@ -9,7 +9,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -29,6 +29,9 @@ from llm import (
 from llm.checkpoint import Checkpoints, LoopState, State
 from llm.data import loader, mixture, tokens
 from llm.errors import InputError
+from llm.knobs import Amount, Count, Positive, ShareBelow1, section
+from llm.nn.attention import KERNELS
+from llm.nn.low_precision import PRODUCTS
 from llm.planning import compiler_options, flops
 from llm.precision import Policy
 from llm.tokenizers import sentencepiece_tokenizer as tokenizers
@@ -40,6 +43,7 @@ from llm.training import (
     preemption,
     preview,
     profiling,
+    spikes,
     train_checks,
     train_loop,
     train_step,
@@ -52,6 +56,85 @@ from llm.training.telemetry import Telemetry
 from llm.training.train_checks import attention_of, length
 from llm.training.watchdog import Watchdog
 from llm.workloads import claim
+
+
+@section("")
+class Run:
+    """How a training runs, and what is looked at."""
+
+    # First and last step to trace for XProf and Perfetto; () traces none.
+    profile_steps: tuple[int, ...] = ()
+    # Rows to print before a training, with what is learned of them in colour; it then
+    # stops. 0 trains.
+    preview: Count = 0
+    # Mesh axes and sizes as pairs, -1 fills; and the rules that map logical axes on it.
+    mesh: tuple = (("data", -1),)
+    rules: Literal[tuple(sharding.PRESETS)] = "fsdp"
+
+
+@section("train")
+class Train:
+    """The run."""
+
+    # Length of the run: exactly one of these three is not 0. Epochs may be 1.5.
+    steps: Count = 0
+    tokens: Count = 0
+    epochs: Amount = 0.0
+    # Sequences in a global batch, and tokens in a sequence.
+    batch_size: Positive = 32
+    seq_len: Positive = 256
+    # Micro-batches that make up one update.
+    accumulate: Positive = 1
+    # Compute dtype of matrix products: float32 or bfloat16. Parameters are float32.
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    # How activations and kernels are multiplied: dtype (the one above), int8 or fp8
+    # (eight bits, scaled as they come; logits and attention keep the dtype).
+    products: Literal[PRODUCTS] = "dtype"
+    # What carries attention out: auto (splash on TPUs, else xla), xla, splash, or cudnn
+    # (NVIDIA). One that is named and cannot run ends the run; auto says what it took.
+    attention: Literal[KERNELS] = "auto"
+    # Decay of the exponential moving average of parameters; 0 keeps none.
+    ema: ShareBelow1 = 0.0
+    # Steps between log lines, between validations and between checkpoints; 0 is never
+    # (a run always validates and saves at its end).
+    log_every: Count = 10
+    validate_every: Count = 0
+    checkpoint_every: Count = 0
+    # Steps between checkpoints of each machine on its own disk, for runs on many hosts:
+    # a crash that leaves the machines loses no more; 0 keeps none. And where they lie.
+    local_every: Count = 0
+    local_dir: str = ""
+    # Sequences in a validation; 0 takes the whole split.
+    validation_sequences: Count = 256
+    # Checkpoints kept: the newest ones, and the best ones by validation loss.
+    keep_last: Positive = 2
+    keep_best: Count = 1
+    # Validations without a better loss after which to stop; 0 never stops early.
+    patience: Count = 0
+    # Gap between validation and training loss, in nats a token, that raises a warning.
+    overfit_gap: Amount = 0.5
+    # What to do with a step whose loss or gradient is far off or not finite: off (end
+    # if it is not finite), skip (do not learn from it), or rollback (go back to the
+    # newest checkpoint, too, and then skip it).
+    spike: Literal[spikes.POLICIES] = "off"
+    # Say where numbers stop being finite, if they do: each step is then waited for.
+    find_nan: bool = False
+    # Metadata server that announces maintenance and preemption, upon which the run is
+    # saved and ends with exit code 75: an address, auto (Google's, on TPUs), or none.
+    notices: str = "auto"
+    # End with exit code 76 if a step takes so many times the median; 0 waits for ever.
+    watchdog: Amount = 50.0
+    # And where there is no median, in the first steps, a validation or a checkpoint,
+    # after so many seconds without a sign of life; 0 waits for ever.
+    watchdog_longest: Amount = 7200.0
+    # Also log to Weights & Biases (needs the wandb package).
+    wandb: bool = False
+
+
+SECTIONS = (
+    init_state.Begin, Run, mixture.Wanted, optim.Optimizer, optim.Schedule, Train,
+)  # fmt: skip
+SECTIONS_OF = ("train_tokenizer",)
 
 
 def run(c: ConfigDict, workdir: str) -> None:

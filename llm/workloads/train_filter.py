@@ -5,6 +5,7 @@ are those of texts that were not learned from.
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 from etils import epath
@@ -13,12 +14,39 @@ from ml_collections import ConfigDict
 from llm import config, metrics, registry, run_dir
 from llm.corpus import sample
 from llm.errors import InputError
+from llm.knobs import Above0, Count, Positive, Range, section
 from llm.text import linear_classifier
 from llm.workloads import claim
 
 _THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _BINS = 10
 _TELLING = 1000  # texts of a label whose words are weighed
+
+
+@section("filter")
+class Filter:
+    """A classifier of documents."""
+
+    # What a classifier of documents learns from: pairs of a label and of what holds
+    # texts of it, as `text=` of the quickstart: (("good", "jsonl:good.jsonl"), ...).
+    # () takes data.source, whose documents have a label in this field: kind, group, or
+    # one of meta.
+    sources: tuple = ()
+    field: str = "kind"
+    # Documents of a label that are taken, by chance and each text once; the characters
+    # of each that are read; and the share of them that figures are measured on.
+    documents: Annotated[int, Range(8)] = 50_000
+    characters: Positive = 10_000
+    test_fraction: Annotated[float, Range(0, 0.9, above=True, below=True)] = 0.1
+    # Features are hashed to 2**bits columns; l2 is the weight of the penalty.
+    bits: Annotated[int, Range(*linear_classifier.BITS)] = 20
+    l2: Above0 = 1e-6
+    # How many words are told that weigh most.
+    words: Count = 30
+
+
+SECTIONS = (Filter,)
+SECTIONS_OF = ("prepare_data",)
 
 
 def run(c: ConfigDict, workdir: str) -> None:
@@ -152,12 +180,6 @@ def _words(made: linear_classifier.Classifier, held, most: int) -> dict:
 
 def _check(c: ConfigDict) -> None:
     f = c.filter
-    if f.documents < 8 or f.words < 0 or not 0 < f.test_fraction < 1:
-        raise InputError(
-            got=f"filter.documents {f.documents}, words {f.words} and test_fraction "
-            f"{f.test_fraction}",
-            want="8 documents or more, words of 0 or more, a fraction between 0 and 1",
-        )
     for pair in f.sources:
         if not (
             isinstance(pair, tuple)

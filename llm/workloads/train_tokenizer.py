@@ -22,6 +22,7 @@ from llm.corpus import storage, workers
 from llm.data import tokenizer_report, tokens
 from llm.errors import InputError
 from llm.inference import import_model
+from llm.knobs import Positive, section
 from llm.reports import data_card
 from llm.tokenizers import (
     chat_settings,
@@ -29,8 +30,44 @@ from llm.tokenizers import (
     parallel_encode,
     sentencepiece_tokenizer,
 )
+from llm.training.init_state import Begin
 
 _LITTLE = 1 << 24  # bytes of text for which no process is begun
+
+
+@section("tokenizer")
+class Tokenizer:
+    """The tokenizer."""
+
+    # Pieces in the vocabulary, byte pieces and special tokens included.
+    vocab_size: Positive = 4096
+    # bpe, unigram or char, as SentencePiece trains them: any text comes back; byte, for
+    # UTF-8 as it is; word or wordpiece (BERT's), which lose what is not in them. And
+    # whether these two take all text in lower case.
+    kind: str = "bpe"
+    lowercase: bool = False
+    # Of the first three: whether each digit is a piece of its own, and texts that are
+    # always one piece, such as ("<file>", "<end>").
+    split_digits: bool = False
+    symbols: tuple[str, ...] = ()
+    # Template of conversations, for a corpus of them: plain, chatml, llama3, gemma or a
+    # Jinja file; '' is the model's own, and plain where it has none.
+    chat_template: str = ""
+    # Today, for a template that writes it, as 2026-01-31; '' is the day on which the
+    # tokens are made, which is recorded and taken from then on.
+    date: str = ""
+    # Values of names that the template reads, as JSON: '{"enable_thinking": false}'. A
+    # record may have its own, `chat_template_kwargs`.
+    template_variables: str = ""
+    # Whether an empty block of thoughts that a template puts before answers is learned.
+    learn_empty_think: bool = False
+    # Whether control tokens that are spelled out in texts and messages, such as
+    # <|im_end|>, are these tokens. Without it what people type is text.
+    parse_special: bool = False
+
+
+SECTIONS = (Begin, Tokenizer)
+SECTIONS_OF = ("prepare_data",)
 
 
 def run(c: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:

@@ -7,6 +7,7 @@ how often the two agree.
 """
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 from etils import epath
@@ -16,6 +17,7 @@ from llm import registry, run_dir
 from llm.corpus import sample
 from llm.errors import InputError
 from llm.inference.embeddings import embedder
+from llm.knobs import Positive, Range, section
 from llm.text import kmeans, linear_classifier
 from llm.workloads import claim, load
 
@@ -24,10 +26,27 @@ _SHOWN, _HEAD = 3, 160  # texts of a topic that are shown, and characters of eac
 _WORDS_IN_NAME = 3
 
 
+@section("topics")
+class Topics:
+    """Topics of documents."""
+
+    # Topics that are looked for in documents of data.source, by embed's model.
+    count: Annotated[int, Range(2)] = 8
+    # Documents that are taken, as those of filter; words that are told of each topic.
+    documents: Annotated[int, Range(2 * _LEAST)] = 20_000
+    characters: Positive = 10_000
+    test_fraction: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.1
+    bits: Annotated[int, Range(*linear_classifier.BITS)] = 18
+    words: Positive = 20
+
+
+SECTIONS = (Topics,)
+SECTIONS_OF = ("prepare_data", "embed")
+
+
 def run(c: ConfigDict, workdir: str) -> None:
     """Finds `c.topics.count` topics, and measures how well they are told apart."""
     t = c.topics
-    _check(c)
     e = c.embed
     loaded = load(e.model_dir, workdir)
     skipped: dict[str, int] = {}
@@ -133,18 +152,3 @@ def _nearest(texts: list[str], found: kmeans.Clusters, number: int) -> list[str]
     own = np.flatnonzero(found.which == number)
     first = own[np.argsort(-found.cosine[own], kind="stable")][:_SHOWN]
     return [" ".join(texts[place].split())[:_HEAD] for place in first]
-
-
-def _check(c: ConfigDict) -> None:
-    t = c.topics
-    if t.count < 2 or t.documents < 2 * _LEAST or t.characters < 1 or t.words < 1:
-        raise InputError(
-            got=f"topics.count {t.count}, documents {t.documents}, characters "
-            f"{t.characters} and words {t.words}",
-            want=f"2 topics, {2 * _LEAST} documents, 1 for the others, or more",
-        )
-    if not 0 < t.test_fraction < 0.5:
-        raise InputError(
-            got=f"topics.test_fraction {t.test_fraction}",
-            want="a fraction between 0 and 0.5",
-        )
