@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from page_parser import Page
 
 from llm import config
 from llm.errors import InputError
@@ -84,6 +85,17 @@ def test_what_the_card_says(run):
     for file in files:
         assert hashlib.sha256(file.read_bytes()).hexdigest() in page, file
     assert "<script" not in page and "<b>plums" not in page
+
+
+def test_names_of_the_card_are_text(run, tmp_path):
+    evil = """'"><script>a & b</script>"""
+    for name in ("prepare_data.json", "train_tokenizer.json"):
+        text = (run / name).read_text()
+        for word in ("jsonl", "en", "mit", "exact_dedup", "train"):
+            text = text.replace(f'"{word}"', json.dumps(word + evil))
+        (tmp_path / name).write_text(text)
+    page = Page(data_card.write(tmp_path).read_text())
+    assert "script" not in page.tags and page.text.count(evil) > 10
 
 
 def test_stages_add_up(run):

@@ -1,7 +1,6 @@
 """The report page: what it says, what it leaves out, and what cannot break it."""
 
 import html
-import html.parser
 import json
 import math
 import re
@@ -10,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import example_run
 import pytest
+from page_parser import Page
 
 from llm import metrics
 from llm.errors import InputError
@@ -19,37 +19,6 @@ HEADINGS = [
     "Learning", "Events", "Evaluation", "Samples", "Speed", "Data", "Tokenizer",
     "Config", "Environment",
 ]  # fmt: skip
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that tags nest, and collects text, headings and addresses."""
-
-    VOID = {"meta", "br", "link", "img"}
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.headings, self.addresses = [], "", [], []
-        self.tags = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [v for k, v in attrs if k in ("href", "src", "srcset")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += data
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
 
 
 @pytest.fixture
@@ -213,7 +182,7 @@ def test_colouring_loses_no_text(text):
     for cut in {0, len(text) // 3, len(text)}:
         _, pieces = page.coloured(text[:cut], text[cut:])
         assert "".join(piece for _, _, piece in pieces) == text
-        assert "".join(piece for _, asked, piece in pieces if asked) == text[:cut]
+        assert "".join(piece for _, prompted, piece in pieces if prompted) == text[:cut]
 
 
 def test_colours_of_python():

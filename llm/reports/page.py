@@ -63,7 +63,7 @@ def coloured(prompt: str, completion: str) -> tuple[str, list[tuple[str, bool, s
 
 
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -74,10 +74,10 @@ def _environment() -> jinja2.Environment:
         "form": format, "short": units.count, "size": units.size,
         "duration": units.duration, "quantity": units.quantity,
     }  # fmt: skip
-    made.filters |= {name: _of_some(form) for name, form in forms.items()}
-    made.filters["anchor"] = lambda heading: re.sub(r"\W+", "-", heading.lower())
-    made.globals["coloured"] = coloured
-    return made
+    environment.filters |= {name: _of_some(form) for name, form in forms.items()}
+    environment.filters["anchor"] = lambda heading: re.sub(r"\W+", "-", heading.lower())
+    environment.globals["coloured"] = coloured
+    return environment
 
 
 def _of_some(form):

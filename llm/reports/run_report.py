@@ -110,7 +110,7 @@ def _events(run: Run) -> list[dict[str, Any]]:
     return events
 
 
-def _loss(run: Run) -> tuple[str, ...]:
+def _loss(run: Run) -> tuple[str, str]:
     steps, losses = _column(run, "loss")
     series = []
     if losses:
@@ -121,20 +121,22 @@ def _loss(run: Run) -> tuple[str, ...]:
     at, validation = _column(run, "validation_loss")
     if validation:
         series.append(svg.Series("validation", at, validation, 2, "dots"))
-    return _plots(
+    return svg.both(
         series,
         title="Loss, nats a token",
+        width=1040,
         height=330,
         y_format="{:.3f}".format,
         tick_format="{:g}".format,
     )
 
 
-def _speeds(run: Run) -> list[tuple[str, ...]]:
+def _speeds(run: Run) -> list[tuple[str, str]]:
     return [
-        _plots(
+        svg.both(
             [svg.Series(key.replace("_", " "), *_column(run, key), colour)],
             title=title,
+            width=500,
             y_format=form,
             from_zero=key != "grad_norm",
         )
@@ -172,9 +174,3 @@ def _column(run: Run, key: str) -> tuple[list[float], list[float]]:
     pairs = [(r["step"], r[key]) for r in run.metrics if r.get(key) is not None]
     pairs = [(step, value) for step, value in pairs if value or not rate]
     return [step for step, _ in pairs], [value for _, value in pairs]
-
-
-def _plots(series, *, height: int = 230, **scale) -> tuple[str, ...]:
-    """A plot for a wide page and one for a phone: text keeps its size in both."""
-    sizes = (1040 if height > 300 else 500, height), (340, 230)
-    return tuple(svg.lines(series, width=w, height=h, **scale) for w, h in sizes)

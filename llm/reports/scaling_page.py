@@ -39,7 +39,7 @@ def _budgets(runs, law) -> list[tuple[float, float, float]]:
     return [(x, size, x / 6 / size) for x, size in zip(budgets, sizes, strict=True)]
 
 
-def _plot(runs, law) -> str:
+def _plot(runs, law) -> tuple[str, str]:
     sizes = sorted({run.parameters for run in runs})
     shown = sizes[:: max(1, len(sizes) // _COLOURS)][-_COLOURS:]
     series = []
@@ -50,7 +50,7 @@ def _plot(runs, law) -> str:
         series.append(svg.Series(name, spans, [y for _, y in own], colour, "points"))
         fitted = [law.loss(size, x) for x in spans]
         series.append(svg.Series(f"law, {name}", spans, fitted, colour, "faint"))
-    return svg.lines(
+    return svg.both(
         series, title="validation loss; the lines are the law", x_label="tokens",
-        x_format=units.count, log_x=True, log_y=False, width=900, height=320,
+        x_format=units.count, log_x=True, log_y=False, height=320,
     )  # fmt: skip

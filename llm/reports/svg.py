@@ -36,7 +36,7 @@ def lines(
     x_format: Callable[[float], str] | None = None,
     y_format: Callable[[float], str] = "{:.3g}".format,
     tick_format: Callable[[float], str] | None = None,
-    width: int = 520,
+    width: int = 500,
     height: int = 230,
     log_x: bool = False,
     log_y: bool | None = None,
@@ -101,6 +101,12 @@ def lines(
         columns=_columns(shown, across, down, (left, right), x_label, formats),
     )
     return Markup(figure)  # escaped: a template shows it as it is
+
+
+def both(series: Sequence[Series], *, width: int = 900, **how) -> tuple[str, str]:
+    """A plot for a wide page and one for a phone: text keeps its size in both."""
+    narrow = how | {"height": 230}
+    return lines(series, width=width, **how), lines(series, width=340, **narrow)
 
 
 class _Axis:

@@ -52,10 +52,10 @@ def _axes(done, axes, wanted):
         if numbers and len(axis.fields) == 1 and len(set(values)) > 1:
             yield axis.name, _plot(done, axis, wanted), []
         else:
-            yield axis.name, "", list(_choices(done, axis, wanted))
+            yield axis.name, ("", ""), list(_choices(done, axis, wanted))
 
 
-def _plot(done, axis, wanted) -> str:
+def _plot(done, axis, wanted) -> tuple[str, str]:
     field = axis.fields[0]
     shown = [
         svg.Series(name, *_points(done, field, status), colour, "points")
@@ -65,9 +65,9 @@ def _plot(done, axis, wanted) -> str:
     ]  # fmt: skip
     values = [t.values[field] for t in done]
     spread = min(values) > 0 and max(values) > 8 * min(values)
-    return svg.lines(
+    return svg.both(
         shown, title=f"{wanted.metric} by {field}", x_label=field.rpartition(".")[2],
-        x_format=number, y_format="{:.4g}".format, log_y=False, width=900,
+        x_format=number, y_format="{:.4g}".format, log_y=False,
         log_x=axis.how == "log" or spread,
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ def _choices(done, axis, wanted):
             yield shown, len(values), least, statistics.median(values)
 
 
-def _course(trials, wanted) -> str:
+def _course(trials, wanted) -> tuple[str, str]:
     """The best so far, trial after trial."""
     done = [t for t in trials if t.status == "done"]
     so_far = [
@@ -98,17 +98,17 @@ def _course(trials, wanted) -> str:
         for n in range(len(done))
     ]
     at = [float(t.number) for t in done]
-    return svg.lines(
+    return svg.both(
         [
             svg.Series("a trial", at, [t.value for t in done], 2, "points"),
             svg.Series("best so far", at, so_far),
         ],
         title=f"{wanted.metric}, trial after trial", x_label="trial", log_y=False,
-        y_format="{:.4g}".format, width=900,
+        y_format="{:.4g}".format,
     )  # fmt: skip
 
 
-def _curves(root, trials, leader, wanted) -> str:
+def _curves(root, trials, leader, wanted) -> tuple[str, str]:
     """How the best trials learned, the best of all in front."""
     ranked = sorted(
         (t for t in trials if t.value is not None), key=lambda t: wanted.sign * t.value
@@ -124,4 +124,4 @@ def _curves(root, trials, leader, wanted) -> str:
                 name = f"trial {trial.number}, the best"
                 look = (name, *look[1:3], 1, "dots")
             curves.append(svg.Series(*look))
-    return svg.lines(curves, title=f"{wanted.metric} by step", width=900)
+    return svg.both(curves, title=f"{wanted.metric} by step")

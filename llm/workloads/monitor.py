@@ -52,7 +52,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         print(f"not in both logs: {', '.join(missing)}")
     root = epath.Path(workdir)
     run_dir.write(workdir, "monitor.json", made)
-    files.write_text(root / "monitor.html", page.render("drift.html.j2", made=made))
+    files.write_text(root / "monitor.html", page.render("drift.html.j2", **made))
     if drifted:
         raise Stopped(
             f"drift: {', '.join(drifted)}; see {root / 'monitor.html'}", DRIFTED
