@@ -3,7 +3,7 @@
 Colours come from the page's CSS variables, so a plot follows the reader's light or dark
 mode. Hovering a column shows its values, by CSS alone.
 
-    lines([Series("train", steps, losses)], x_label="step", y_label="loss")
+    lines([Series("train", steps, losses)], title="Loss", x_label="step")
 """
 
 import itertools
