@@ -1,10 +1,12 @@
 """The page of a corpus says what became of its documents, with figures that add up."""
 
 import hashlib
+import html
 import json
 import re
 
 import pytest
+from page_parser import Page
 
 from llm import config
 from llm.errors import InputError
@@ -45,25 +47,25 @@ def run(tmp_path_factory):
     return folder
 
 
-def words(html):
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+def words(page):
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
 
 
 def test_what_the_card_says(run):
-    html = (run / "data_card.html").read_text()
-    said = words(html)
+    page = (run / "data_card.html").read_text()
+    said = words(page)
     for told in (
         "2 items were looked for, 1 found; 1 are too short",
         "items.jsonl:1 1 ",  # the item, one document, and its runs
         "sets of copies 1",
         "exact_dedup",
-        "&quot;kind&quot;: &quot;char&quot;",  # the settings of the tokenizer, too
+        '"kind": "char"',  # the settings of the tokenizer, too
         "names and sizes of the files read",
     ):
         assert told in said, told
     assert re.search(r"Chapter 3\. Sentence.* 3 ", said)  # the largest set of copies
     prepared = json.loads((run / "prepare_data.json").read_text())
-    assert prepared["files"] in html and prepared["hashes"]["corpus"] in html
+    assert prepared["files"] in page and prepared["hashes"]["corpus"] in page
     assert set(prepared["facts"]["language"]) == {"en"}
     licences = {name: n for name, (n, _) in prepared["facts"]["licence"].items()}
     assert licences == {"mit": 20, "": 10}
@@ -81,8 +83,19 @@ def test_what_the_card_says(run):
     ]
     assert len([f for f in files if f.is_file()]) >= 9
     for file in files:
-        assert hashlib.sha256(file.read_bytes()).hexdigest() in html, file
-    assert "<script" not in html and "<b>plums" not in html
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in page, file
+    assert "<script" not in page and "<b>plums" not in page
+
+
+def test_names_of_the_card_are_text(run, tmp_path):
+    evil = """'"><script>a & b</script>"""
+    for name in ("prepare_data.json", "train_tokenizer.json"):
+        text = (run / name).read_text()
+        for word in ("jsonl", "en", "mit", "exact_dedup", "train"):
+            text = text.replace(f'"{word}"', json.dumps(word + evil))
+        (tmp_path / name).write_text(text)
+    page = Page(data_card.write(tmp_path).read_text())
+    assert "script" not in page.tags and page.text.count(evil) > 10
 
 
 def test_stages_add_up(run):

@@ -1,6 +1,6 @@
 """The report page: what it says, what it leaves out, and what cannot break it."""
 
-import html.parser
+import html
 import json
 import math
 import re
@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import example_run
 import pytest
+from page_parser import Page
 
 from llm import metrics
 from llm.errors import InputError
@@ -18,37 +19,6 @@ HEADINGS = [
     "Learning", "Events", "Evaluation", "Samples", "Speed", "Data", "Tokenizer",
     "Config", "Environment",
 ]  # fmt: skip
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that tags nest, and collects text, headings and addresses."""
-
-    VOID = {"meta", "br", "link", "img"}
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.headings, self.addresses = [], "", [], []
-        self.tags = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [v for k, v in attrs if k in ("href", "src", "srcset")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += data
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
 
 
 @pytest.fixture
@@ -203,20 +173,45 @@ def test_smoothing():
 
 @pytest.mark.parametrize(
     "text",
-    [example_run.DEF + example_run.VALID, 'x = "open', "'''", "@a\n@b\ndef f(): 0x1_f"],
-)
+    [
+        example_run.DEF + example_run.VALID, 'x = "open', "'''", "plain & <prose>",
+        "@a\n@b\ndef f(): 0x1_f", "import os\r\n\r\n\tx = \0 $ ?\n\n", "",
+    ],
+)  # fmt: skip
 def test_colouring_loses_no_text(text):
-    assert "".join(word for _, word in page._python(text)) == text
+    for cut in {0, len(text) // 3, len(text)}:
+        _, pieces = page.coloured(text[:cut], text[cut:])
+        assert "".join(piece for _, _, piece in pieces) == text
+        assert "".join(piece for _, prompted, piece in pieces if prompted) == text[:cut]
 
 
 def test_colours_of_python():
-    colours = {word: css for css, word in page._python("def f(x):\n  return 1 # no")}
+    kind, pieces = page.coloured("", "@a\ndef f(x):\n  return len(1) # no")
+    colours = {piece: colour for colour, _, piece in pieces}
+    assert kind == "code"
     assert colours["def"] == colours["return"] == "keyword"
-    assert (colours["f"], colours["x"], colours["1"]) == ("defined", "", "number")
-    assert colours["# no"] == "comment"
+    assert (colours["f"], colours["(x):\n  "], colours["1"]) == (
+        "defined",
+        "",
+        "number",
+    )
+    assert (colours["# no"], colours["@a"]) == ("comment", "decorator")
+    assert page.coloured("The", " rest")[0] == "prose"
+
+
+def sample(prompt, completion):
+    text = "{% import 'parts.html.j2' as p %}{{ p.sample(prompt, completion) }}"
+    template = page._TEMPLATES.from_string(text)
+    return template.render(prompt=prompt, completion=completion)
 
 
 def test_prompt_ends_inside_a_word():
-    shown = page.sample('def f():\n    "ab', 'cd"\n', "")
-    assert '<b><span class="string">&quot;ab</span></b>' in shown
-    assert '<span class="string">cd&quot;</span>' in shown
+    shown = sample('def f():\n    "ab', 'cd"\n')
+    assert '<b><span class="string">&#34;ab</span></b>' in shown
+    assert '<span class="string">cd&#34;</span>' in shown
+
+
+def test_a_sample_is_shown_as_it_is():
+    text = "\n\n  <b>&amp;\t\n"
+    (shown,) = re.findall(r"<pre[^>]*>\n(.*)</pre>", sample("", text), re.DOTALL)
+    assert html.unescape(shown) == text and "<b>" not in shown

@@ -174,7 +174,10 @@ def test_rates_by_leaf():
 def test_weight_decay_does_not_depend_on_the_width():
     """With no gradient a step is the decay alone, the same on every kernel."""
     _, spec, params, axes = built(64)
-    knobs = config.base("train").optimizer.to_dict() | {"base_width": 16, "weight_decay": 0.5}
+    knobs = config.base("train").optimizer.to_dict() | {
+        "base_width": 16,
+        "weight_decay": 0.5,
+    }
     tx = optim.configured(knobs, lambda step: 1.0, axes, model=spec)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)

@@ -185,66 +185,9 @@ def html(made: dict[str, Any]) -> str:
     names = [pathlib.Path(run).name or run for run in made["runs"]]
     if names[0] == names[1]:
         names = made["runs"]
-    header = (
-        f"<h1>{page.escape(' and '.join(names))}</h1>"
-        "<p>The same items, answered by both. Differences are the second less the "
-        "first, with their 95 % interval.</p>"
+    return page.render(
+        "comparison.html.j2", names=names, tasks=made["tasks"], verdict=verdict
     )
-    return page.page(
-        " and ".join(names),
-        header,
-        [(name, _section(task, names)) for name, task in made["tasks"].items()],
-    )
-
-
-def _section(task: dict[str, Any], names) -> str:
-    kinds = {"better": "good", "worse": "bad", "same": "plain", "other": "warn"}
-    words = {
-        "better": f"{names[1]} is better",
-        "worse": f"{names[0]} is better",
-        "same": "no difference shown",
-        "other": "differs",
-    }
-    rows, badges = [], []
-    for figure, both in task["figures"].items():
-        said = verdict(figure, both)
-        badges.append(page.badge(f"{figure}: {words[said]}", kinds[said]))
-        cells = [_cell(both[part]) for part in ("one", "other", "difference")]
-        rows.append((figure, *cells))
-    note = f"items in both: {task['items']}"
-    if task["only_one"] or task["only_other"]:
-        note += f"; {task['only_one']} and {task['only_other']} in one alone, left out"
-    parts = [
-        page.table(("figure", *names, "difference"), rows),
-        f'<div class="reasons">{"".join(badges)}</div>',
-        f'<p class="soft">{page.escape(note)}</p>',
-    ]
-    for won, label in ((0, names[0]), (1, names[1])):
-        shown = [x for x in task["examples"] if x["better"] == won]
-        if shown:
-            inner = "".join(_example(x, names) for x in shown)
-            parts.append(page.details(f"where {label} is better", inner))
-    return page.panel("".join(parts))
-
-
-def _example(example: dict[str, Any], names) -> str:
-    given = example["input"]
-    target = example["target"]
-    head = page.sample("", given + (f"\n\n= {target}" if target else ""), "", "asked")
-    answers = "".join(
-        page.sample(
-            "",
-            said or "(nothing)",
-            page.badge(name, "good" if n == example["better"] else "bad"),
-        )
-        for n, (name, said) in enumerate(zip(names, example["outputs"], strict=True))
-    )
-    return f'{head}<div class="grid">{answers}</div>'
-
-
-def _cell(figure: dict[str, Any]) -> str:
-    low, high = figure["interval"]
-    return f"{figure['value']:.4g} ({low:.4g} to {high:.4g})"
 
 
 def _examples(pairs) -> list[dict[str, Any]]:

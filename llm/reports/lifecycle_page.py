@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from llm import evals, units
+from llm import evals
 from llm.reports import page
 
 # {result file: [(key, label, format)]}: what a person asks first of each workload.
@@ -46,63 +46,36 @@ class Step(NamedTuple):
 def write(path: pathlib.Path, steps: Sequence[Step]) -> str:
     """The page as HTML; what is not there yet is left out."""
     done = [step for step in steps if step.seconds is not None]
-    whole = sum(step.seconds for step in done)
-    header = (
-        f"<h1>A life cycle</h1><p>{len(done)} of {len(steps)} steps in "
-        f"{page.escape(units.duration(whole))}</p>"
+    return page.render(
+        "lifecycle.html.j2",
+        total=len(steps),
+        done=[(step, *_results(step), _links(path, step)) for step in done],
     )
-    rows = [(step.name, step.workload, units.duration(step.seconds)) for step in done]
-    sections = [("Steps", page.panel(page.table(("step", "workload", "time"), rows)))]
-    sections += [(step.name.capitalize(), _section(path, step)) for step in done]
-    return page.page("A life cycle", header, sections)
 
 
-def _section(path: pathlib.Path, step: Step) -> str:
-    parts = []
+def _results(step: Step) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(results with the figures that are shown of each, that of a compression)."""
     metrics = evals.metrics().values()
     headlines = [(m.name, m.label, m.form) for m in metrics if m.headline]
+    results = []
     for file, wanted in (_FIGURES | {"evaluate.json": headlines}).items():
-        held = _read(step.folder / file)
-        items = [
-            (label, form.format(held[key]))
+        result = _read(step.folder / file)
+        figures = [
+            (label, form.format(result[key]))
             for key, label, form in wanted
-            if isinstance(held.get(key), (int, float))
+            if isinstance(result.get(key), (int, float))
         ]
-        facts = page.facts([*items, *_objective(held)])
-        parts.append(f'<div style="margin-bottom:14px">{facts}</div>')
-        for one in held.get("answers", []):
-            told = page.badge("through HTTP", "plain")
-            parts.append(page.sample(one["what"] + "\n\n", one["answer"], told))
-    parts.append(_compressed(_read(step.folder / "compress.json")))
-    links = [
-        f'<a href="{page.escape(str((step.folder / name).relative_to(path.parent)))}">'
-        f"{page.escape(name)}</a>"
+        results.append(result | {"figures": figures})
+    return results, _read(step.folder / "compress.json")
+
+
+def _links(path: pathlib.Path, step: Step) -> list[tuple[str, str]]:
+    """(address, name) of the pages of a step."""
+    return [
+        (str((step.folder / name).relative_to(path.parent)), name)
         for name in _PAGES
         if (step.folder / name).exists()
     ]
-    return page.panel("".join(parts)) + (f"<p>{' '.join(links)}</p>" if links else "")
-
-
-def _objective(held: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (f"{name.replace('_', ' ')}, held out", f"{value:.3f}")
-        for name, value in held.get("objective", {}).items()
-    ]
-
-
-def _compressed(held: dict[str, Any]) -> str:
-    if not held:
-        return ""
-    rows = [
-        (
-            when,
-            units.size(held[when]["bits"] / 8),
-            f"{held[when]['perplexity']:.3f}",
-            f"{held[when]['tokens_per_s']:,.1f}",
-        )
-        for when in ("before", "after")
-    ]
-    return page.table((held["method"]["name"], "size", "perplexity", "tokens/s"), rows)
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:

@@ -11,23 +11,12 @@ def html(title: str, rates: Sequence[float], losses: Sequence[float], found) -> 
     y = lr_curve.smoothed(losses)
     top = max(y[: max(1, len(y) // 4)]) * 1.3  # what follows may go through the roof
     shown = [(r, v) for r, v in zip(rates, losses, strict=False) if v <= top]
-    curve = svg.lines(
+    curve = svg.both(
         [
             svg.Series("each step", *zip(*shown, strict=True), 1, "faint"),
             svg.Series("smoothed", rates[: len(y)], [min(v, top) for v in y]),
         ],
         title="training loss", x_label="learning rate", x_format="{:.2g}".format,
-        log_x=True, log_y=False, width=900, height=320,
+        log_x=True, log_y=False, height=320,
     )  # fmt: skip
-    header = f"<h1>{page.escape(title)}</h1><p>Learning-rate range test</p>"
-    if found:
-        limit = "never" if found.limit is None else f"{found.limit:.2g}"
-        header += page.cards(
-            [
-                ("suggested peak", f"{found.suggested:.2g}", found.why),
-                ("falls fastest", f"{found.steepest:.2g}", ""),
-                ("lowest loss", f"{found.lowest:.2g}", ""),
-                ("too large from", limit, "a tenth of the fall lost again"),
-            ]
-        )
-    return page.page(title, header, [("Loss", page.panel(curve))])
+    return page.render("lr_range.html.j2", title=title, curve=curve, found=found)

@@ -1,20 +1,20 @@
-"""Line plots and bars as inline SVG, drawn by hand: nothing to download or to run.
+"""Line plots as inline SVG: the places of what `plot.svg.j2` draws.
 
 Colours come from the page's CSS variables, so a plot follows the reader's light or dark
-mode. Hovering a column shows its values, by CSS alone:
+mode. Hovering a column shows its values, by CSS alone.
 
-    <g class="hit"> ... <text class="on-hover">step 120  train 2.913</text></g>
-
-    lines([Series("train", steps, losses)], x_label="step", y_label="loss")
+    lines([Series("train", steps, losses)], title="Loss", x_label="step")
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from llm import units
+from llm.reports import page
 
 
 class Series(NamedTuple):
@@ -36,7 +36,7 @@ def lines(
     x_format: Callable[[float], str] | None = None,
     y_format: Callable[[float], str] = "{:.3g}".format,
     tick_format: Callable[[float], str] | None = None,
-    width: int = 520,
+    width: int = 500,
     height: int = 230,
     log_x: bool = False,
     log_y: bool | None = None,
@@ -69,120 +69,44 @@ def lines(
     left = 14 + 6.6 * max(map(len, labels))
     right, top, bottom = width - 14, 26, height - 34
 
-    def at(x, y):
-        return (
-            left + x_axis.share(x) * (right - left),
-            bottom - y_axis.share(y) * (bottom - top),
-        )
+    def across(x):
+        return round(left + x_axis.share(x) * (right - left), 1)
 
-    parts = []
-    for tick, label in zip(y_axis.ticks, labels, strict=True):
-        y = at(x_axis.low, tick)[1]
-        parts.append(_line(left, y, right, y, "grid"))
-        parts.append(_text(left - 8, y + 4, label, "tick", "end"))
-    for tick in map(float, x_axis.ticks):
-        if x_format is None and not tick.is_integer():  # there is no half a step
-            continue
-        x = at(tick, y_axis.low)[0]
-        parts.append(_line(x, bottom, x, bottom + 4, "axis"))
-        label = (x_format or units.count)(tick)
-        parts.append(_text(x, bottom + 17, label, "tick", "middle"))
-    parts.append(_line(left, bottom, right, bottom, "axis"))
-    parts.append(_text(right, height - 4, x_label, "tick", "end"))
-    for s in sorted(series, key=lambda s: s.style != "faint"):
-        points = [at(x, y) for x, y in zip(*_thinned(s.x, s.y, width), strict=True)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        if s.style != "points":
-            parts.append(f'<polyline class="{s.style} c{s.colour}" points="{path}"/>')
-        if s.style in ("dots", "points") or len(points) == 1:
-            parts += [_dot(x, y, s.colour) for x, y in points]
+    def down(y):
+        return round(bottom - y_axis.share(y) * (bottom - top), 1)
+
+    def points(s):
+        thinned = zip(*_thinned(s.x, s.y, width), strict=True)
+        return [(across(x), down(y)) for x, y in thinned]
+
     shown = [s for s in series if s.style != "faint"]
     formats = (x_format or "{:,.0f}".format, y_format)
-    parts += _columns(shown, at, (left, right), (top, bottom), x_label, formats)
-    if log_y:
-        title += " (log scale)"
-    legend = "".join(
-        f'<span class="key c{s.colour}">{escape(s.name)}</span>' for s in shown
+    figure = page.render(
+        "plot.svg.j2",
+        title=f"{title} (log scale)" if log_y else title,
+        width=width,
+        height=height,
+        sides=(round(left, 1), right, top, bottom),
+        x_label=x_label,
+        y_ticks=list(zip(map(down, y_axis.ticks), labels, strict=True)),
+        x_ticks=[
+            (across(tick), (x_format or units.count)(tick))
+            for tick in map(float, x_axis.ticks)
+            if x_format or tick.is_integer()  # there is no half a step
+        ],
+        curves=[
+            (s, points(s)) for s in sorted(series, key=lambda s: s.style != "faint")
+        ],
+        shown=shown,
+        columns=_columns(shown, across, down, (left, right), x_label, formats),
     )
-    return (
-        f"<figure><figcaption>{escape(title)}"
-        f'<span class="legend">{legend if len(shown) > 1 else ""}</span></figcaption>'
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+    return Markup(figure)  # escaped: a template shows it as it is
 
 
-def bar(parts: Sequence[tuple[str, float, str]], *, title: str) -> str:
-    """One bar of shares: (name, share of 1, CSS class), the names on hover."""
-    rects, start = [], 0.0
-    for name, share, colour in parts:
-        share = min(max(share, 0.0), 1.0)
-        rects.append(
-            f'<rect class="{colour}" x="{start * 1000:.2f}" width="{share * 1000:.2f}" '
-            f'height="10"><title>{escape(name)} {share:.1%}</title></rect>'
-        )
-        start += share
-    return (
-        f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(title)}">{"".join(rects)}</svg>'
-    )
-
-
-def flow(levels: Sequence[tuple[str, float, str, str]], *, title: str) -> str:
-    """A stream from top to bottom, which what is lost leaves to the right.
-
-    Args:
-      levels: (name, amount that arrives here, what is said of it, what is said of what
-        is lost from here to the next), the first the widest.
-    """
-    width, height, left, wide = 1000, 74, 190, 430
-    most = max((amount for _, amount, _, _ in levels), default=0) or 1
-    shapes, texts = [], []
-    for n, (name, amount, said, lost) in enumerate(levels):
-        top, span = n * height, amount / most * wide
-        texts += [
-            _text(0, top + 18, name, "value", "start"),
-            _text(0, top + 33, said, "", "start"),
-        ]
-        if n + 1 == len(levels):
-            shapes.append(_band(left, left + span, left, left + span, top, top + 26))
-            continue
-        then = levels[n + 1][1] / most * wide
-        shapes.append(
-            _band(left, left + span, left, left + span, top, top + 26)
-            + _band(left, left + then, left, left + then, top + 26, top + height)
-        )
-        if span - then > 0.5:
-            out = left + wide + 40
-            ends = top + 48 - (span - then) / wide * 22, top + 48
-            shapes.append(_away(left + then, left + span, out, top + 26, *ends))
-        if lost:
-            texts.append(_text(left + wide + 50, top + 46, lost, "", "start"))
-    tall = (len(levels) - 1) * height + 40
-    return (
-        f'<svg class="flow" viewBox="0 0 {width} {tall}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(shapes)}{"".join(texts)}</svg>'
-    )
-
-
-def _band(x0: float, x1: float, x2: float, x3: float, top: float, end: float) -> str:
-    return (
-        f'<path class="c1 kept" d="M{x0:.1f} {top:.1f}H{x1:.1f}L{x3:.1f} {end:.1f}'
-        f'H{x2:.1f}Z"/>'
-    )
-
-
-def _away(
-    x0: float, x1: float, out: float, top: float, first: float, end: float
-) -> str:
-    """A bend from the stream between x0 and x1 to the right, from `first` to `end`."""
-    middle = (x1 + out) / 2
-    return (
-        f'<path class="c2 lost" d="M{x0:.1f} {top:.1f}H{x1:.1f}'
-        f"C{middle:.1f} {top:.1f} {middle:.1f} {first:.1f} {out:.1f} "
-        f"{first:.1f}V{end:.1f}C{middle:.1f} {end:.1f} {x0:.1f} {end:.1f} "
-        f'{x0:.1f} {top:.1f}Z"/>'
-    )
+def both(series: Sequence[Series], *, width: int = 900, **how) -> tuple[str, str]:
+    """A plot for a wide page and one for a phone: text keeps its size in both."""
+    narrow = how | {"height": 230}
+    return lines(series, width=width, **how), lines(series, width=340, **narrow)
 
 
 class _Axis:
@@ -246,49 +170,25 @@ def _thinned(x, y, columns):
     return [x[i] for i in kept], [y[i] for i in kept]
 
 
-def _columns(series, at, sides, ends, x_label, formats):
+def _columns(series, across, down, sides, x_label, formats):
     """Invisible columns that show a rule, dots and the values while hovered."""
-    top, bottom = ends
     most = int(sides[1] - sides[0]) // 5
-    values = {s.name: dict(zip(s.x, s.y, strict=True)) for s in series}
-    xs = sorted({x for found in values.values() for x in found})
+    values = [dict(zip(s.x, s.y, strict=True)) for s in series]
+    xs = sorted(set().union(*values))
     if len(xs) > most:
         # Marked values (validations) are always among the columns.
         marked = {x for s in series if s.style == "dots" for x in s.x}
         xs = sorted({xs[i * len(xs) // most] for i in range(most)} | marked)
-    places = [at(x, series[0].y[0])[0] for x in xs]
+    places = [across(x) for x in xs]
     edges = [(a + b) / 2 for a, b in itertools.pairwise(places)]
     edges = [sides[0], *edges, sides[1]]
-    parts = []
-    for i, (x, place) in enumerate(zip(xs, places, strict=True)):
-        words, dots = [f"{x_label} {formats[0](x)}"], []
-        for s in series:
-            if x in values[s.name]:
-                y = values[s.name][x]
-                words.append(f"{s.name} {formats[1](y)}")
-                dots.append(_dot(*at(x, y), s.colour, "on-hover"))
-        parts.append(
-            f'<g class="hit"><rect x="{edges[i]:.1f}" y="{top}" '
-            f'width="{max(edges[i + 1] - edges[i], 0.1):.1f}" height="{bottom - top}"/>'
-            f"{_line(place, top, place, bottom, 'rule on-hover')}{''.join(dots)}"
-            f"{_text(sides[1], top - 10, ' · '.join(words), 'on-hover value', 'end')}"
-            "</g>"
-        )
-    return parts
-
-
-def _line(x1, y1, x2, y2, css):
-    return (
-        f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-    )
-
-
-def _dot(x, y, colour, css=""):
-    return f'<circle class="dot c{colour} {css}" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>'
-
-
-def _text(x, y, text, css, anchor):
-    return (
-        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-        f"{escape(text)}</text>"
-    )
+    for i, x in enumerate(xs):
+        there = [(s, y[x]) for s, y in zip(series, values, strict=True) if x in y]
+        words = [f"{s.name} {formats[1](y)}" for s, y in there]
+        yield {
+            "left": round(edges[i], 1),
+            "width": max(round(edges[i + 1] - edges[i], 1), 0.1),
+            "rule": places[i],
+            "dots": [(down(y), s.colour) for s, y in there],
+            "text": " · ".join([f"{x_label} {formats[0](x)}", *words]),
+        }

@@ -6,14 +6,12 @@ import pathlib
 import statistics
 from collections.abc import Sequence
 
-from llm import units
 from llm.reports import page, svg
 from llm.sweeps.search import Axis
 from llm.sweeps.trials import Trial, Wanted, best
 from llm.training import metric_writer
 
 _MOST_CURVES = 24
-_ENDS = {"done": "", "halved": "stopped at a rung"}
 
 
 def write(
@@ -21,20 +19,19 @@ def write(
 ) -> str:
     """The page as HTML, of the trials so far."""
     leader = best(trials, wanted)
-    ended = [t for t in trials if t.status != "running"]
-    line = f"{len(ended)} of {len(trials)} trials ended" if len(ended) < len(trials) \
-        else f"{len(trials)} trials"  # fmt: skip
-    header = f"<h1>{page.escape(root.resolve().name)}</h1><p>{line}</p>" + page.cards(
-        _cards(ended, leader, wanted)
+    return page.render(
+        "sweep.html.j2",
+        title=f"Sweep of {', '.join(axis.name for axis in axes)}",
+        root=root.resolve(),
+        folder=os.path.join(root, "trials", f"{leader.number:04d}") if leader else "",
+        ended=[t for t in trials if t.status != "running"],
+        trials=sorted(trials, key=lambda t: _rank(t, wanted)),
+        leader=leader,
+        metric=wanted.metric,
+        axes=_axes([t for t in trials if t.value is not None], axes, wanted),
+        plots=[_course(trials, wanted), _curves(root, trials, leader, wanted)],
+        number=number,
     )
-    sections = [
-        ("Best", _best(root, leader) if leader else ""),
-        ("Fields", _fields(trials, axes, wanted)),
-        ("Course", _course(root, trials, leader, wanted)),
-        ("Trials", _table(trials, wanted)),
-    ]
-    title = f"Sweep of {', '.join(axis.name for axis in axes)}"
-    return page.page(title, header, [s for s in sections if s[1]])
 
 
 def number(value: float) -> str:
@@ -42,47 +39,23 @@ def number(value: float) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _cards(ended, leader, wanted):
-    if leader:
-        yield f"best {wanted.metric}", f"{leader.value:.4g}", f"trial {leader.number}"
-    counts = [(s, sum(t.status == s for t in ended)) for s in ("halved", "failed")]
-    note = ", ".join(f"{n} {s}" for s, n in counts if n)
-    yield "trials", str(len(ended)), note
-    spent = sum(t.seconds for t in ended)
-    yield "time of trials", units.duration(spent), "of all processes together"
+def _rank(trial, wanted):
+    order = ("done", "halved", "running", "failed").index(trial.status)
+    return order, math.inf if trial.value is None else wanted.sign * trial.value
 
 
-def _best(root, leader) -> str:
-    values = page.table(
-        ("field", "value"), [(f, number(v)) for f, v in leader.values.items()]
-    )
-    folder = os.path.join(os.fspath(root), "trials", f"{leader.number:04d}")
-    command = (
-        f"python -m llm.main --config=configs/again.py:run={folder} "
-        "--workdir=runs/best --config.workload=pipeline"
-    )
-    return page.panel(
-        f"{values}<p>Its run is <code>{page.escape(folder)}</code>. Once more, or "
-        f"longer:</p><pre>{page.escape(command)}</pre>"
-    )
-
-
-def _fields(trials, axes, wanted) -> str:
-    """The metric against each field: a plot of numbers, a table of anything else."""
-    parts = []
-    done = [t for t in trials if t.value is not None]
+def _axes(done, axes, wanted):
+    """(name, plot, choices): a plot of numbers, a table of anything else."""
     for axis in axes:
-        field = axis.fields[0]
-        values = [t.values[field] for t in done]
+        values = [t.values[axis.fields[0]] for t in done]
         numbers = all(type(v) in (int, float) for v in values)
-        if values and numbers and len(axis.fields) == 1 and len(set(values)) > 1:
-            parts.append(_plot(done, axis, wanted))
-        elif values:
-            parts.append(_choices(done, axis, wanted))
-    return "".join(map(page.panel, parts))
+        if numbers and len(axis.fields) == 1 and len(set(values)) > 1:
+            yield axis.name, _plot(done, axis, wanted), []
+        else:
+            yield axis.name, ("", ""), list(_choices(done, axis, wanted))
 
 
-def _plot(done, axis, wanted) -> str:
+def _plot(done, axis, wanted) -> tuple[str, str]:
     field = axis.fields[0]
     shown = [
         svg.Series(name, *_points(done, field, status), colour, "points")
@@ -92,9 +65,9 @@ def _plot(done, axis, wanted) -> str:
     ]  # fmt: skip
     values = [t.values[field] for t in done]
     spread = min(values) > 0 and max(values) > 8 * min(values)
-    return svg.lines(
+    return svg.both(
         shown, title=f"{wanted.metric} by {field}", x_label=field.rpartition(".")[2],
-        x_format=number, y_format="{:.4g}".format, log_y=False, width=900,
+        x_format=number, y_format="{:.4g}".format, log_y=False,
         log_x=axis.how == "log" or spread,
     )  # fmt: skip
 
@@ -104,72 +77,51 @@ def _points(done, field, status):
     return [x for x, _ in found], [y for _, y in found]
 
 
-def _choices(done, axis, wanted) -> str:
-    rows = []
+def _choices(done, axis, wanted):
+    """(choice, trials that came to the end, the best of them, the median)."""
     for choice in axis.values if axis.how == "values" else ():
-        held = [
+        values = [
             t.value for t in done
             if tuple(t.values[f] for f in axis.fields) == choice and t.status == "done"
         ]  # fmt: skip
-        if held:
-            least = min(held, key=lambda v: wanted.sign * v)
+        if values:
+            least = min(values, key=lambda v: wanted.sign * v)
             shown = ", ".join(map(number, choice))
-            middle = statistics.median(held)
-            rows.append((shown, str(len(held)), f"{least:.4g}", f"{middle:.4g}"))
-    return page.table((axis.name, "trials", "best", "median"), rows) if rows else ""
+            yield shown, len(values), least, statistics.median(values)
 
 
-def _course(root, trials, leader, wanted) -> str:
-    """The best so far, trial after trial, and how each of them learned."""
+def _course(trials, wanted) -> tuple[str, str]:
+    """The best so far, trial after trial."""
     done = [t for t in trials if t.status == "done"]
     so_far = [
         wanted.sign * min(wanted.sign * t.value for t in done[: n + 1])
         for n in range(len(done))
     ]
     at = [float(t.number) for t in done]
-    course = svg.lines(
+    return svg.both(
         [
             svg.Series("a trial", at, [t.value for t in done], 2, "points"),
             svg.Series("best so far", at, so_far),
         ],
         title=f"{wanted.metric}, trial after trial", x_label="trial", log_y=False,
-        y_format="{:.4g}".format, width=900,
+        y_format="{:.4g}".format,
     )  # fmt: skip
+
+
+def _curves(root, trials, leader, wanted) -> tuple[str, str]:
+    """How the best trials learned, the best of all in front."""
     ranked = sorted(
         (t for t in trials if t.value is not None), key=lambda t: wanted.sign * t.value
     )
     curves = []
     for trial in ranked[:_MOST_CURVES][::-1]:
         records = metric_writer.read(root / "trials" / f"{trial.number:04d}")
-        held = [(r["step"], r[wanted.metric]) for r in records
-                if isinstance(r.get(wanted.metric), float)]  # fmt: skip
-        if len(held) > 1:
-            steps, values = zip(*held, strict=True)
-            first = leader and trial.number == leader.number
-            name = f"trial {trial.number}, the best" if first else ""
-            curves.append(svg.Series(name, steps, values, 1 if first else 2,
-                                       "dots" if first else "faint"))  # fmt: skip
-    return page.panel(course) + page.panel(
-        svg.lines(curves, title=f"{wanted.metric} by step", width=900)
-    )
-
-
-def _table(trials, wanted) -> str:
-    def rank(t):
-        order = ("done", "halved", "running", "failed").index(t.status)
-        return order, wanted.sign * t.value if t.value is not None else math.inf
-
-    fields = list(trials[0].values) if trials else []
-    head = ("trial", *fields, wanted.metric, "steps", "time", "how it ended")
-    rows = [
-        (
-            str(t.number),
-            *(number(t.values[f]) for f in fields),
-            "" if t.value is None else f"{t.value:.4f}",
-            f"{t.steps:,}" if t.steps else "",
-            units.duration(t.seconds),
-            t.reason or _ENDS.get(t.status, t.status),
-        )
-        for t in sorted(trials, key=rank)
-    ]
-    return page.panel(page.table(head, rows))
+        points = [(r["step"], r[wanted.metric]) for r in records
+                  if isinstance(r.get(wanted.metric), float)]  # fmt: skip
+        if len(points) > 1:
+            look = ("", *zip(*points, strict=True), 2, "faint")
+            if trial == leader:
+                name = f"trial {trial.number}, the best"
+                look = (name, *look[1:3], 1, "dots")
+            curves.append(svg.Series(*look))
+    return svg.both(curves, title=f"{wanted.metric} by step")

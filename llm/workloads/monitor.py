@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from llm import files, run_dir
 from llm.errors import InputError, Stopped
 from llm.knobs import Amount, section
-from llm.reports import drift_page
+from llm.reports import page
 from llm.serve import drift, request_record
 from llm.workloads import claim
 
@@ -64,7 +64,7 @@ def run(c: ConfigDict, workdir: str) -> None:
         print(f"not in both logs: {', '.join(missing)}")
     root = epath.Path(workdir)
     run_dir.write(workdir, "monitor.json", made)
-    files.write_text(root / "monitor.html", drift_page.html(made))
+    files.write_text(root / "monitor.html", page.render("drift.html.j2", **made))
     if drifted:
         raise Stopped(
             f"drift: {', '.join(drifted)}; see {root / 'monitor.html'}", DRIFTED

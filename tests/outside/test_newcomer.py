@@ -70,6 +70,13 @@ def test_a_wheel_has_the_configs(installed, tmp_path):
     assert "config '2b'" in said and "350m" in said
 
 
+def test_a_wheel_has_the_files_that_pages_are_made_of(installed):
+    for folder in ("llm/reports/templates", "llm/serve"):
+        files = [p for p in (ROOT / folder).iterdir() if p.is_file()]
+        shipped = {p.name for p in files if p.suffix in (".css", ".html", ".j2", ".js")}
+        assert shipped and shipped <= {p.name for p in (installed / folder).iterdir()}
+
+
 OWN = """
 from llm.errors import InputError
 
