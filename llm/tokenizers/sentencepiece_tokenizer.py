@@ -24,18 +24,17 @@ import itertools
 import json
 import random
 import re
-import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
 
 import sentencepiece
 from etils import epath
+from sentencepiece import sentencepiece_model_pb2
 
 from llm import files
 from llm.errors import InputError
 from llm.tokenizers import chat_settings, hf_tokenizer, vocabularies
 from llm.tokenizers.chat_template import mark
-from llm.tokenizers.tokenizer_json import NORMAL, USER_DEFINED
+from llm.tokenizers.tokenizer_json import USER_DEFINED
 from llm.tokenizers.utf8 import check_encodable
 
 SENTENCEPIECE = ("bpe", "unigram", "char")
@@ -212,16 +211,9 @@ class Tokenizer:
     def table(self) -> list[tuple[str, float, int]]:
         """(piece, score, kind) of each id, as SentencePiece has them.
 
-        Kinds are numbered as in `llm/tokenizers/tokenizer_json.py`; the library tells
-        all but the user-defined ones, so they are read from the model file.
+        Kinds are numbered as in `llm/tokenizers/tokenizer_json.py`.
         """
-        messages = [m for field, m in _fields(self.model) if field == 1]
-        found = []
-        for i, message in enumerate(messages):
-            kinds = [value for field, value in _fields(message) if field == 3]
-            piece, score = self.processor.id_to_piece(i), self.processor.get_score(i)
-            found.append((piece, score, kinds[0] if kinds else NORMAL))
-        return found
+        return [(p.piece, p.score, p.type) for p in _proto(self.model).pieces]
 
     @property
     def model(self) -> bytes:
@@ -453,16 +445,11 @@ def _symbols(processor) -> re.Pattern | None:
     None where scores are not rounded, as before version 0.1 was finished: these models
     cut texts as they always did.
     """
-    model, symbols = processor.serialized_model_proto(), []
-    for field, message in _fields(model):
-        if field != 1:
-            continue
-        piece = dict(_fields(message))
-        (score,) = struct.unpack("<f", piece.get(2, bytes(4)))
-        if score * _STEPS % 1:
-            return None
-        if piece.get(3) == USER_DEFINED:
-            symbols.append(piece[1].decode().replace(_SPACE, " "))
+    pieces = _proto(processor.serialized_model_proto()).pieces
+    if any(piece.score * _STEPS % 1 for piece in pieces):
+        return None
+    user_defined = [piece.piece for piece in pieces if piece.type == USER_DEFINED]
+    symbols = [piece.replace(_SPACE, " ") for piece in user_defined]
     longest = sorted(symbols, key=lambda symbol: (-len(symbol), symbol))
     # Without any, something that no text holds.
     return re.compile("(" + ("|".join(map(re.escape, longest)) or r"(?!)") + ")")
@@ -474,41 +461,15 @@ def _with_rounded_scores(model: bytes) -> bytes:
     SentencePiece adds 32-bit numbers, and what is as likely is told apart by how they
     round, which depends on the text before. Sums of these are exact up to 65,536.
     """
-    made = bytearray(model)
-    at = 0
-    while at < len(made):
-        tag, at = _varint(made, at)
-        if tag & 7 != 2:
-            at = _varint(made, at)[1] if tag & 7 == 0 else at + {1: 8, 5: 4}[tag & 7]
-            continue
-        size, at = _varint(made, at)
-        end = at + size
-        while tag >> 3 == 1 and at < end:
-            inner, at = _varint(made, at)
-            if inner & 7 == 5:
-                if inner >> 3 == 2:
-                    (score,) = struct.unpack_from("<f", made, at)
-                    struct.pack_into("<f", made, at, round(score * _STEPS) / _STEPS)
-                at += 4
-            elif inner & 7 == 2:
-                length, at = _varint(made, at)
-                at += length
-            else:
-                _, at = _varint(made, at)
-        at = end
-    return bytes(made)
+    rounded = _proto(model)
+    for piece in rounded.pieces:
+        piece.score = round(piece.score * _STEPS) / _STEPS
+    return rounded.SerializeToString()
 
 
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of variable length, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at
+def _proto(model: bytes) -> sentencepiece_model_pb2.ModelProto:
+    """A model file as its protocol buffer."""
+    return sentencepiece_model_pb2.ModelProto.FromString(model)
 
 
 class _Words(dict):
@@ -533,23 +494,6 @@ class _Words(dict):
         if len(word) <= _LONGEST and len(self) < _REMEMBERED:
             self[word] = ids
         return ids
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of the fields of a protocol buffer message."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        if tag & 7 == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if tag & 7 == 2:
-            size, at = _varint(message, at)
-        else:
-            size = {1: 8, 5: 4}[tag & 7]
-        yield tag >> 3, message[at : at + size]
-        at += size
 
 
 def _sample(texts: Iterable[str], seed: int) -> list[str]:
