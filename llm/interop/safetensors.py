@@ -5,6 +5,10 @@ its dtype, shape and place, and the bytes. Nothing of it is trusted: a file may 
 from anywhere, and each way to be wrong is one line that names the file and the tensor.
 Tensors are views of a memory map, so a model larger than the memory can be read a
 tensor at a time. Format: github.com/huggingface/safetensors, README, "Format".
+
+The library of that name (0.8) is not used: of a damaged header it says "invalid shape,
+data type, or offset for tensor" and not of which, and its `save_file` wants all tensors
+at once, where a stream of one at a time exports what does not fit in memory.
 """
 
 import itertools
