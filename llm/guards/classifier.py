@@ -6,7 +6,6 @@ A text is looked at as a whole, what was said of it before included, every so ma
 characters; so of an answer, a stretch may pass that only its end makes bad.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,25 +42,24 @@ def make(
     import numpy as np
 
     from llm.inference import load_model
+    from llm.inference.class_probabilities import classes_of
     from llm.inference.prompt_rows import inputs_of
 
     loaded = load_model.load(model_dir, device)
-    objective = loaded.config.objective
-    classes = tuple(objective.get("classes", ()))
-    if objective.name != "classify" or label not in classes:
+    model, objective = loaded.model, loaded.objective
+    classes = classes_of(loaded)
+    if label not in classes:
         raise InputError(
-            got=f"label {label!r} of {model_dir}, a run of {objective.name!r}",
+            got=f"label {label!r} of {model_dir}, a run of "
+            f"{loaded.config.objective.name!r}",
             want=f"one of {', '.join(classes) or 'the classes of a classifier'}",
         )
-    own, most = loaded.params["classifier"], loaded.config.train.seq_len
-    number, at_first = classes.index(label), objective.ask == "first"
+    most, number = loaded.config.train.seq_len, classes.index(label)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def share(model, params, inputs):
-        hidden_BTD = model.apply({"params": params}, inputs).hidden_BTD
-        last = 0 if at_first else inputs.segments_BT.sum() - 1
-        logits_C = hidden_BTD[0, last].astype(jnp.float32) @ own["kernel"] + own["bias"]
-        return jax.nn.softmax(logits_C)[number]
+    @jax.jit
+    def share(params, inputs):
+        logits_BC = objective.predict(model.apply, params, inputs, model.policy)
+        return jax.nn.softmax(logits_BC[0].astype(jnp.float32))[number]
 
     def find(text):
         # As in training: what begins a text, and the end of one that is too long.
@@ -70,9 +68,8 @@ def make(
         ids = [*start, *tokenizer.encode(text)[-(most - len(start)) :]]
         if not ids or not text.strip():
             return []
-        params = {k: v for k, v in loaded.params.items() if k != "classifier"}
         inputs = inputs_of([ids], multiple=_STEP)
-        found = float(np.asarray(share(loaded.model, params, inputs)))
+        found = float(np.asarray(share(loaded.params, inputs)))
         return [(0, len(text))] if found >= threshold else []
 
     return find, 0, every

@@ -18,17 +18,14 @@ from llm.errors import InputError
 from llm.inference.load_model import Loaded
 from llm.inference.prompt_rows import inputs_of
 from llm.inference.requests import Predicted
-from llm.precision import matmul
 
 _STEP = 32  # tokens: few shapes, few compilations
 
 
 def classes_of(loaded: Loaded) -> tuple[str, ...]:
     """The classes of a classifier of texts; none of any other model."""
-    objective = loaded.config.objective
-    if objective.name != "classify" or objective.ask == "every":
-        return ()
-    return tuple(objective.classes)
+    objective = loaded.objective
+    return objective.classes if objective.predict else ()
 
 
 def classifier(
@@ -42,12 +39,12 @@ def classifier(
     Raises:
       InputError: a model that is no classifier of texts.
     """
-    names, ask = classes_of(loaded), loaded.config.objective.get("ask")
+    names, objective = classes_of(loaded), loaded.objective
     if not names:
         raise InputError(
             got=f"a model trained by {loaded.config.objective.name}, to classify texts",
-            want="one of the objective classify that was asked at the first or last "
-            "token",
+            want="one of an objective that predicts classes of texts, such as classify "
+            "at the first or last token",
             do="train one: configs/classify.py",
         )
     model, most = loaded.model, loaded.config.train.seq_len
@@ -55,17 +52,12 @@ def classifier(
 
     @jax.jit
     def compiled(params, inputs):
-        own = params["classifier"]
-        hidden_BTD = model.apply({"params": params}, inputs).hidden_BTD
-        lengths_B = (inputs.segments_BT > 0).sum(axis=1)
-        place_B = lengths_B - 1 if ask == "last" else jnp.zeros_like(lengths_B)
-        asked_BD = hidden_BTD[jnp.arange(len(place_B)), place_B]
-        logits_BC = matmul(asked_BD, own["kernel"], model.policy) + own["bias"][None]
+        logits_BC = objective.predict(model.apply, params, inputs, model.policy)
         return jax.nn.softmax(logits_BC.astype(jnp.float32), axis=-1)
 
     def row(ids):
         whole = [*tokenizer.start(), *ids, *tokenizer.ends[:1]]
-        return whole[-most:] if ask == "last" else whole[:most]
+        return whole[-most:] if objective.reads_end else whole[:most]
 
     def run(
         texts: Sequence[str], done: Callable[[int], None] = lambda count: None

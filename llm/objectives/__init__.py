@@ -40,6 +40,11 @@ class Objective(NamedTuple):
       extra_tokens: ids that it needs beyond the tokenizer's.
       predicts_tokens: whether it needs the model's head.
       room: as `llm/data/loader.py` has it; None for texts, which are cut anywhere.
+      classes: what a text is told apart by, for `predict`.
+      predict: from (apply, params, inputs, policy) to logits of the classes, [B, C];
+        None where a text as a whole has no class.
+      reads_end: whether `predict` looks at the end of a text, so that this is what must
+        stay of one that is too long.
     """
 
     kinds: tuple[str, ...]
@@ -50,6 +55,9 @@ class Objective(NamedTuple):
     extend: Callable[[jax.Array, Any, int], Any] = _nothing
     room: Callable[[int], tuple[tuple[tuple[int, ...], int], ...]] | None = None
     reference: bool = False
+    classes: tuple[str, ...] = ()
+    predict: Callable[..., jax.Array] | None = None
+    reads_end: bool = False
 
 
 def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:

@@ -23,6 +23,7 @@ from llm.knobs import Positive
 from llm.losses import Head, batch_loss
 from llm.nn.contract import inputs_of
 from llm.objectives import Objective
+from llm.precision import matmul
 
 TINY = {"classes": ("code", "prose"), "least": 1}
 ASK = ("first", "last", "every")
@@ -87,6 +88,14 @@ def make(
         head = Head(output.hidden_BTD, own["kernel"], own["bias"])
         return batch_loss(head, output.sums, batch, z_loss=0.0, chunk=0, policy=policy)
 
+    def predict(apply, params, inputs, policy):
+        own = params["classifier"]
+        hidden_BTD = apply({"params": params}, inputs).hidden_BTD
+        lengths_B = (inputs.segments_BT > 0).sum(axis=1)
+        place_B = lengths_B - 1 if ask == "last" else jnp.zeros_like(lengths_B)
+        asked_BD = hidden_BTD[jnp.arange(len(place_B)), place_B]
+        return matmul(asked_BD, own["kernel"], policy) + own["bias"][None]
+
     return Objective(
         kinds=("causal", "masked"),
         features=features,
@@ -94,6 +103,9 @@ def make(
         predicts_tokens=False,
         extend=extend,
         room=(lambda seq_len: (((), seq_len),)) if whole else None,
+        classes=tuple(classes),
+        predict=None if ask == "every" else predict,
+        reads_end=ask == "last",
     )
 
 
