@@ -25,7 +25,7 @@ from llm.serve import auth, openai_requests, openai_responses, sse, web_page
 from llm.serve import request_prompts as prompts_of
 from llm.serve.prometheus import CONTENT_TYPE
 from llm.serve.scheduler import Refused
-from llm.serve.service import Asked, Service
+from llm.serve.service import ActiveRequest, Service
 
 
 def make_app(
@@ -233,25 +233,25 @@ class Api:
         """A stream, or the whole of what continues the prompts."""
         client, loop = request.state.client, asyncio.get_running_loop()
         form = shape(self._service.tokenizer)
-        asked = await run_in_threadpool(
-            Asked, self._service, body, prompts, client, form.endpoint, loop
+        active = await run_in_threadpool(
+            ActiveRequest, self._service, body, prompts, client, form.endpoint, loop
         )
-        asked.submit()
+        active.submit()
         head = {
             "id": f"{form.prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": self._service.name,
         }
         if body.stream:
-            stream = sse.stream(asked, body, form, head, request)
+            stream = sse.stream(active, body, form, head, request)
             kind, headers = "text/event-stream", {"cache-control": "no-store"}
             return StreamingResponse(stream, media_type=kind, headers=headers)
-        return await self._whole(asked, body, form, head, request)
+        return await self._whole(active, body, form, head, request)
 
-    async def _whole(self, asked, body, form, head, request):
-        choices = [sse.Gathered() for _ in asked.answers]
+    async def _whole(self, active, body, form, head, request):
+        choices = [sse.Gathered() for _ in active.answers]
         reasons = []
-        async for event in sse.events(asked, request):
+        async for event in sse.events(active, request):
             if event is not None:
                 choices[event.number].add(event)
                 reasons += [event.reason] if event.reason else []
@@ -263,12 +263,12 @@ class Api:
         echo = getattr(body, "echo", None)
         made = []
         for number, one in enumerate(choices):
-            text = sse.echoed(asked, number, echo) + one.text
-            figures = one.figures if asked.told >= 0 else None
+            text = sse.echoed(active, number, echo) + one.text
+            figures = one.figures if active.told >= 0 else None
             made.append(form.choice(number, text, one.reason, figures))
         return {
             **head, "object": form.whole, "choices": made,
-            "usage": openai_responses.usage(*asked.tokens),
+            "usage": openai_responses.usage(*active.tokens),
         }  # fmt: skip
 
     def preference(self, body: openai_requests.Preference):

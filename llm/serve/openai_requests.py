@@ -194,7 +194,8 @@ class _Sampled(_Strict):
         ]
         | None
     ) = None
-    max_tokens: Annotated[Int, Field(ge=0, le=_MOST_TOKENS)] | None = None
+    # -1 is what llama.cpp's clients send for no limit but the context.
+    max_tokens: Annotated[Int, Field(ge=-1, le=_MOST_TOKENS)] | None = None
     n: Annotated[Int, Field(ge=1, le=MOST_CHOICES)] | None = None
     seed: Annotated[Int, Field(ge=-_SEED, lt=_SEED)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
@@ -353,7 +354,7 @@ class ChatRequest(_Sampled):
     """POST /v1/chat/completions."""
 
     messages: Messages
-    max_completion_tokens: Annotated[Int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[Int, Field(ge=-1, le=_MOST_TOKENS)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Int, Field(ge=0, le=20)] | None = None
     chat_template_kwargs: Variables | None = None

@@ -1,7 +1,7 @@
 """A model as a service, apart from HTTP: requests to jobs, and what is kept of them.
 
 `Service` holds what all requests share. `ask` turns one into answers that are being
-made; whoever iterates its events and stops early must `leave` it.
+made; whoever iterates its events and stops early must `cancel` it.
 """
 
 import asyncio
@@ -142,7 +142,7 @@ class Service:
         )
 
 
-class Asked:
+class ActiveRequest:
     """A request whose answers are being made.
 
     Attributes:
@@ -215,7 +215,7 @@ class Asked:
             metrics.prompt_tokens.inc(len(ids))
             metrics.prompt_lengths.observe(len(ids))
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         """Nobody reads on: what is still being made is given up."""
         self._service.scheduler.cancel(*self._jobs)
 
@@ -239,21 +239,27 @@ class Asked:
     def _most(self, request, prompt: int, echo: bool) -> int:
         """The most tokens of an answer."""
         room = self._service.context - prompt
-        asked = getattr(request, "max_completion_tokens", None) or request.max_tokens
-        if asked is None:
-            asked = room if isinstance(request, ChatRequest) else min(16, room)
+        max_tokens = request.max_tokens
+        if isinstance(request, ChatRequest):
+            max_tokens = request.max_completion_tokens or max_tokens
+            max_tokens = -1 if max_tokens is None else max_tokens
+        if max_tokens == -1:
+            max_tokens = max(room, 1)
+        elif max_tokens is None:
+            max_tokens = min(16, room)
         least = 0 if echo else 1
-        if asked < least:
+        if max_tokens < least:
             raise InputError(
-                got=f"max_tokens {asked}", want=f"{least} or more; 0 is for echo"
+                got=f"max_tokens {max_tokens}",
+                want=f"{least} or more, or -1 for no limit; 0 is for echo",
             )
-        if asked > room or (room < 1 and not echo):
+        if max_tokens > room or (room < 1 and not echo):
             raise InputError(
-                got=f"{prompt} tokens of a prompt and {max(asked, 1)} more, for a "
+                got=f"{prompt} tokens of a prompt and {max(max_tokens, 1)} more, for a "
                 f"maximum context length of {self._service.context}",
                 want="a shorter prompt, or fewer max_tokens",
             )
-        return asked
+        return max_tokens
 
     def _send(self, event: Event) -> None:
         """From the decode thread to the loop of the request."""

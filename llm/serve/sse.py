@@ -10,7 +10,7 @@ from typing import Any
 
 from llm.serve import auth, openai_responses
 from llm.serve.completion import Event
-from llm.serve.service import Asked
+from llm.serve.service import ActiveRequest
 
 _ALIVE = 15.0  # seconds after which a silent stream says that it lives
 FAILED = {
@@ -39,17 +39,17 @@ class Gathered:
         self.figures += event.tokens
 
 
-async def events(asked: Asked, request: Any) -> AsyncIterator[Event | None]:
+async def events(active: ActiveRequest, request: Any) -> AsyncIterator[Event | None]:
     """Events until all answers are over or the client is gone; None when all is still.
 
     However this ends, what is left of the answers is given up.
     """
     gone = asyncio.ensure_future(_disconnected(request))
-    left = len(asked.answers)
+    left = len(active.answers)
     following = None
     try:
         while left:
-            following = following or asyncio.ensure_future(asked.event())
+            following = following or asyncio.ensure_future(active.event())
             await asyncio.wait(
                 {gone, following}, timeout=_ALIVE, return_when=asyncio.FIRST_COMPLETED
             )
@@ -62,7 +62,7 @@ async def events(asked: Asked, request: Any) -> AsyncIterator[Event | None]:
             else:
                 yield None
     finally:
-        asked.leave()
+        active.cancel()
         for task in (gone, following):
             if task is not None:
                 task.cancel()
@@ -74,7 +74,7 @@ async def _disconnected(request: Any) -> None:
 
 
 async def stream(
-    asked: Asked, body: Any, form: Any, head: dict[str, Any], request: Any
+    active: ActiveRequest, body: Any, form: Any, head: dict[str, Any], request: Any
 ) -> AsyncIterator[bytes]:
     """Server-sent events of all answers of a request."""
     options = body.stream_options
@@ -87,12 +87,12 @@ async def stream(
         return openai_responses.sse({**head, "choices": [choice], **more})
 
     try:
-        for number in range(len(asked.answers)):
+        for number in range(len(active.answers)):
             if begun := form.begin(number):
                 yield chunk(begun)
-            if text := echoed(asked, number, echo):
+            if text := echoed(active, number, echo):
                 yield chunk(form.piece(number, text, None, None))
-        async with contextlib.aclosing(events(asked, request)) as coming:
+        async with contextlib.aclosing(events(active, request)) as coming:
             async for event in coming:
                 if event is None:
                     yield b": waiting\n\n"
@@ -101,18 +101,18 @@ async def stream(
                     status, message = FAILED[event.reason]
                     yield openai_responses.sse(auth.error_of(status, message))
                     return
-                figures = event.tokens if asked.told >= 0 else None
+                figures = event.tokens if active.told >= 0 else None
                 yield chunk(
                     form.piece(event.number, event.text, event.reason or None, figures)
                 )
         if counts:
-            used = openai_responses.usage(*asked.tokens)
+            used = openai_responses.usage(*active.tokens)
             yield openai_responses.sse({**head, "choices": [], "usage": used})
         yield openai_responses.sse("[DONE]")
     finally:
-        asked.leave()
+        active.cancel()
 
 
-def echoed(asked: Asked, number: int, echo: bool | None) -> str:
+def echoed(active: ActiveRequest, number: int, echo: bool | None) -> str:
     """The prompt of an answer, where it is to be said again."""
-    return asked.prompts[number // asked.n][1] if echo else ""
+    return active.prompts[number // active.n][1] if echo else ""
