@@ -69,6 +69,7 @@ def make(source="stdlib", **knobs) -> ConfigDict:
         del entry["name"]
     return ConfigDict(
         {
+            "workload": "prepare_data",
             "seed": 0,
             "runner": "local",
             "runner_options": (),

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from llm import config, registry
+from llm import config
 from llm.errors import InputError
 from llm.reports import lr_curve_page
 from llm.sweeps import lr_curve
@@ -69,7 +69,7 @@ def test_a_first_rate_that_does_not_grow_is_refused(first, tmp_path):
     c = config.load("configs/x", "lr_range", "debug")
     c.schedule.first = float(first)
     with pytest.raises(InputError, match=r"schedule\.first"):
-        registry.build("workloads", "lr_range")(c, str(tmp_path))
+        config.check(c)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,7 @@ import data_config
 import numpy as np
 import pytest
 
+from llm import registry
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import minhash
@@ -163,4 +164,4 @@ def test_many_copies_do_not_cost_the_square():
 )
 def test_what_cannot_be_compared(knobs):
     with pytest.raises(InputError, match=next(iter(knobs))):
-        minhash.make(**knobs)
+        registry.build("stages", {"name": "minhash", **knobs})

@@ -7,6 +7,7 @@ from collections import Counter
 import pii_table
 import pytest
 
+from llm import registry
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import pii as stage
@@ -109,7 +110,7 @@ def test_private_addresses_too():
                                    {"kinds": ()}])  # fmt: skip
 def test_wrong_knobs(knobs):
     with pytest.raises(InputError, match=r"data\.stage\.pii"):
-        stage.make(**knobs)
+        registry.build("stages", {"name": "pii", **knobs})
 
 
 @pytest.mark.parametrize(

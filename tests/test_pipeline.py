@@ -214,6 +214,7 @@ def test_the_average_of_the_best_step_is_used(workdir):
 @pytest.mark.parametrize("run", [evaluate.run, generate.run])
 def test_no_model_no_run(run, tmp_path):
     c = small("evaluate")
+    c.generate = config.base("generate").generate
     c.evaluate.model_dir = c.generate.model_dir = str(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"has no config.json"):
         run(c, str(tmp_path / "run"))

@@ -13,7 +13,7 @@ import time
 import data_config
 import pytest
 
-from llm import files
+from llm import config, files
 from llm.corpus import runner, shards, storage
 from llm.errors import InputError
 from llm.workloads import prepare_data
@@ -76,7 +76,7 @@ def test_other_settings_do_not_overwrite(prepared):
     ("knobs", "message"),
     [
         ({"runner": "spark"}, "runner 'spark'"),
-        ({"data.processes": -1}, "data.processes -1"),
+        ({"data.processes": -1}, "data.processes -1; want 0 or more"),
         ({"data.seconds": -1.0}, "seconds -1.0"),
         ({"data.stage.minhash.threshold": 3.0}, "threshold 3.0"),
     ],
@@ -85,6 +85,7 @@ def test_wrong_settings_write_nothing(tmp_path, knobs, message):
     c = data_config.make()
     c.update_from_flattened_dict(knobs)
     with pytest.raises(InputError, match=message):
+        config.check(c)
         prepare_data.run(c, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -7,6 +7,7 @@ import data_config
 import numpy as np
 import pytest
 
+from llm import registry
 from llm.document import Document
 from llm.errors import InputError
 from llm.stages import substring_dedup
@@ -103,8 +104,8 @@ def test_one_of_every_few_neighbours_is_compared():
 
 
 def test_bad_knobs():
-    with pytest.raises(InputError, match="5 words or more"):
-        substring_dedup.make(words=2)
+    with pytest.raises(InputError, match="words 2; want 5 or more"):
+        registry.build("stages", {"name": "substring_dedup", "words": 2})
 
 
 @pytest.mark.parametrize(

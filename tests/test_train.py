@@ -580,7 +580,6 @@ def test_length(given, steps):
     [
         ({}, "no length"),
         ({"steps": 3, "epochs": 1.0}, "train.steps=3, train.epochs=1.0"),
-        ({"steps": -3}, "train.steps=-3"),
     ],
 )
 def test_length_must_be_one(given, shown):
