@@ -8,11 +8,14 @@ out and read again only what it must.
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
+from llm.corpus import file_reader
 from llm.corpus.file_reader import File, Skip
-from llm.corpus.record_fields import once
 from llm.document import Document
+
+Documents = Iterator[Document | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Files:
     """
 
     files: Callable[[Skip], Iterable[File]]
-    read: Callable[[Iterable[File], Skip], Iterator[Document | None]]
+    read: Callable[[Iterable[File], Skip], Documents]
     most: int = 0
     cut: Callable[[File], bool] = lambda file: False
 
@@ -39,6 +42,47 @@ class Files:
     def __call__(self, skip: Skip) -> Iterator[Document]:
         """The documents of all files; an id that was seen before is skipped."""
         return once(self.read(self.files(skip), skip), self.most, skip)
+
+
+def each(
+    path: str,
+    what: str,
+    wanted: Callable[[str], bool],
+    documents: Callable[[pathlib.Path, str, Skip], Documents],
+    most: int,
+) -> Files:
+    """A source of files that are read one by one.
+
+    Args:
+      path, what, wanted: which files, as `file_reader.files` takes them.
+      documents: those of a file, of its path, its name and `skip`.
+    """
+
+    def read(files: Iterable[File], skip: Skip) -> Documents:
+        for file, name, *_ in files:
+            yield from documents(file, name, skip)
+
+    return Files(lambda skip: file_reader.files(path, what, wanted, skip), read, most)
+
+
+def once(documents: Documents, most: int, skip: Skip) -> Iterator[Document]:
+    """The documents with an id that none before them has; at most so many, 0 for all.
+
+    Of the ids a digest of eight bytes is kept, so that millions fit in memory.
+    """
+    seen, count = set(), 0
+    for found in documents:
+        if found is None:
+            continue
+        digest = hashlib.blake2b(found.id.encode(), digest_size=8).digest()
+        if digest in seen:
+            skip("id seen before", found.id)
+            continue
+        seen.add(digest)
+        yield found
+        count += 1
+        if count == most:
+            return
 
 
 def _unsaid(reason: str, id: str) -> None:

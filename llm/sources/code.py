@@ -13,10 +13,8 @@ group is the top-level folder; of a single repository it is the one below.
 import functools
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
 
-from llm.corpus import file_reader
-from llm.corpus.file_source import Files
+from llm.corpus import file_reader, file_source
 from llm.document import Document, Source
 from llm.files import shown
 
@@ -84,35 +82,29 @@ def make(
         found = language(name.rpartition("/")[2])
         return bool(found) and (not languages or found in languages)
 
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "source code", wanted, skip)
+    root, licence = pathlib.Path(path).resolve(), functools.lru_cache(1024)(_licence)
 
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
-        licence = functools.lru_cache(1024)(_licence)
+    def documents(file, name, skip):
+        if _VENDORED & {part.lower() for part in name.split("/")[:-1]}:
+            skip("vendored", name)
+            return
+        content = file_reader.whole(file, name, max_file_bytes, skip)
+        if content is None:
+            return
+        text, reason = readable(content)
+        if reason:
+            skip(reason, name)
+            return
+        spdx = _SPDX.search(text[:2000])
+        meta = {
+            "language": language(name),
+            "licence": spdx[1] if spdx else licence(file.resolve().parent, root),
+            "path": name,
+        }
+        group, size = name.partition("/")[0], len(text.encode())
+        yield Document(name, text, "code", group, "code", size, meta)
 
-        for file, name, *_ in files:
-            if _VENDORED & {part.lower() for part in name.split("/")[:-1]}:
-                skip("vendored", name)
-                continue
-            content = file_reader.whole(file, name, max_file_bytes, skip)
-            if content is None:
-                continue
-            text, reason = readable(content)
-            if reason:
-                skip(reason, name)
-                continue
-            spdx, root = _SPDX.search(text[:2000]), pathlib.Path(path).resolve()
-            meta = {
-                "language": language(name),
-                "licence": spdx[1] if spdx else licence(file.resolve().parent, root),
-                "path": name,
-            }
-            group, size = name.partition("/")[0], len(text.encode())
-            yield Document(name, text, "code", group, "code", size, meta)
-
-    return Files(files, read, max_documents)
+    return file_source.each(path, "source code", wanted, documents, max_documents)
 
 
 def language(name: str) -> str:
