@@ -11,7 +11,8 @@ is said, and reading goes on behind them. Tables whose quotes are just character
 many TSVs have it, are read with `quote=""`. A row with more cells than the first row
 has names is left out and counted: a text with a comma and no quotes would lose what
 comes behind it. One with fewer is kept and counted. Ids of a folder begin with the
-name of the file, since they repeat from file to file.
+name of the file, since they repeat from file to file. (Tables of an evaluation, of
+which no row may be lost, are read by `llm/data/eval_records.py`.)
 
     --config=configs/quickstart.py:text=csv:table.csv
 """

@@ -445,3 +445,15 @@ def test_an_interrupted_evaluation_keeps_what_it_finished(tmp_path, monkeypatch)
     other = finished_items.Items(str(tmp_path), {"step": 2}).of("t", {})
     evaluate.perform(task, answer, other)
     assert asked == list(range(7))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\r"])
+def test_finished_items_whose_texts_have_line_separators(tmp_path, mark):
+    items = [{"task": "t", "id": n, "values": {}, "input": f"{n}{mark}."} for n in "ab"]
+    kept = finished_items.Items(str(tmp_path), {"step": 1}).of("t", {})
+    assert kept.read() == []
+    kept.add(items)
+    assert kept.read() == items
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+    (tmp_path / comparison.FILE).write_text("".join(lines), encoding="utf-8")
+    assert list(comparison.read(str(tmp_path)).values()) == items
