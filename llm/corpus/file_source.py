@@ -11,7 +11,6 @@ import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
-from llm.corpus import file_reader
 from llm.corpus.file_reader import File, Skip
 from llm.document import Document
 
@@ -23,7 +22,7 @@ class Files:
     """A source of files.
 
     Attributes:
-      files: all of them, always in the same order.
+      files: all of them, always in the same order; `partial(file_reader.files, …)`.
       read: the documents of some files, in their order; None for what was skipped.
       most: documents of the source, the first so many; 0 for all.
       cut: whether a file can be read by stretches of bytes.
@@ -45,16 +44,11 @@ class Files:
 
 
 def each(
-    path: str,
-    what: str,
-    wanted: Callable[[str], bool],
     documents: Callable[[pathlib.Path, str, Skip], Documents],
-    most: int,
-) -> Files:
-    """A source of files that are read one by one.
+) -> Callable[[Iterable[File], Skip], Documents]:
+    """The `read` of `Files` whose files are read one by one.
 
     Args:
-      path, what, wanted: which files, as `file_reader.files` takes them.
       documents: those of a file, of its path, its name and `skip`.
     """
 
@@ -62,7 +56,7 @@ def each(
         for file, name, *_ in files:
             yield from documents(file, name, skip)
 
-    return Files(lambda skip: file_reader.files(path, what, wanted, skip), read, most)
+    return read
 
 
 def once(documents: Documents, most: int, skip: Skip) -> Iterator[Document]:

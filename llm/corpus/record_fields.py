@@ -12,17 +12,18 @@ those that it adds to them:
 """
 
 import dataclasses
-import inspect
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from llm.corpus import file_reader, file_source
+from llm.corpus import file_reader
 from llm.corpus.file_reader import Skip
+from llm.corpus.file_source import Files, each, once
 from llm.document import Document, Source
 from llm.errors import InputError
-from llm.knobs import Count
+from llm.knobs import Count, maker
 from llm.text import languages
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -87,9 +88,10 @@ def of_files(
             for number, record in records(of, file, name, skip):
                 yield document(record, f"{name}:{number}", of, source, skip, part)
 
-        return file_source.each(of.path, what, wanted, documents, of.max_documents)
+        files = functools.partial(file_reader.files, of.path, what, wanted)
+        return Files(files, each(documents), of.max_documents)
 
-    return _maker(build, knobs)
+    return maker(build, knobs)
 
 
 def of_set(
@@ -109,17 +111,9 @@ def of_set(
             for number, record in enumerate(records(of)):
                 yield document(record, f"{name}:{number}", of, source, skip)
 
-        return lambda skip: file_source.once(read(skip), of.max_documents, skip)
+        return lambda skip: once(read(skip), of.max_documents, skip)
 
-    return _maker(build, knobs)
-
-
-def _maker(build: Callable[[Any], Source], knobs: type[Knobs]) -> Callable[..., Source]:
-    def make(**given: Any) -> Source:
-        return build(knobs(**given))
-
-    make.__signature__ = inspect.signature(knobs)
-    return make
+    return maker(build, knobs)
 
 
 def document(

@@ -14,7 +14,8 @@ import functools
 import pathlib
 import re
 
-from llm.corpus import file_reader, file_source
+from llm.corpus import file_reader
+from llm.corpus.file_source import Files, each
 from llm.document import Document, Source
 from llm.files import shown
 from llm.text import licences
@@ -89,7 +90,8 @@ def make(
         group, size = name.partition("/")[0], len(text.encode())
         yield Document(name, text, "code", group, "code", size, meta)
 
-    return file_source.each(path, "source code", wanted, documents, max_documents)
+    files = functools.partial(file_reader.files, path, "source code", wanted)
+    return Files(files, each(documents), max_documents)
 
 
 def language(name: str) -> str:

@@ -16,6 +16,7 @@ and licence of the project.
     --config=configs/quickstart.py:text=wikipedia:DUMP.xml.bz2
 """
 
+import functools
 import html
 import pathlib
 import re
@@ -24,7 +25,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection
 from xml.parsers import expat
 
-from llm.corpus import file_reader, file_source, record_fields
+from llm.corpus import file_reader, record_fields
+from llm.corpus.file_source import Files, each
 from llm.document import Document, Source
 from llm.text import languages
 
@@ -140,7 +142,8 @@ def make(
         except file_reader.Damaged as error:
             skip(f"damaged: {error}", f"after {seen or name}")
 
-    return file_source.each(path, "XML of Wikipedia", _wanted, documents, max_documents)
+    files = functools.partial(file_reader.files, path, "XML of Wikipedia", _wanted)
+    return Files(files, each(documents), max_documents)
 
 
 class _Site:
