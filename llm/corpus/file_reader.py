@@ -184,24 +184,28 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
         raise MachineError(
             got=f"no permission for {file}", want="to read it"
         ) from error
-    with raw:
-        first = raw.peek(8)[:8]
-        if first.startswith(_GZIP):
-            unpacked = _Members(raw)
-        elif first.startswith(b"BZh"):
-            unpacked = bz2.BZ2File(raw)
-        elif first.startswith(_XZ):
-            unpacked = lzma.LZMAFile(raw)  # noqa: SIM115
-        elif first.startswith(_ZSTD):
-            unpacked = _Frames(raw)
-        elif unread := [
-            name for mark, name in _UNREAD.items() if first.startswith(mark)
-        ]:
-            unpacked = _Unread(unread[0])
-        else:
-            yield raw
-            return
-        yield io.BufferedReader(_Guarded(unpacked, raw), 2**16)
+    with raw, unpacked(raw) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def unpacked(raw: io.BufferedReader) -> Iterator[BinaryIO]:
+    """The bytes of a file or of a part of one, likewise."""
+    first = raw.peek(8)[:8]
+    if first.startswith(_GZIP):
+        inner = _Members(raw)
+    elif first.startswith(b"BZh"):
+        inner = bz2.BZ2File(raw)
+    elif first.startswith(_XZ):
+        inner = lzma.LZMAFile(raw)  # noqa: SIM115
+    elif first.startswith(_ZSTD):
+        inner = _Frames(raw)
+    elif unread := [name for mark, name in _UNREAD.items() if first.startswith(mark)]:
+        inner = _Unread(unread[0])
+    else:
+        yield raw
+        return
+    yield io.BufferedReader(_Guarded(inner, raw), 2**16)
 
 
 def lines(file: pathlib.Path, name: str, longest: int, skip: Skip):

@@ -10,10 +10,12 @@ does. There a line that is damaged is counted and left out; here it is an error,
 records are few and each was meant.
 """
 
+import io
 import json
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO
 
 from llm.corpus import file_reader
 from llm.errors import InputError
@@ -29,14 +31,25 @@ _LISTS = ("data", "items", "examples", "questions", "instances", "records", "row
 def content(file: pathlib.Path) -> bytes:
     """All bytes of a file, unpacked; InputError for one that is damaged."""
     try:
-        with file_reader.opened(file) as stream:
-            return stream.read()
-    except file_reader.Damaged as error:
-        raise InputError(got=f"{file} ({error})", want="a whole file") from error
+        return _whole(file, file_reader.opened(file))
     except OSError as error:
         raise InputError(
             got=f"{file} ({error.strerror})", want="a file that can be read"
         ) from error
+
+
+def unpacked(where: str, content: bytes) -> bytes:
+    """The same of a file within an archive."""
+    raw = io.BufferedReader(io.BytesIO(content))
+    return _whole(where, file_reader.unpacked(raw))
+
+
+def _whole(where: Any, opened: AbstractContextManager[BinaryIO]) -> bytes:
+    try:
+        with opened as stream:
+            return stream.read()
+    except file_reader.Damaged as error:
+        raise InputError(got=f"{where} ({error})", want="a whole file") from error
 
 
 def decoded(where: Any, content: bytes) -> str:

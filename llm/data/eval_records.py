@@ -1,9 +1,9 @@
 """Items of an evaluation, read from files of one's own: JSON, JSON lines, CSV, TSV.
 
-Each may be compressed by gzip. A JSON file may also be one object with a list of items
-in it. Rows of a TSV file are lines, whose quotes are text. What is wrong with a table
-is an error: the source `csv` reads on behind what is damaged, but a figure without
-these rows would be of another examination.
+Each may be compressed, also within an archive. A JSON file may also be one object with
+a list of items in it. Rows of a TSV file are lines, whose quotes are text. What is
+wrong with a table is an error: the source `csv` reads on behind what is damaged, but a
+figure without these rows would be of another examination.
 
 A path names a file, a folder of them, or a pattern; a zip archive is a folder, too:
 
@@ -24,7 +24,6 @@ Tasks call fields by names of their own, and a map says what they are called her
 import collections
 import csv
 import fnmatch
-import gzip
 import hashlib
 import io
 import itertools
@@ -32,7 +31,6 @@ import json
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -243,8 +241,7 @@ def _hidden(name: str) -> bool:
 
 def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
     """(number, record): of lines the line's number, of tables and lists from 1."""
-    if content.startswith(b"\x1f\x8b"):  # in an archive
-        content = _unpacked(name, content)
+    content = json_records.unpacked(name, content)  # of an archive
     name = file_reader.plain_name(name)
     text = json_records.decoded(name, content)
     if name.endswith((".csv", ".tsv")):
@@ -255,13 +252,6 @@ def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
         return parsed(where, said, json_records.WANT, json_records.AGAIN)
 
     return json_records.records(name, text, line)
-
-
-def _unpacked(name: str, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(got=f"{name} ({error})", want="a whole gzip file") from error
 
 
 def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
