@@ -92,6 +92,16 @@ def kinds(of: Callable) -> dict[str, Any]:
     return {p.name: p.annotation for p in parameters}
 
 
+def maker(build: Callable[[Any], Any], config: type) -> Callable[..., Any]:
+    """The `make(**knobs)` of a plug-in whose knobs are the fields of a dataclass."""
+
+    def make(**given: Any) -> Any:
+        return build(config(**given))
+
+    make.__signature__ = inspect.signature(config)
+    return make
+
+
 def _refused(kind: Any, value: Any) -> str:
     """What is wanted instead of a value; '' where it is allowed."""
     if typing.get_origin(kind) is Literal:

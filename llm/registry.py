@@ -1,8 +1,8 @@
 """Finds plug-ins by file name: adding a thing is adding one file.
 
 A plug-in folder holds one file per thing; the file's name is its name in configs, and
-the file exports `make(**knobs)`, whose signature is the only home of the defaults (of a
-model, that of its frozen `Config`), and `TINY`, the knobs of its smallest useful
+the file exports `make(**knobs)`, whose signature is the only home of the defaults (of
+some, a frozen dataclass: `knobs.maker`), and `TINY`, the knobs of its smallest useful
 instance. There is no table to edit.
 
     >>> choices("sources")

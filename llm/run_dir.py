@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from llm import files
+from llm import files, json_text
 from llm.errors import InputError
 
 # Fields that a run may go on with other values of.
@@ -150,7 +150,7 @@ def load(workdir: str, name: str = "config.json") -> dict[str, Any]:
     """
     path = epath.Path(workdir) / name
     try:
-        return json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
             got=f"{workdir or 'no directory'}, which has no {name}"
@@ -158,10 +158,7 @@ def load(workdir: str, name: str = "config.json") -> dict[str, Any]:
             want="the directory of a run",
             do="train one first, or correct the path",
         ) from error
-    except ValueError as error:
-        raise InputError(
-            got=f"{path}, which is not JSON ({error})", want=f"a whole {name}"
-        ) from error
+    return json_text.parsed(path, content, f"a whole {name}")
 
 
 def differences(held: Any, new: Any, prefix: str = "") -> list[str]:

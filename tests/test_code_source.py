@@ -7,7 +7,14 @@ import pytest
 from llm.sources import code
 
 ROOT = pathlib.Path(__file__).parent.parent
-MIT = "Permission is hereby granted, free of\ncharge, to any person"
+MIT = """Permission is hereby granted, free of
+charge, to any person obtaining a copy of this software and associated documentation
+files (the "Software"), to deal in the Software without restriction"""
+GNU = "GNU %s PUBLIC LICENSE\n      Version %s\n\nEveryone is permitted to copy it.\n"
+USE = (
+    "Permission to use, copy, modify, and/or distribute this software for any\npurpose"
+)
+FREE = "with or without fee is hereby granted"
 
 
 def read(path, **knobs):
@@ -50,6 +57,33 @@ def test_a_tree(tmp_path):
         ("says it is generated", "two/gen.go"), ("vendored", "two/node_modules/x.js"),
     ]  # fmt: skip
     assert [d.id for d in read(tmp_path, languages=("go",))[0]] == ["one/src/b.go"]
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        (GNU % ("GENERAL", "2, June 1991"), "GPL-2.0"),
+        # What it speaks of further down is not its own.
+        (GNU % ("GENERAL", "3, 29 June 2007") + "13. Use with the GNU Affero General "
+         "Public License.\nunder version 3 of the GNU Affero General Public License",
+         "GPL-3.0"),
+        (GNU % ("LESSER GENERAL", "2.1, February 1999"), "LGPL-2.1"),
+        (GNU % ("AFFERO GENERAL", "3, 19 November 2007"), "AGPL-3.0"),
+        ("Mozilla Public License Version 2.0\n1.12. the GNU General Public License, "
+         "Version 2.0, the GNU Affero General\nPublic License, Version 3.0", "MPL-2.0"),
+        ("Mozilla Public Licence (MPL) v. 2.0 - Exhibit A\n" + MIT, "MPL-2.0"),
+        ("The MIT License\n\nCopyright (c) 2020 A\n\n" + MIT, "MIT"),
+        (f"{USE} {FREE}, provided that the above", "ISC"),
+        (f"{USE} {FREE}, provided that".replace("/or", ""), "ISC"),
+        (f'{USE} {FREE}.\n\nTHE SOFTWARE IS PROVIDED "AS IS"', "0BSD"),
+        ("Boost Software License - Version 1.0 - August 17th, 2003\n\nPermission is "
+         "hereby granted, free of charge, to any person or organization", "BSL-1.0"),
+        ("All rights are mine.", "see LICENSE.txt"),
+    ],
+)  # fmt: skip
+def test_licence_files(tmp_path, text, want):
+    write(tmp_path, {"LICENSE.txt": text.encode(), "a.py": b"a = 1\n"})
+    assert [d.meta["licence"] for d in read(tmp_path)[0]] == [want]
 
 
 @pytest.mark.parametrize("name", ["LICENSE"])

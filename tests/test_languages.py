@@ -21,12 +21,12 @@ def test_codes(tag, want):
 
 
 def test_records_have_them_and_code_does_not():
-    fields = record_fields.Fields("text", "", "", "", "", "language", "")
     record = {"text": "some words", "language": "eng"}
 
     def said(kind):
         skip = pytest.fail
-        made = record_fields.document(record, "a:1", fields, "jsonl", kind, skip)
+        knobs = record_fields.Knobs(kind=kind)
+        made = record_fields.document(record, "a:1", knobs, "jsonl", skip)
         return made.meta["language"]
 
     assert said("prose") == "en" and said("code") == "eng"

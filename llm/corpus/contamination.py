@@ -6,6 +6,9 @@ item is in a document if they share a run of thirteen of them. An item of fewer 
 looked for whole, if it has eight; shorter ones say nothing. Runs that many items share,
 such as a common instruction, are left out.
 
+Items are read by lines, those of tables too: only their words count, so no column needs
+a name, and a damaged letter is no error.
+
     index = Index(items("benchmarks/"))
     index.found(document.text)      # {"gsm8k.jsonl:7": 3}, runs by item
 """

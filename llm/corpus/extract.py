@@ -12,6 +12,7 @@ name, else of the page, else guessed.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 
 from llm.corpus import child_process
 from llm.errors import InputError
+from llm.knobs import Count
 from llm.text import languages
 
 EXTRACTORS = ("resiliparse", "trafilatura")
@@ -31,10 +33,29 @@ _CHILD = pathlib.Path(__file__).with_name("extract_child.py")
 Page = Callable[..., dict[str, str]]
 
 
-def check(extractor: str) -> None:
-    """Raises InputError for an extractor that is not known or not installed."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """The knobs of every source of pages."""
+
+    path: str = ""  # a file, or a folder of them
+    # resiliparse (fast) or trafilatura (drops more around the article)
+    extractor: str = "resiliparse"
+    seconds: float = 10.0  # a page that takes longer is left out
+    max_page_bytes: int = 8 * 2**20  # so is a larger one
+    max_documents: Count = 0  # the first so many; 0 takes all
+
+    def __post_init__(self):
+        _check_known(self.extractor)
+
+
+def _check_known(extractor: str) -> None:
     if extractor not in EXTRACTORS:
         raise InputError(got=f"extractor {extractor!r}", want=" or ".join(EXTRACTORS))
+
+
+def check(extractor: str) -> None:
+    """Raises InputError for an extractor that is not known or not installed."""
+    _check_known(extractor)
     # justext, which trafilatura asks, lacks the last without saying so.
     cleaner = {"lxml_html_clean"} if extractor == "trafilatura" else set()
     for needed in sorted({"resiliparse", extractor} | cleaner):

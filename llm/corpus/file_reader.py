@@ -12,13 +12,12 @@ error.
 import bz2
 import contextlib
 import io
-import json
 import lzma
 import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from llm.errors import InputError, MachineError
 from llm.files import relative_to, shown
@@ -26,8 +25,6 @@ from llm.files import relative_to, shown
 Skip = Callable[[str, str], None]
 
 COMPRESSED = ("", ".gz", ".bz2", ".zst", ".zstd", ".xz")
-# Where a file that is one object has its items.
-_LISTS = ("data", "items", "examples", "questions", "instances", "records", "rows")
 _GZIP, _XZ = b"\x1f\x8b\x08", b"\xfd7zXZ\0"
 # A frame of zstd, or one to skip, as pzstd writes them in front.
 _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))
@@ -167,45 +164,11 @@ def ending(*suffixes: str) -> Callable[[str], bool]:
     return lambda name: name.lower().endswith(ends)
 
 
-def _columns(whole: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of an object of columns, {name: {number: value}}, as pandas writes a
-    table by default; none of another object."""
-    columns = list(whole.values())
-    if not columns or not all(isinstance(c, dict) and c for c in columns):
-        return []
-    numbers = list(columns[0])
-    if any(list(c) != numbers for c in columns) or not all(map(str.isdigit, numbers)):
-        return []
-    return [{name: whole[name][n] for name in whole} for n in numbers]
-
-
 def plain_name(name: str) -> str:
     """A name in lower case, without the suffix of a compression."""
     name = name.lower()
     suffixes = (c for c in COMPRESSED if c and name.endswith(c))
     return name.removesuffix(next(suffixes, ""))
-
-
-def list_in(name: str, text: str) -> list[dict[str, Any]] | None:
-    """The items of a file that is one object with a list of them; None for lines."""
-    one_line = "\n" not in text.strip()
-    try:
-        whole = json.loads(text) if text.lstrip().startswith("{") else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(whole, dict):
-        return None
-    if rows := _columns(whole):
-        return rows
-    lists = [whole[key] for key in _LISTS if isinstance(whole.get(key), list)]
-    if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
-        return lists[0]
-    if one_line:
-        return None  # an item
-    raise InputError(
-        got=f"{name}, one object with the fields {', '.join(map(str, whole))[:80]}",
-        want=f"a list of items, or one of them under {', '.join(_LISTS)}",
-    )
 
 
 @contextlib.contextmanager
@@ -221,24 +184,28 @@ def opened(file: pathlib.Path) -> Iterator[BinaryIO]:
         raise MachineError(
             got=f"no permission for {file}", want="to read it"
         ) from error
-    with raw:
-        first = raw.peek(8)[:8]
-        if first.startswith(_GZIP):
-            unpacked = _Members(raw)
-        elif first.startswith(b"BZh"):
-            unpacked = bz2.BZ2File(raw)
-        elif first.startswith(_XZ):
-            unpacked = lzma.LZMAFile(raw)  # noqa: SIM115
-        elif first.startswith(_ZSTD):
-            unpacked = _Frames(raw)
-        elif unread := [
-            name for mark, name in _UNREAD.items() if first.startswith(mark)
-        ]:
-            unpacked = _Unread(unread[0])
-        else:
-            yield raw
-            return
-        yield io.BufferedReader(_Guarded(unpacked, raw), 2**16)
+    with raw, unpacked(raw) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def unpacked(raw: io.BufferedReader) -> Iterator[BinaryIO]:
+    """The bytes of a file or of a part of one, likewise."""
+    first = raw.peek(8)[:8]
+    if first.startswith(_GZIP):
+        inner = _Members(raw)
+    elif first.startswith(b"BZh"):
+        inner = bz2.BZ2File(raw)
+    elif first.startswith(_XZ):
+        inner = lzma.LZMAFile(raw)  # noqa: SIM115
+    elif first.startswith(_ZSTD):
+        inner = _Frames(raw)
+    elif unread := [name for mark, name in _UNREAD.items() if first.startswith(mark)]:
+        inner = _Unread(unread[0])
+    else:
+        yield raw
+        return
+    yield io.BufferedReader(_Guarded(inner, raw), 2**16)
 
 
 def lines(file: pathlib.Path, name: str, longest: int, skip: Skip):

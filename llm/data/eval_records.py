@@ -1,7 +1,9 @@
 """Items of an evaluation, read from files of one's own: JSON, JSON lines, CSV, TSV.
 
-Each may be compressed by gzip. A JSON file may also be one object with a list of items
-in it. Rows of a TSV file are lines, whose quotes are text.
+Each may be compressed, also within an archive. A JSON file may also be one object with
+a list of items in it. Rows of a TSV file are lines, whose quotes are text. What is
+wrong with a table is an error: the source `csv` reads on behind what is damaged, but a
+figure without these rows would be of another examination.
 
 A path names a file, a folder of them, or a pattern; a zip archive is a folder, too:
 
@@ -22,7 +24,6 @@ Tasks call fields by names of their own, and a map says what they are called her
 import collections
 import csv
 import fnmatch
-import gzip
 import hashlib
 import io
 import itertools
@@ -30,13 +31,13 @@ import json
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llm import files
-from llm.corpus import file_reader
+from llm.corpus import file_reader, json_records
 from llm.errors import InputError
+from llm.json_text import parsed
 
 _PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _is_read = file_reader.ending(*_PLAIN)
@@ -198,16 +199,7 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
             want="a file, a folder, or a pattern of " + " ".join(_PLAIN),
         )
     for file in found:
-        try:
-            with file_reader.opened(file) as stream:
-                content = stream.read()
-            yield file.relative_to(root).as_posix(), content
-        except file_reader.Damaged as error:
-            raise InputError(got=f"{file} ({error})", want="a whole file") from error
-        except OSError as error:
-            raise InputError(
-                got=f"{file} ({error.strerror})", want="a file that can be read"
-            ) from error
+        yield file.relative_to(root).as_posix(), json_records.content(file)
 
 
 def _in_zip(archive: pathlib.Path, pattern: str) -> Iterator[tuple[str, bytes]]:
@@ -249,32 +241,17 @@ def _hidden(name: str) -> bool:
 
 def _records(name: str, content: bytes, columns) -> Iterator[tuple[int, Any]]:
     """(number, record): of lines the line's number, of tables and lists from 1."""
-    if content.startswith(b"\x1f\x8b"):  # in an archive
-        content = _unpacked(name, content)
+    content = json_records.unpacked(name, content)  # of an archive
     name = file_reader.plain_name(name)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            got=f"{name}, which is not UTF-8 at byte {error.start}", want="UTF-8 text"
-        ) from error
+    text = json_records.decoded(name, content)
     if name.endswith((".csv", ".tsv")):
-        yield from _rows(name, text, columns)
-    elif text.lstrip().startswith("["):
-        yield from enumerate(_json(name, text), start=1)
-    elif (inside := file_reader.list_in(name, text)) is not None:
-        yield from enumerate(inside, start=1)
-    else:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield number, _json(f"{name}, line {number}", line)
+        return _rows(name, text, columns)
 
+    def line(number: int, said: str) -> Any:
+        where = f"{name}, line {number}"
+        return parsed(where, said, json_records.WANT, json_records.AGAIN)
 
-def _unpacked(name: str, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(got=f"{name} ({error})", want="a whole gzip file") from error
+    return json_records.records(name, text, line)
 
 
 def _rows(name, text, columns) -> Iterator[tuple[int, dict[str, str]]]:
@@ -331,14 +308,3 @@ def _check_head(name: str, head: Sequence[str]) -> None:
 
 def _plain(row: Sequence[str]) -> list[str]:
     return [cell.strip().lower() for cell in row]
-
-
-def _json(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            got=f"{where}, which is not JSON ({error})",
-            want="a list of records, or one record a line",
-            do="if it was cut off, copy the file again",
-        ) from error

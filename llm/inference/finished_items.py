@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm import files
+from llm import files, json_text
 
 FOLDER = "evaluate_tasks"
 
@@ -25,9 +25,7 @@ class Kept:
 
     def read(self) -> list[dict[str, Any]]:
         """The items that are finished; none of another model, task or setting."""
-        lines = (
-            self._path.read_text("utf-8").splitlines() if self._path.exists() else []
-        )
+        lines = json_text.lines(self._path)
         if not lines or lines[0] != self._head:
             files.write_text(self._path, self._head + "\n")
             return []

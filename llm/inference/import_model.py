@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from llm import config, files, registry, run_dir, tree
+from llm import config, files, json_text, registry, run_dir, tree
 from llm.adapters import nested
 from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import InputError
@@ -115,13 +115,8 @@ def kind_of(source: str) -> str:
             want="a Hugging Face folder, a GGUF file or a run directory",
             do="name the .gguf file itself, if you mean one",
         )
-    try:
-        held = json.loads((path / "config.json").read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            got=f"{path / 'config.json'}, which is not JSON ({error})",
-            want="a whole config.json",
-        ) from error
+    file = path / "config.json"
+    held = json_text.parsed(file, file.read_bytes(), "a whole config.json")
     return "run" if isinstance(held, dict) and "config" in held else "hf"
 
 

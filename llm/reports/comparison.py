@@ -10,7 +10,7 @@ import json
 import pathlib
 from typing import Any
 
-from llm import evals, files, metrics
+from llm import evals, files, json_text, metrics
 from llm.errors import InputError
 from llm.reports import page
 
@@ -29,7 +29,7 @@ def read(workdir: str) -> dict[tuple[str, str], dict[str, Any]]:
             do="evaluate first: configs/evaluate.py",
         )
     found = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(json_text.lines(path), start=1):
         try:
             item = json.loads(line)
             if "values" in item:

@@ -12,7 +12,7 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
-from llm import evals, files, metrics, units
+from llm import evals, files, json_text, metrics, units
 from llm.errors import InputError
 from llm.reports import page, svg
 from llm.training import metric_writer
@@ -75,14 +75,9 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            got=f"{path}, which is not JSON ({error})",
-            want="a result that a workload wrote",
-            do="run that workload again, or remove the file",
-        ) from error
+    again = "run that workload again, or remove the file"
+    want = "a result that a workload wrote"
+    found = json_text.parsed(path, path.read_bytes(), want, again)
     if not isinstance(found, dict):
         raise InputError(got=f"{path} with a {type(found).__name__}", want="an object")
     return found

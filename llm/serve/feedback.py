@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from llm import files
+from llm import files, json_text
 from llm.errors import InputError
 from llm.serve.request_log import scrub
 
@@ -76,7 +76,7 @@ class Feedback:
     def _remove(self, record: dict[str, Any]) -> None:
         """Takes the last such preference out of the file."""
         path = self._folder / PREFERENCES
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        lines = json_text.lines(path)
         line = json.dumps(record, ensure_ascii=False)
         if line in lines:
             del lines[len(lines) - 1 - lines[::-1].index(line)]

@@ -17,10 +17,14 @@ from typing import Any
 
 from etils import epath
 
+from llm.text import personal_data
+
 FILE = "requests.jsonl"
 _SALT = secrets.token_bytes(16)
-# The order matters: what a later one would cut in two stands before it.
-_PERSONAL = (
+# A log may lose more than a corpus may: what only looks like personal data goes first,
+# and then what `llm/text/personal_data.py` knows besides. The order matters: what a
+# later one would cut in two stands before it.
+_LOOKS = (
     ("url_login", re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")),
     ("email", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
     ("key", re.compile(r"\b(?:sk|pk|ghp|gho|xox[abp]|AKIA|hf)[-_A-Za-z0-9]{14,}")),
@@ -37,9 +41,10 @@ _PERSONAL = (
 
 def scrub(text: str) -> str:
     """The text with what tells of a person replaced by what it was, as in [email]."""
-    for name, pattern in _PERSONAL:
+    for name, pattern in _LOOKS:
         text = pattern.sub(f"[{name}]", text)
-    return text
+    found = personal_data.find(text, public_only=False)
+    return personal_data.redacted(text, found, str.lower)
 
 
 class RequestLog:

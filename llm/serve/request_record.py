@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from llm import files
 from llm.errors import InputError
+from llm.json_text import parsed
 
 _NUMBERS = (
     "time",
@@ -133,14 +134,8 @@ def read(path: str) -> list[Record]:
 
 def _record(path: str, number: int, line: str) -> Record:
     where = f"{path}, line {number}"
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            got=f"{where}, which is not JSON ({error})",
-            want="a record a line",
-            do="if the server was cut off while writing, remove that line",
-        ) from error
+    again = "if the server was cut off while writing, remove that line"
+    fields = parsed(where, line, "a record a line", again)
     if not isinstance(fields, dict):
         raise InputError(got=f"{where}: {line[:60]}", want="a record in {...}")
     for name in _REQUIRED:

@@ -11,108 +11,65 @@ is said, and reading goes on behind them. Tables whose quotes are just character
 many TSVs have it, are read with `quote=""`. A row with more cells than the first row
 has names is left out and counted: a text with a comma and no quotes would lose what
 comes behind it. One with fewer is kept and counted. Ids of a folder begin with the
-name of the file, since they repeat from file to file.
+name of the file, since they repeat from file to file. (Tables of an evaluation, of
+which no row may be lost, are read by `llm/data/eval_records.py`.)
 
     --config=configs/quickstart.py:text=csv:table.csv
 """
 
 import csv
+import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from llm.corpus import file_reader, record_fields
-from llm.corpus.file_source import Files
-from llm.document import Document, Source
 from llm.errors import InputError
+from llm.knobs import Positive
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.csv"))}
 
 _WANTED = file_reader.ending(".csv", ".tsv")
 
 
-def make(
-    *,
-    path: str = "",
-    text: str = "text",
-    id: str = "id",
-    group: str = "",
-    url: str = "url",
-    licence: str = "license",
-    language: str = "language",
-    timestamp: str = "timestamp",
-    kind: str = "prose",
-    delimiter: str = "",
-    quote: str = '"',
-    max_line_bytes: int = 16 * 2**20,
-    max_documents: int = 0,
-) -> Source:
-    """Makes the source.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knobs(record_fields.Knobs):
+    """Those of a table."""
 
-    Args:
-      path: a file, or a folder of them.
-      text: the column with the text; so the next ones, which a table may lack.
-      group: the column with what a split may not cut, such as a site; '' for none.
-      kind: what the texts are, `prose` or `code`.
-      delimiter: what stands between cells; '' is a tab for .tsv, else a comma.
-      quote: what stands around cells with such characters; '' for none.
-      max_line_bytes: a line or a cell that is longer is left out.
-      max_documents: the first so many; 0 takes all.
+    delimiter: str = ""  # what stands between cells; '' is a tab for .tsv, else a comma
+    quote: str = '"'  # what stands around cells with such characters; '' for none
+    max_line_bytes: Positive = 16 * 2**20  # a line or a cell that is longer is left out
 
-    Raises:
-      InputError: no such file, a folder without any, or more than one character.
-    """
-    if len(delimiter) > 1 or len(quote) > 1 or {delimiter, quote} & {"\r", "\n"}:
-        raise InputError(
-            got=f"delimiter {delimiter!r}, quote {quote!r}",
-            want="a character, or '' for the default of the one, none of the other",
-        )
-    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
-
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "CSV or TSV", _WANTED, skip)
-
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
-        csv.field_size_limit(max_line_bytes)
-        for file, name, *_ in files:
-            part = file_reader.part(path, name)
-            between = delimiter or ("\t" if ".tsv" in name.lower() else ",")
-            lines = _decoded(file, name, max_line_bytes, skip)
-            table = csv.DictReader(
-                lines,
-                delimiter=between,
-                quotechar=quote or None,
-                quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
-                strict=True,
+    def __post_init__(self):
+        marks = (self.delimiter, self.quote)
+        if any(len(mark) > 1 or mark in ("\r", "\n") for mark in marks):
+            raise InputError(
+                got=f"delimiter {self.delimiter!r}, quote {self.quote!r}",
+                want="a character, or '' for the default of the one, none of the other",
             )
-            if _twice(table, name, fields, skip):
-                continue
-            for number, record in _rows(table, name, skip):
-                yield record_fields.document(
-                    record,
-                    f"{name}:{number}",
-                    fields,
-                    "csv",
-                    kind,
-                    skip,
-                    part,
-                )
-
-    return Files(files, read, max_documents)
 
 
-def _twice(
-    table, name: str, fields: record_fields.Fields, skip: file_reader.Skip
-) -> bool:
+def _records(knobs: Knobs, file: pathlib.Path, name: str, skip: file_reader.Skip):
+    csv.field_size_limit(knobs.max_line_bytes)
+    table = csv.DictReader(
+        _decoded(file, name, knobs.max_line_bytes, skip),
+        delimiter=knobs.delimiter or ("\t" if ".tsv" in name.lower() else ","),
+        quotechar=knobs.quote or None,
+        quoting=csv.QUOTE_MINIMAL if knobs.quote else csv.QUOTE_NONE,
+        strict=True,
+    )
+    if not _twice(table, name, knobs.fields, skip):
+        yield from _rows(table, name, skip)
+
+
+def _twice(table, name: str, fields: set[str], skip: file_reader.Skip) -> bool:
     """Whether a column that is read stands twice in the first row: which one is it?"""
     try:
         names = list(table.fieldnames or ())
     except csv.Error as error:
         skip(f"damaged: {error}", f"{name}:1")
         return True
-    twice = sorted({field for field in fields if field and names.count(field) > 1})
+    twice = sorted(field for field in fields if names.count(field) > 1)
     if twice:
         skip(f"two columns {twice[0]!r} in the first row", name)
     return bool(twice)
@@ -148,3 +105,6 @@ def _decoded(file, name: str, longest: int, skip: file_reader.Skip) -> Iterator[
         except UnicodeDecodeError:
             skip("not UTF-8: letters are lost", f"{name}, line {number}")
             yield line.decode("utf-8", "replace") + "\n"
+
+
+make = record_fields.of_files("csv", "CSV or TSV", _WANTED, _records, Knobs)

@@ -9,13 +9,14 @@ left out and counted.
     --config=configs/quickstart.py:text=html:mirror/
 """
 
+import functools
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from llm.corpus import extract, file_reader, record_fields
-from llm.corpus.file_source import Files
+from llm.corpus.file_source import Documents, Files
 from llm.document import Document, Source
-from llm.errors import InputError
+from llm.knobs import maker
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.html"))}
 NEEDS = ("resiliparse",)
@@ -23,40 +24,11 @@ NEEDS = ("resiliparse",)
 _WANTED = file_reader.ending(".html", ".htm", ".xhtml")
 
 
-def make(
-    *,
-    path: str = "",
-    extractor: str = "resiliparse",
-    seconds: float = 10.0,
-    max_page_bytes: int = 8 * 2**20,
-    max_documents: int = 0,
-) -> Source:
-    """Makes the source.
-
-    Args:
-      path: a file, or a folder of them.
-      extractor: resiliparse (fast) or trafilatura (drops more around the article).
-      seconds: a page that takes longer is left out.
-      max_page_bytes: so is a larger one.
-      max_documents: the first so many; 0 takes all.
-
-    Raises:
-      InputError: no such file, no such extractor, or a package that is missing.
-    """
-    if extractor not in extract.EXTRACTORS:
-        raise InputError(
-            got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
-        )
-
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "HTML", _WANTED, skip)
-
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
-        with extract.pages(extractor, seconds) as page:
+def _build(knobs: extract.Knobs) -> Source:
+    def read(files: Iterable[file_reader.File], skip: file_reader.Skip) -> Documents:
+        with extract.pages(knobs.extractor, knobs.seconds) as page:
             for file, name, *_ in files:
-                content = file_reader.whole(file, name, max_page_bytes, skip)
+                content = file_reader.whole(file, name, knobs.max_page_bytes, skip)
                 if content is None:
                     continue
                 made = page(content)
@@ -70,4 +42,8 @@ def make(
                     meta = {field: found for field, found in made.items() if found}
                     yield Document(name, text, "html", group, "prose", size, meta)
 
-    return Files(files, read, max_documents)
+    files = functools.partial(file_reader.files, knobs.path, "HTML", _WANTED)
+    return Files(files, read, knobs.max_documents)
+
+
+make = maker(_build, extract.Knobs)

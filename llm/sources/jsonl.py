@@ -12,70 +12,37 @@ is its own. (Conversations and pairs are of the source `records`.)
     --config=configs/quickstart.py:text=jsonl:corpus/
 """
 
+import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
 
 from llm.corpus import file_reader, record_fields
-from llm.corpus.file_source import Files
-from llm.document import Document, Source
+from llm.knobs import Positive
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
 _WANTED = file_reader.ending(".jsonl", ".ndjson", ".json")
 
 
-def make(
-    *,
-    path: str = "",
-    text: str = "text",
-    id: str = "id",
-    group: str = "",
-    url: str = "url",
-    licence: str = "license",
-    language: str = "language",
-    timestamp: str = "timestamp",
-    kind: str = "prose",
-    max_line_bytes: int = 16 * 2**20,
-    max_documents: int = 0,
-) -> Source:
-    """Makes the source.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knobs(record_fields.Knobs):
+    """Those of JSON lines."""
 
-    Args:
-      path: a file, or a folder of them.
-      text: the field with the text; so the next ones, which a line may lack.
-      group: the field with what a split may not cut, such as a site; '' for none.
-      kind: what the texts are, `prose` or `code`.
-      max_line_bytes: a longer line is left out.
-      max_documents: the first so many; 0 takes all.
+    max_line_bytes: Positive = 16 * 2**20  # a longer line is left out
 
-    Raises:
-      InputError: no such file, or a folder without any.
-    """
-    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
 
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "JSON lines", _WANTED, skip)
+def _records(knobs: Knobs, file: pathlib.Path, name: str, skip: file_reader.Skip):
+    for number, line in file_reader.lines(file, name, knobs.max_line_bytes, skip):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            skip("not UTF-8", f"{name}:{number}")
+        except (ValueError, RecursionError):
+            skip("not JSON", f"{name}:{number}")
+        else:
+            yield number, record
 
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
-        for file, name, *_ in files:
-            part = file_reader.part(path, name)
-            for number, line in file_reader.lines(file, name, max_line_bytes, skip):
-                place = f"{name}:{number}"
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line.decode("utf-8-sig"))
-                except UnicodeDecodeError:
-                    skip("not UTF-8", place)
-                    continue
-                except (ValueError, RecursionError):
-                    skip("not JSON", place)
-                    continue
-                yield record_fields.document(
-                    record, place, fields, "jsonl", kind, skip, part
-                )
 
-    return Files(files, read, max_documents)
+make = record_fields.of_files("jsonl", "JSON lines", _WANTED, _records, Knobs)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm import files
-from llm.corpus import file_reader
+from llm.corpus import file_reader, json_records
 from llm.data import record_forms
 from llm.data.record_messages import readable as readable_message
 from llm.document import NOTE, Document, Source
 from llm.errors import InputError
+from llm.json_text import parsed
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.jsonl"))}
 
@@ -186,46 +187,19 @@ def _files(path: str, skip: Callable[[str, str], None]) -> list[pathlib.Path]:
     return found
 
 
-def _read(file: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+def _read(file: pathlib.Path) -> list[tuple[str, Any]]:
     """(id, item) of each; the id is the file's name and the number of the item."""
-    try:
-        with file_reader.opened(file) as stream:
-            text = stream.read().decode("utf-8-sig")
-    except file_reader.Damaged as error:
-        raise InputError(got=f"{file} ({error})", want="a whole file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            got=f"{file}, which is not UTF-8 at byte {error.start}", want="UTF-8 text"
-        ) from error
-    try:
-        if (inside := file_reader.list_in(file.name, text)) is not None:
-            items = list(enumerate(inside, start=1))
-        elif text.lstrip()[:1] == "[":
-            items = list(enumerate(json.loads(text), start=1))
-        else:
-            lines = enumerate(text.split("\n"), start=1)
-            lines = [(n, line) for n, line in lines if line.strip()]
-            last = lines[-1][0] if lines else 0
-            items = [(n, _line(file, n, line, n == last)) for n, line in lines]
-    except InputError:  # of a line
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            got=f"{file}, which is not JSON ({error})",
-            want="a list of records, or one record a line",
-        ) from error
-    return [(f"{files.shown(file.name)}:{number}", item) for number, item in items]
+    text = json_records.decoded(file, json_records.content(file))
+    last = text.rstrip().count("\n") + 1
 
+    def line(number: int, said: str) -> Any:
+        if number == last:  # one that is broken off is a file that was cut
+            where = f"{file}, line {number}"
+            return parsed(where, said, "one record a line", json_records.AGAIN)
+        try:
+            return json.loads(said)
+        except (ValueError, RecursionError) as error:
+            return f"a line that is not JSON ({error}): {said}"
 
-def _line(file: pathlib.Path, number: int, line: str, last: bool) -> Any:
-    """The item of a line; a last one that is broken off is a file that was cut."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        if not last:
-            return f"a line that is not JSON ({error}): {line}"
-        raise InputError(
-            got=f"{file}, line {number}, which is not JSON ({error})",
-            want="one record a line",
-            do="if it was cut off, copy the file again",
-        ) from error
+    name = files.shown(file.name)
+    return [(f"{name}:{n}", x) for n, x in json_records.records(file, text, line)]

@@ -8,76 +8,43 @@ feature holds what; bytes are taken as UTF-8.
     --config=configs/quickstart.py:text=tfds:wikipedia/20230601.en
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from llm.corpus import file_reader, record_fields
-from llm.document import Document, Source
+from llm.corpus import record_fields
 from llm.errors import InputError
 
 TINY = {"path": str(pathlib.Path(__file__).parent / "tfds.example")}
 
 
-def make(
-    *,
-    path: str = "",
-    split: str = "train",
-    data_dir: str = "",
-    text: str = "text",
-    id: str = "id",
-    group: str = "",
-    url: str = "url",
-    licence: str = "license",
-    language: str = "language",
-    timestamp: str = "timestamp",
-    kind: str = "prose",
-    max_documents: int = 0,
-) -> Source:
-    """Makes the source.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knobs(record_fields.SetKnobs):
+    """Those of TFDS, which also knows a `split` such as train[:10%]."""
 
-    Args:
-      path: a data set's name, with its config if it has some, or a prepared folder.
-      split: in TFDS' own terms, such as train[:10%].
-      data_dir: where data sets lie; '' is TFDS' own place.
-      text: the feature with the text; so the next ones, which a record may lack.
-      group: the feature with what a split may not cut; '' for none.
-      kind: what the texts are, `prose` or `code`.
-      max_documents: the first so many; 0 takes all.
-
-    Raises:
-      InputError: no such data set or split, or one of another file format.
-    """
-    fields = record_fields.Fields(text, id, group, url, licence, language, timestamp)
-
-    def documents(skip: file_reader.Skip) -> Iterator[Document]:
-        return record_fields.once(read(skip), max_documents, skip)
-
-    def read(skip: file_reader.Skip) -> Iterator[Document | None]:
-        records = _opened(path, split, data_dir)
-        name = path.rstrip("/").rpartition("/")[2] or path
-        for number in range(len(records)):
-            yield record_fields.document(
-                _plain(records[number]), f"{name}:{number}", fields, "tfds", kind, skip
-            )
-
-    return documents
+    data_dir: str = ""  # where data sets lie; '' is TFDS' own place
 
 
-def _opened(path: str, split: str, data_dir: str) -> Any:
+def _records(knobs: Knobs) -> Iterator[Any]:
+    records = _opened(knobs)
+    return (_plain(records[number]) for number in range(len(records)))
+
+
+def _opened(knobs: Knobs) -> Any:
     """Records by number."""
     import tensorflow_datasets as tfds
 
-    if not path:
+    if not knobs.path:
         raise InputError(got="no data.source.path", want="a data set of TFDS")
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(knobs.path)
     try:
         if (folder / "dataset_info.json").exists():
             builder = tfds.builder_from_directory(folder)
         else:
-            builder = tfds.builder(path, data_dir=data_dir or None)
+            builder = tfds.builder(knobs.path, data_dir=knobs.data_dir or None)
             builder.download_and_prepare(file_format="array_record")
-        return builder.as_data_source(split)
+        return builder.as_data_source(knobs.split)
     except (
         ValueError,
         KeyError,
@@ -85,11 +52,8 @@ def _opened(path: str, split: str, data_dir: str) -> Any:
         NotImplementedError,
         AssertionError,
     ) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            got=f"the data set {path!r}, split {split!r} ({said[:200]})",
-            want="one of TFDS in ArrayRecord files, and a split that it has",
-        ) from error
+        want = "one of TFDS in ArrayRecord files, and a split that it has"
+        raise knobs.refused(error, want) from error
 
 
 def _plain(value: Any) -> Any:
@@ -103,3 +67,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return value
+
+
+make = record_fields.of_set("tfds", _records, Knobs)

@@ -15,18 +15,20 @@ and counted.
 
 import bz2
 import contextlib
+import dataclasses
 import functools
 import io
 import pathlib
 import re
 import urllib.parse
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from llm.corpus import extract, extract_child, file_reader, record_fields
-from llm.corpus.file_source import Files
+from llm.corpus.file_source import Documents, Files
 from llm.document import Document, Source
 from llm.errors import InputError
+from llm.knobs import maker
 from llm.text import languages
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.warc"))}
@@ -48,48 +50,31 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TAG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!doctype html|<html)", re.I)
 
 
-def make(
-    *,
-    path: str = "",
-    extractor: str = "resiliparse",
-    seconds: float = 10.0,
-    max_page_bytes: int = 8 * 2**20,
-    group: str = "host",
-    max_documents: int = 0,
-) -> Source:
-    """Makes the source.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Knobs(extract.Knobs):
+    """Those of web archives."""
 
-    Args:
-      path: a file, or a folder of them.
-      extractor: resiliparse (fast) or trafilatura (drops more around the article).
-      seconds: a page that takes longer is left out.
-      max_page_bytes: so is a larger one.
-      group: what a split may not cut: host, or page, where there are few hosts.
-      max_documents: the first so many; 0 takes all.
+    group: str = "host"  # what a split may not cut: host, or page, where hosts are few
 
-    Raises:
-      InputError: no such file, no such extractor, or a package that is missing.
-    """
-    if group not in _GROUPS:
-        raise InputError(got=f"group {group!r}", want=" or ".join(_GROUPS))
-    if extractor not in extract.EXTRACTORS:
-        raise InputError(
-            got=f"extractor {extractor!r}", want=" or ".join(extract.EXTRACTORS)
-        )
+    def __post_init__(self):
+        if self.group not in _GROUPS:
+            raise InputError(got=f"group {self.group!r}", want=" or ".join(_GROUPS))
+        super().__post_init__()
 
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "WARC or WET", _WANTED, skip)
 
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
+def _build(knobs: Knobs) -> Source:
+    def read(files: Iterable[file_reader.File], skip: file_reader.Skip) -> Documents:
         warc = file_reader.package("fastwarc", "fastwarc", _fastwarc)
-        with extract.pages(extractor, seconds) as page:
+        with extract.pages(knobs.extractor, knobs.seconds) as page:
             for file in files:
-                for record in _records(warc, file, max_page_bytes, skip):
-                    yield _document(*record, group, page, skip)
+                for record in _records(warc, file, knobs.max_page_bytes, skip):
+                    yield _document(*record, knobs.group, page, skip)
 
-    return Files(files, read, max_documents, _compressed)
+    files = functools.partial(file_reader.files, knobs.path, "WARC or WET", _WANTED)
+    return Files(files, read, knobs.max_documents, _compressed)
+
+
+make = maker(_build, Knobs)
 
 
 def _compressed(file: file_reader.File) -> bool:

@@ -16,16 +16,17 @@ and licence of the project.
     --config=configs/quickstart.py:text=wikipedia:DUMP.xml.bz2
 """
 
+import functools
 import html
 import pathlib
 import re
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from xml.parsers import expat
 
 from llm.corpus import file_reader, record_fields
-from llm.corpus.file_source import Files
+from llm.corpus.file_source import Files, each
 from llm.document import Document, Source
 from llm.text import languages
 
@@ -118,36 +119,31 @@ def make(
       InputError: no such file, or a folder without any.
     """
 
-    def files(skip: file_reader.Skip) -> Iterator[file_reader.File]:
-        return file_reader.files(path, "XML of Wikipedia", _wanted, skip)
+    def documents(file, name, skip):
+        site, seen = _Site(), ""
+        try:
+            for kind, found in _pages(file):
+                if kind == "base":
+                    site.base = found
+                elif kind == "namespace":
+                    site.add(*found)
+                else:
+                    seen = f"{name}:{found['id']}"
+                    reason = _no_article(found, site, max_page_bytes)
+                    text = "" if reason else plain(found["text"], site.hidden)
+                    if not text:
+                        skip(reason or "empty", seen)
+                        continue
+                    yield _document(found, text, site, name, licence)
+        except ElementTree.ParseError as error:
+            # Its message may hold a part of a page.
+            why = expat.ErrorString(error.code)
+            skip(f"damaged: {why}", f"after {seen or name}")
+        except file_reader.Damaged as error:
+            skip(f"damaged: {error}", f"after {seen or name}")
 
-    def read(
-        files: Iterable[file_reader.File], skip: file_reader.Skip
-    ) -> Iterator[Document | None]:
-        for file, name, *_ in files:
-            site, seen = _Site(), ""
-            try:
-                for kind, found in _pages(file):
-                    if kind == "base":
-                        site.base = found
-                    elif kind == "namespace":
-                        site.add(*found)
-                    else:
-                        seen = f"{name}:{found['id']}"
-                        reason = _no_article(found, site, max_page_bytes)
-                        text = "" if reason else plain(found["text"], site.hidden)
-                        if not text:
-                            skip(reason or "empty", seen)
-                            continue
-                        yield _document(found, text, site, name, licence)
-            except ElementTree.ParseError as error:
-                # Its message may hold a part of a page.
-                why = expat.ErrorString(error.code)
-                skip(f"damaged: {why}", f"after {seen or name}")
-            except file_reader.Damaged as error:
-                skip(f"damaged: {error}", f"after {seen or name}")
-
-    return Files(files, read, max_documents)
+    files = functools.partial(file_reader.files, path, "XML of Wikipedia", _wanted)
+    return Files(files, each(documents), max_documents)
 
 
 class _Site:

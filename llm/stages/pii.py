@@ -53,7 +53,9 @@ def make(
         if not found:
             return [document]
         meta = document.meta | {"pii": dict(Counter(entry.kind for entry in found))}
-        text = document.text if policy == "count" else redacted(document.text, found)
+        text = document.text
+        if policy == "redact":
+            text = personal_data.redacted(text, found)
         return [dataclasses.replace(document, text=text, meta=meta)]
 
     def score(document: Document) -> dict[str, float]:
@@ -69,12 +71,3 @@ def make(
 
     reads = ("kinds", "public_only")
     return Tag(score, decide, reads) if policy == "drop" else Map(apply)
-
-
-def redacted(text: str, found: list[personal_data.Found]) -> str:
-    """The text with what was found in it, in order, replaced by names of kinds."""
-    parts, place = [], 0
-    for start, stop, kind in found:
-        parts += [text[place:start], f"[{kind.upper()}]"]
-        place = stop
-    return "".join([*parts, text[place:]])

@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from llm.text import checksums
@@ -56,6 +56,17 @@ def find(
         ):
             found.insert(place, made)
     return found
+
+
+def redacted(
+    text: str, found: Iterable[Found], name: Callable[[str], str] = str.upper
+) -> str:
+    """The text with what was found in it, in order, replaced by names of kinds."""
+    parts, place = [], 0
+    for start, stop, kind in found:
+        parts += [text[place:start], f"[{name(kind)}]"]
+        place = stop
+    return "".join([*parts, text[place:]])
 
 
 def _plain(text: str) -> str:

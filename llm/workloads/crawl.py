@@ -15,7 +15,7 @@ import urllib.parse
 
 from ml_collections import ConfigDict
 
-from llm import files, run_dir
+from llm import files, json_text, run_dir
 from llm.corpus import child_process
 from llm.errors import InputError, Stopped
 from llm.knobs import Above0, Amount, Count, Positive, section
@@ -135,7 +135,7 @@ def _asked(c: ConfigDict) -> dict:
 def _counted(folder: pathlib.Path) -> dict:
     pages, statuses, unwanted = (collections.Counter() for _ in range(3))
     log = folder / "fetched.jsonl"
-    for line in log.read_text("utf-8").splitlines() if log.exists() else ():
+    for line in json_text.lines(log):
         seen = json.loads(line)
         statuses[str(seen["status"])] += 1
         if seen.get("refused"):  # which no later run asks for again

@@ -253,6 +253,19 @@ def test_thumbs_taken_back_after_they_met(tmp_path):
     assert feedback.rate("p", "d", True) and pairs()[0][0] == "d"
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\r"])
+def test_a_thumb_taken_back_leaves_texts_with_line_separators(tmp_path, mark):
+    feedback, file = Feedback(str(tmp_path)), tmp_path / PREFERENCES
+    for text in (f"a{mark}b", "c"):
+        feedback.rate(text, f"good{mark}", True)
+        feedback.rate(text, "bad", False)
+    before = file.read_bytes().split(b"\n")
+    feedback.rate("c", "bad", None)
+    assert file.read_bytes().split(b"\n") == [before[0], b""] and len(before) == 3
+    feedback.rate(f"a{mark}b", "bad", None)
+    assert file.read_bytes() == b""
+
+
 @pytest.mark.parametrize("prompt", ["prompt", "messages"])
 def test_what_people_type_is_kept_without_what_tells_of_them(up, prompt):
     """Prompts, answers and corrections alike, wherever they are written."""

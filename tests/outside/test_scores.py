@@ -1,7 +1,9 @@
 """Scores of items as people bring them: numbers, files, answers, intervals."""
 
+import bz2
 import gzip
 import json
+import lzma
 import math
 import zipfile
 
@@ -137,6 +139,18 @@ def test_what_a_mac_puts_into_archives(tmp_path):
 def test_forms_of_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert [i["question"] for i in read(tmp_path / name)] == ["q"]
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_compressed_files_in_archives(tmp_path, module):
+    name = f"a.jsonl.{ {gzip: 'gz', bz2: 'bz2', lzma: 'xz'}[module] }"
+    content = module.compress(b'{"question": "q"}\n')
+    for kept, archive in ((len(content), "whole.zip"), (len(content) - 9, "cut.zip")):
+        with zipfile.ZipFile(tmp_path / archive, "w") as opened:
+            opened.writestr(name, content[:kept])
+    assert [i["question"] for i in read(tmp_path / "whole.zip")] == ["q"]
+    with pytest.raises(InputError, match=r"a\.jsonl.* .cut off.; want a whole file"):
+        read(tmp_path / "cut.zip")
 
 
 def test_quotes_in_tabs_are_text(tmp_path):
@@ -445,3 +459,15 @@ def test_an_interrupted_evaluation_keeps_what_it_finished(tmp_path, monkeypatch)
     other = finished_items.Items(str(tmp_path), {"step": 2}).of("t", {})
     evaluate.perform(task, answer, other)
     assert asked == list(range(7))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\r"])
+def test_finished_items_whose_texts_have_line_separators(tmp_path, mark):
+    items = [{"task": "t", "id": n, "values": {}, "input": f"{n}{mark}."} for n in "ab"]
+    kept = finished_items.Items(str(tmp_path), {"step": 1}).of("t", {})
+    assert kept.read() == []
+    kept.add(items)
+    assert kept.read() == items
+    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+    (tmp_path / comparison.FILE).write_text("".join(lines), encoding="utf-8")
+    assert list(comparison.read(str(tmp_path)).values()) == items
