@@ -1,7 +1,7 @@
 """Apache Beam leaves what the local runner leaves, to the byte.
 
 Needs the extra `beam`, in an environment of its own: launch/test_beam.sh. (The tests of
-beams in generation are tests/test_beam.py.)
+beams in generation are tests/test_beam_search.py.)
 """
 
 import pytest
