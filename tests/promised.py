@@ -62,7 +62,10 @@ def alone(command):
 
 
 # A minute each, or of the same parts as another: they wait for the night.
-LONG = ("lifecycle.py", "scaling.py", "350m.py", "8b.py", "sweep.py:of=gru")
+LONG = (
+    "lifecycle.py", "scaling.py", "350m.py", "8b.py", "sweep.py:of=gru", "seq2seq.py",
+    "lr_range.py",
+)  # fmt: skip
 
 
 def cases(which):
