@@ -343,7 +343,8 @@ def _texts_preferred(asked, chosen: str, rejected: str, system: str, chat: bool)
             chosen, rejected = chosen[len(asked) :], rejected[len(asked) :]
         talk = _turns(asked)
         if talk and talk[-1] == {"role": "assistant", "content": ""}:
-            asked = [*([_system(system)] if system else []), *talk[:-1]]
+            own = talk[0]["role"] == "system"
+            asked = [*([_system(system)] if system and not own else []), *talk[:-1]]
             chosen, rejected = chosen.strip(), rejected.strip()
     if isinstance(asked, list):
         asked = _without_answer(asked, chosen, rejected)
@@ -353,15 +354,21 @@ def _texts_preferred(asked, chosen: str, rejected: str, system: str, chat: bool)
 
 
 def _turns(dialogue: str) -> list[dict[str, str]]:
-    """The messages of a dialogue as HH-RLHF writes it; [] for another text."""
+    """The messages of a dialogue as HH-RLHF writes it; [] for another text.
+
+    What stands before the first turn is a system message, if a user speaks then and an
+    assistant at the end: other texts with such a line stay texts.
+    """
     before, *parts = _TURN.split(dialogue)
-    if before.strip() or not parts:
-        return []
     roles = {"Human": "user", "User": "user", "Assistant": "assistant"}
-    return [
+    turns = [
         {"role": roles[who], "content": said.strip()}
         for who, said in zip(parts[::2], parts[1::2], strict=True)
     ]
+    if not turns or not before.strip():
+        return turns
+    talk = turns[0]["role"] == "user" and turns[-1]["role"] == "assistant"
+    return [{"role": "system", "content": before.strip()}, *turns] if talk else []
 
 
 def _beginning(one: str, other: str) -> str:

@@ -82,6 +82,19 @@ FORMS = {
          "rejected": [said("no"), user("ok"), said("A")]},
         [],
     ),
+    "HH-RLHF with a text before the first turn": (
+        {"chosen": f"S{TALK}", "rejected": f"S{TALK}!"},
+        {"prompt": [SYSTEM, user("hi")], "chosen": [said("yo")],
+         "rejected": [said("yo!")]}, [],
+    ),
+    "the same as a prompt": (
+        {"prompt": "S\n\nHuman: hi\n\nAssistant:", "chosen": "yo", "rejected": "no"},
+        {"prompt": [SYSTEM, user("hi")], "chosen": "yo", "rejected": "no"}, [],
+    ),
+    "a text with a line that looks like a turn": (
+        {"prompt": "He wrote\n\nHuman: a novel", "chosen": "yes", "rejected": "no"},
+        {"prompt": "He wrote\n\nHuman: a novel", "chosen": "yes", "rejected": "no"}, [],
+    ),
     "a prompt as HH-RLHF writes it": (
         {"prompt": "\n\nHuman: hi\n\nAssistant:", "chosen": " yo", "rejected": " no"},
         {"prompt": [user("hi")], "chosen": "yo", "rejected": "no"}, [],
