@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from llm.document import NOTE
 from llm.sources import wikipedia
 
 EXAMPLE = pathlib.Path(wikipedia.TINY["path"]).read_bytes()
@@ -67,3 +68,16 @@ def test_the_reason_holds_nothing_of_a_page(tmp_path):
 )  # fmt: skip
 def test_markup(markup, text):
     assert wikipedia.plain(markup) == text
+
+
+def test_tables_are_counted(tmp_path):
+    page = "<page><title>{0}</title><ns>0</ns><id>{1}</id><revision><text>{2}</text>"
+    end = "</revision></page>"
+    pages = [
+        page.format("A", 1, "a {|\n|x\n|} b") + end,
+        page.format("B", 2, "b") + end,
+    ]
+    (tmp_path / "x.xml").write_text(f"<mediawiki>{''.join(pages)}</mediawiki>")
+    documents, skipped = read(tmp_path)
+    assert [document.text for document in documents] == ["A\n\na  b\n", "B\n\nb\n"]
+    assert skipped == [(NOTE + "the tables of a page are not read", "x.xml:1")]

@@ -27,7 +27,7 @@ from xml.parsers import expat
 
 from llm.corpus import file_reader, record_fields
 from llm.corpus.file_source import Files, each
-from llm.document import Document, Source
+from llm.document import NOTE, Document, Source
 from llm.text import languages
 
 TINY = {"path": str(pathlib.Path(__file__).with_suffix(".example.xml"))}
@@ -134,6 +134,8 @@ def make(
                     if not text:
                         skip(reason or "empty", seen)
                         continue
+                    if "{|" in found["text"]:
+                        skip(f"{NOTE}the tables of a page are not read", seen)
                     yield _document(found, text, site, name, licence)
         except ElementTree.ParseError as error:
             # Its message may hold a part of a page.
