@@ -18,6 +18,7 @@ from llm.serve.prometheus import Metrics
 from llm.serve.request_log import RequestLog
 from llm.serve.scheduler import Scheduler
 from llm.serve.slots import Slots
+from llm.tokenizers import Tokenizer
 from llm.tokenizers.chat_settings import DEFAULT, Chat
 from llm.tokenizers.chat_template import mark
 from llm.workloads.serve import bound
@@ -26,7 +27,7 @@ PAD, UNK, BOS, EOS = range(256, 260)
 
 
 @dataclasses.dataclass(frozen=True)
-class Bytes:
+class Bytes(Tokenizer):
     """A tokenizer of bytes."""
 
     pad_id: int = PAD

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from test_foreign_tokenizer import CHAT, byte_level
-from test_tokenizer import CODE
+from test_hf_tokenizer import CHAT, byte_level
+from test_sentencepiece_tokenizer import CODE
 
 from llm.data import chat
 from llm.errors import InputError

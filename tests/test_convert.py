@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tiny
 from reference_models import build, reference, reference_logits
-from test_foreign_tokenizer import byte_level
-from test_tokenizer import CODE
+from test_hf_tokenizer import byte_level
+from test_sentencepiece_tokenizer import CODE
 
 from llm import checkpoint, config, registry, run_dir, tree
 from llm.checkpoint import Checkpoints, LoopState, State

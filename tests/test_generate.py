@@ -18,6 +18,7 @@ from llm.inference.decoding import generate, search
 from llm.inference.prompt_rows import inputs_of
 from llm.inference.sampling import Sampling, choose, penalise, restrict, rows
 from llm.nn.contract import plain_inputs
+from llm.tokenizers import Tokenizer
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 LETTERS = "abcdefghijklmnopqrstuvwxyz .\n"
@@ -25,7 +26,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Letters:
+class Letters(Tokenizer):
     """A tokenizer of single characters: what is generated is plain to see."""
 
     pad_id: int = PAD
@@ -35,6 +36,7 @@ class Letters:
     never: tuple = (PAD, UNK, BOS)
     ends: tuple = (EOS,)
     vocab_size: int = 4 + len(LETTERS)
+    piece_bytes: tuple = ()
 
     def start(self):
         return [BOS]

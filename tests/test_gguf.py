@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from reference_models import build, export, reference_logits, without_padding
-from test_interop_hf import CLOSE, abstract, logits
+from test_hf import CLOSE, abstract, logits
 
 from llm import registry, tree
 from llm.errors import InputError

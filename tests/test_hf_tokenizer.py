@@ -9,13 +9,15 @@ import re
 import time
 
 import pytest
-from test_tokenizer import CODE, NASTY
+from etils import epath
+from test_sentencepiece_tokenizer import CODE, NASTY
 
 from llm.data import tokens
 from llm.document import Document
 from llm.errors import InputError
 from llm.interop import gguf, gguf_tokenizer, hf_tokenizer_files
 from llm.tokenizers import (
+    Tokenizer,
     chat_template,
     hf_tokenizer,
     sentencepiece_tokenizer,
@@ -459,3 +461,18 @@ def test_ids_that_no_tokenizer_has(tmp_path):
         with pytest.raises(InputError, match=message):
             hf_tokenizer.save(tmp_path / "t", given, rows=402, fields={})
         assert not (tmp_path / "t").exists()
+
+
+def test_both_kinds_are_tokenizers(made, tmp_path):
+    """All that the contract names is there."""
+    ours = sentencepiece_tokenizer.train(
+        TEXTS, epath.Path(tmp_path), vocab_size=320, kind="bpe"
+    )
+    names = {*Tokenizer.__annotations__, *vars(Tokenizer)}
+    names = {name for name in names if not name.startswith("_")}
+    assert {"ends", "mask_id", "encode_shielded", "typed"} <= names
+    for tokenizer in (ours, made):
+        assert not [name for name in names if not hasattr(tokenizer, name)]
+    assert ours.mask_id == -1 and ours.encode_with_offsets("a") is None
+    mark = ours.spellings["eos_token"]
+    assert ours.encode_shielded(f"a{mark}", first=True) == [*ours.encode("a"), 3]

@@ -12,10 +12,11 @@ from llm.errors import InputError
 from llm.inference.likelihood import likelihoods, pairs
 from llm.inference.requests import Score
 from llm.nn.contract import plain_inputs
+from llm.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class Letters:
+class Letters(Tokenizer):
     """A character is a token, and `ab` is one, too; a space is 4."""
 
     starts: tuple = (2,)

@@ -7,13 +7,14 @@ import numpy as np
 
 from llm import config
 from llm.corpus import storage
+from llm.tokenizers import Tokenizer
 from llm.training import preview
 from llm.workloads import pipeline
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
-class Letters:
+class Letters(Tokenizer):
     """Tokens are letters: 1 is a."""
 
     vocab_size = 27

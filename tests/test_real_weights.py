@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from test_convert import convert_config
-from test_interop_hf import CLOSE
+from test_hf import CLOSE
 
 from llm import config
 from llm.data import chat

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rows import bits, build, small_model, whole_records
-from test_tokenizer import CODE
+from test_sentencepiece_tokenizer import CODE
 
 from llm.data import chat, loader, record_tokens, tokens
 from llm.document import Document

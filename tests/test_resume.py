@@ -19,7 +19,7 @@ import forks
 import jax
 import numpy as np
 import pytest
-from test_maintenance import server as metadata
+from test_preemption import server as metadata
 
 from llm import config
 from llm.errors import InputError

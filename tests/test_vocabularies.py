@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from test_tokenizer import CODE, NASTY
+from test_sentencepiece_tokenizer import CODE, NASTY
 
 from llm.errors import InputError
 from llm.tokenizers import sentencepiece_tokenizer

@@ -24,7 +24,6 @@ from llm.tokenizers.answer_spans import Span
 from llm.tokenizers.chat_settings import SCALARS
 from llm.tokenizers.chat_template import Message
 
-_SPECIAL = re.compile(f"({chat_template.mark('bos')}|{chat_template.mark('eos')})")
 Tools = Sequence[Mapping[str, Any]]
 Variables = Mapping[str, Any]
 # What a template is given besides; no variable may take its place.
@@ -69,11 +68,10 @@ def conversations(
       InputError: no template, one that does not take the messages, or one that ends
         answers with something that is no end of a text for this tokenizer.
     """
-    controls, ends = _controls(tokenizer)
     sequences = answer_spans.sequences(
         _view(tokenizer, messages, tools, variables),
-        controls=controls,
-        ends=ends,
+        controls=tokenizer.controls,
+        ends=tokenizer.end_marks,
         learn_empty_think=tokenizer.chat.learn_empty_think,
     )
     made = [_encode(tokenizer, text, spans) for text, spans in sequences]
@@ -91,7 +89,7 @@ def _view(tokenizer, messages, tools, variables) -> chat_template.View:
         )
     variables = {**tokenizer.chat.template_variables, **(variables or {})}
     _check_variables(tokenizer, variables)
-    if hasattr(tokenizer, "typed") and not tokenizer.chat.parse_special:
+    if not tokenizer.chat.parse_special:
         # An assistant writes tags such as <think> itself, a user does not.
         messages = [
             control_tokens.shielded(m, tokenizer.typed(m.get("role") == "assistant"))
@@ -128,14 +126,6 @@ def _check_variables(tokenizer, variables: Variables) -> None:
             )
 
 
-def _controls(tokenizer) -> tuple[Sequence[str], Sequence[str]]:
-    """Spellings of control tokens, and those of them that end a text."""
-    if hasattr(tokenizer, "controls"):
-        return tokenizer.controls, [tokenizer.pieces([i])[0] for i in tokenizer.ends]
-    marks = tuple(tokenizer.spellings.values())
-    return marks, [tokenizer.spellings["eos_token"]]
-
-
 def _check_end(tokenizer, conversation: Conversation) -> None:
     spoken = np.flatnonzero(conversation.said >= 0)
     if not len(spoken):
@@ -152,8 +142,9 @@ def _check_end(tokenizer, conversation: Conversation) -> None:
 
 
 def _encode(tokenizer, text: str, spans: Sequence[Span]) -> Conversation:
-    if hasattr(tokenizer, "encode_with_offsets") and _encodes_whole(tokenizer, text):
-        ids, offsets = tokenizer.encode_with_offsets(text)
+    whole = tokenizer.encode_with_offsets(text)
+    if whole:
+        ids, offsets = whole
         starts, stops = np.array(offsets, np.int64).reshape(-1, 2).T
         said = np.full(len(ids), -1)
         for span in spans:
@@ -164,30 +155,7 @@ def _encode(tokenizer, text: str, spans: Sequence[Span]) -> Conversation:
     ids, said = [], []
     for start, stop in itertools.pairwise(edges):
         message = [s.message for s in spans if s.start <= start < s.stop] or [-1]
-        if hasattr(tokenizer, "encode_shielded"):
-            new = tokenizer.encode_shielded(text[start:stop], first=start == 0)
-        else:
-            new = _with_marks(tokenizer, text[start:stop])
+        new = tokenizer.encode_shielded(text[start:stop], first=start == 0)
         ids += new
         said += message * len(new)
     return Conversation(ids, np.array(said, int))
-
-
-def _encodes_whole(tokenizer, text: str) -> bool:
-    """Whether the library itself may look for control tokens in a text."""
-    if tokenizer.chat.parse_special:
-        return True
-    control_tokens.check_whole(text)
-    return control_tokens.SHIELD not in text and not tokenizer.normalised
-
-
-def _with_marks(tokenizer, text: str) -> list[int]:
-    """The ids of a text in which marks that nobody can type stand for BOS and EOS."""
-    ids = []
-    for part in _SPECIAL.split(text):
-        if _SPECIAL.fullmatch(part):
-            bos = part == tokenizer.spellings["bos_token"]
-            ids.append(tokenizer.bos_id if bos else tokenizer.eos_id)
-        elif part:
-            ids += tokenizer.encode(part)
-    return ids

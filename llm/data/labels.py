@@ -12,7 +12,7 @@ import numpy as np
 
 from llm.document import Document
 from llm.errors import InputError
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 NONE = -1
 

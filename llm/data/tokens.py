@@ -29,9 +29,8 @@ from llm import files
 from llm.data import labels, record_tokens
 from llm.document import Document
 from llm.errors import InputError, MachineError
-from llm.tokenizers import parallel_encode
+from llm.tokenizers import Tokenizer, parallel_encode
 from llm.tokenizers.parallel_encode import Encode
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
 
 _SHARD_TOKENS = 1 << 28
 _HASH_ON_OPEN = 1 << 26  # bytes of the largest file whose hash opening it checks

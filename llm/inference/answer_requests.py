@@ -136,11 +136,8 @@ def mask_id(loaded: load_model.Loaded) -> int:
     """The id that stands for a masked token: the tokenizer's own, or the one that the
     objective put behind the vocabulary; -1 where there is none."""
     tokenizer = loaded.tokenizer
-    if hasattr(tokenizer, "library"):
-        named = tokenizer.library.token_to_id("[MASK]")
-        named = tokenizer.library.token_to_id("<mask>") if named is None else named
-        if named is not None:
-            return named
+    if tokenizer.mask_id >= 0:
+        return tokenizer.mask_id
     trained = loaded.objective.extra_tokens == 1 and loaded.step > 0
     return tokenizer.vocab_size if trained else -1
 

@@ -88,7 +88,7 @@ class Grammars:
         import llguidance
 
         tokenizer = self._tokenizer
-        pieces = getattr(tokenizer, "piece_bytes", None)
+        pieces = tokenizer.piece_bytes
         if not pieces or not tokenizer.ends:
             raise InputError(
                 got="a tokenizer whose pieces are not known as bytes",

@@ -21,7 +21,7 @@ from llm.inference.beam_search import beam_search
 from llm.inference.engine import NONE, PIECE, Engine, key_data
 from llm.inference.prompt_rows import Prompt, check_length, inputs_of, rows_of
 from llm.inference.requests import Generated
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 _BROKEN = "\ufffd".encode()
 
@@ -143,7 +143,7 @@ def known_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
     """The bytes of ids; none that the next id may change."""
     content = tokenizer.decode_bytes(ids)
     # A library that only decodes whole texts shows half a character as U+FFFD.
-    if getattr(tokenizer, "piece_bytes", ()) is None:
+    if tokenizer.piece_bytes is None:
         while content.endswith(_BROKEN):
             content = content.removesuffix(_BROKEN)
     return content

@@ -22,7 +22,7 @@ import numpy as np
 from llm.errors import InputError
 from llm.inference.prompt_rows import inputs_of
 from llm.nn.contract import reads_source
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 POOLINGS = ("mean", "first", "last")
 _STEP = 32  # tokens: few shapes, few compilations

@@ -31,7 +31,7 @@ from llm.inference.requests import Likelihood, Score
 from llm.inference.score import prefix, rows_of_a_batch, width_of, without_padding
 from llm.losses import token_scores
 from llm.nn.contract import has_head, with_head
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 _BLOCK = 32  # targets whose logits exist at once
 

@@ -14,6 +14,7 @@ from llm import adapters, compress, models, run_dir, tree
 from llm.checkpoint import restore_params
 from llm.objectives import Objective
 from llm.precision import Half, Policy
+from llm.tokenizers import Tokenizer
 from llm.tokenizers import sentencepiece_tokenizer as tokenizers
 
 # Folders of a run: parameters that it did not train, and those that it began with.
@@ -28,7 +29,7 @@ class Loaded(NamedTuple):
     model: Any
     objective: Objective
     params: Any
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     config: ConfigDict
     step: int
 

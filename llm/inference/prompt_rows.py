@@ -14,7 +14,7 @@ import numpy as np
 
 from llm.errors import InputError
 from llm.nn.contract import Inputs, reads_source
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 Rows = Sequence[Sequence[int]]
 Prompt = str | Sequence[int]  # a text, or the ids of one, to be taken as they are

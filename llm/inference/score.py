@@ -21,7 +21,7 @@ from llm.inference.requests import Scored
 from llm.losses import Head, token_scores
 from llm.nn.contract import Inputs, with_head
 from llm.precision import Policy, first_columns
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers import Tokenizer
 
 _WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # then multiples
 _TYPICAL = 256  # tokens: longer rows come in smaller batches

@@ -14,7 +14,7 @@ from llm.errors import InputError
 from llm.interop import gguf
 from llm.tokenizers import tokenizer_json
 from llm.tokenizers.hf_tokenizer import ForeignTokenizer
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from llm.tokenizers.tokenizer_json import (
     BYTE,
     CONTROL,
@@ -115,7 +115,7 @@ def _id(held: gguf.File, key: str, count: int) -> int:
     return found
 
 
-def keys(tokenizer: Tokenizer | ForeignTokenizer) -> dict[str, Any]:
+def keys(tokenizer: SentencePieceTokenizer | ForeignTokenizer) -> dict[str, Any]:
     """The settings of a tokenizer.
 
     Raises:
@@ -137,7 +137,7 @@ def keys(tokenizer: Tokenizer | ForeignTokenizer) -> dict[str, Any]:
     return made | ({_TEMPLATE: template} if template else {})
 
 
-def _own(tokenizer: Tokenizer) -> dict[str, Any]:
+def _own(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     if tokenizer.kind == "unigram":
         raise InputError(
             got="a unigram tokenizer, for GGUF", want="bpe or char", do="use to=hf"

@@ -16,10 +16,10 @@ from typing import Any
 from llm.errors import InputError
 from llm.tokenizers import tokenizer_json, vocabularies
 from llm.tokenizers.hf_tokenizer import ForeignTokenizer
-from llm.tokenizers.sentencepiece_tokenizer import Tokenizer
+from llm.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
 
-def files(tokenizer: Tokenizer | ForeignTokenizer) -> dict[str, bytes]:
+def files(tokenizer: SentencePieceTokenizer | ForeignTokenizer) -> dict[str, bytes]:
     """{name: content} of a tokenizer's files."""
     chats = bool(tokenizer.chat_template)
     if isinstance(tokenizer, ForeignTokenizer):

@@ -25,7 +25,7 @@ class Writer:
         self.text, self.stopped = "", ""
         self._stops = tuple(stops)
         self._tokenizer = tokenizer
-        self._whole = getattr(tokenizer, "piece_bytes", ()) is None
+        self._whole = tokenizer.piece_bytes is None
         self._ids: list[int] = []
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""

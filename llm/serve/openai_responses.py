@@ -140,7 +140,7 @@ class Completion:
 
 def piece_of(tokenizer: Any, token: int) -> tuple[str, list[int] | None]:
     """A token as a person reads it, and its bytes; half a character as OpenAI does."""
-    pieces = getattr(tokenizer, "piece_bytes", None)
+    pieces = tokenizer.piece_bytes
     if token >= tokenizer.vocab_size or not pieces:
         known = token < tokenizer.vocab_size
         return tokenizer.pieces([token])[0] if known else f"[{token}]", None

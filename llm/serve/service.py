@@ -69,7 +69,7 @@ class Service:
           InputError: an empty one without a start; one that is far too long, before it
             is read.
         """
-        pieces = getattr(self.tokenizer, "piece_bytes", None)
+        pieces = self.tokenizer.piece_bytes
         longest = max(map(len, pieces)) if pieces else 256
         if len(text) > self.context * longest:
             raise self._too_long(f"more than {len(text) // longest}")

@@ -27,7 +27,7 @@ from etils import epath
 
 from llm.errors import InputError
 from llm.files import folder
-from llm.tokenizers import chat_settings, control_tokens
+from llm.tokenizers import Tokenizer, chat_settings, control_tokens
 from llm.tokenizers.piece_bytes import contents_of
 from llm.tokenizers.utf8 import check_encodable
 
@@ -44,7 +44,7 @@ _NAMED = ("sep", "cls", "mask")  # which templates may write, too, if there are 
 
 
 @dataclasses.dataclass(frozen=True)
-class ForeignTokenizer:
+class ForeignTokenizer(Tokenizer):
     """Text to token ids and back, as `Tokenizer`; ids that it lacks are -1.
 
     Attributes:
@@ -134,6 +134,17 @@ class ForeignTokenizer:
         """Spellings of control tokens."""
         return tuple(control_tokens.spellings(self._held)[0])
 
+    @property
+    def end_marks(self) -> tuple[str, ...]:
+        """Spellings of the tokens that end a text."""
+        return tuple(self.pieces([i])[0] for i in self.ends)
+
+    @functools.cached_property
+    def mask_id(self) -> int:
+        """The id of a masked token, or -1."""
+        ids = map(self.library.token_to_id, ("[MASK]", "<mask>"))
+        return next((i for i in ids if i is not None), -1)
+
     @functools.cached_property
     def _patterns(self) -> tuple[re.Pattern | None, re.Pattern | None]:
         control, tags = control_tokens.spellings(self._held)
@@ -207,9 +218,18 @@ class ForeignTokenizer:
         texts = {name: _content(token) for name, token in more.items() if token}
         return names | {n: text for n, text in texts.items() if isinstance(text, str)}
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """As `encode`, and from which character to which each token reaches."""
+    def encode_with_offsets(
+        self, text: str
+    ) -> tuple[list[int], list[tuple[int, int]]] | None:
+        """Token ids, and from which character to which each token reaches.
+
+        None where the library itself may not look for control tokens in the text.
+        """
         check_encodable(text)
+        if not self.chat.parse_special:
+            control_tokens.check_whole(text)
+            if control_tokens.SHIELD in text or self.normalised:
+                return None
         made = self.library.encode(text, add_special_tokens=False)
         return made.ids, made.offsets
 

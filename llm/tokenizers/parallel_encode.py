@@ -18,18 +18,19 @@ import numpy as np
 from etils import epath
 
 from llm.corpus import workers
+from llm.tokenizers import Tokenizer
 from llm.tokenizers import sentencepiece_tokenizer as tokenizers
 
 Encode = Callable[[Iterable[str]], Iterator[list[int]]]
 
 _AT_ONCE = 64  # texts
 _BLOCK = 1 << 20  # characters that a process is given at once
-_held: list[tokenizers.Tokenizer] = []  # of this process, if it is one of several
+_held: list[Tokenizer] = []  # of this process, if it is one of several
 
 
 @contextlib.contextmanager
 def encoder(
-    tokenizer: tokenizers.Tokenizer, folder: epath.PathLike = "", processes: int = 1
+    tokenizer: Tokenizer, folder: epath.PathLike = "", processes: int = 1
 ) -> Iterator[Encode]:
     """What encodes texts.
 
@@ -46,7 +47,7 @@ def encoder(
         yield functools.partial(_spread, pool, 2 * processes)
 
 
-def here(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
+def here(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
     """The ids of each text, by this process."""
     texts = iter(texts)
     while some := list(itertools.islice(texts, _AT_ONCE)):

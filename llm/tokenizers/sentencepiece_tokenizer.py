@@ -32,7 +32,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from llm import files
 from llm.errors import InputError
-from llm.tokenizers import chat_settings, hf_tokenizer, vocabularies
+from llm.tokenizers import Tokenizer, chat_settings, hf_tokenizer, vocabularies
 from llm.tokenizers.chat_template import mark
 from llm.tokenizers.tokenizer_json import USER_DEFINED
 from llm.tokenizers.utf8 import check_encodable
@@ -58,7 +58,7 @@ _THREADS = 2  # unigram models depend on it, so it is fixed
 
 
 @dataclasses.dataclass(frozen=True)
-class Tokenizer:
+class SentencePieceTokenizer(Tokenizer):
     """Text to token ids and back.
 
     Attributes:
@@ -231,7 +231,7 @@ def train(
     split_digits: bool = False,
     symbols: Sequence[str] = (),
     seed: int = 0,
-) -> Tokenizer | hf_tokenizer.ForeignTokenizer:
+) -> Tokenizer:
     """Trains a tokenizer and writes it to the folder `directory`.
 
     Args:
@@ -353,7 +353,7 @@ def _given(symbols: Sequence[str]) -> list[str]:
     return [symbol.replace(" ", _SPACE) for symbol in symbols]
 
 
-def load(directory: epath.PathLike) -> Tokenizer | hf_tokenizer.ForeignTokenizer:
+def load(directory: epath.PathLike) -> Tokenizer:
     """The tokenizer of a folder that `train` or `convert` wrote.
 
     Raises:
@@ -410,7 +410,7 @@ def copy(source: epath.PathLike, directory: epath.PathLike) -> None:
                     (into / file.name).write_bytes(file.read_bytes())
 
 
-def _from_model(model: bytes, kind: str) -> Tokenizer:
+def _from_model(model: bytes, kind: str) -> SentencePieceTokenizer:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     rows, contents = [], []
     for i in range(processor.get_piece_size()):
@@ -434,7 +434,7 @@ def _from_model(model: bytes, kind: str) -> Tokenizer:
     exact = kind != "unigram" and len(joins) < 3
     words = _Words(processor, joins) if exact else None
     symbols = _symbols(processor) if kind == "unigram" else None
-    return Tokenizer(
+    return SentencePieceTokenizer(
         processor, fingerprint, kind, tuple(contents), symbols=symbols, words=words
     )
 

@@ -5,7 +5,7 @@ import itertools
 import json
 
 import pytest
-from test_foreign_tokenizer import CHAT, byte_level, with_space_prefix, word_piece
+from test_hf_tokenizer import CHAT, byte_level, with_space_prefix, word_piece
 
 from llm.data import chat
 from llm.errors import InputError

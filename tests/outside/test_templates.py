@@ -358,7 +358,7 @@ def test_variables_of_a_config():
 
 
 def foreign(folder, **settings):
-    from test_foreign_tokenizer import byte_level
+    from test_hf_tokenizer import byte_level
 
     files = byte_level()
     held = json.loads(files["tokenizer_config.json"]) | settings
