@@ -91,7 +91,9 @@ class Block(nn.Module):
             return Dropout(cfg.dropout)(y_BTD, inputs.index_B, train)
 
         def turn(x_BTNH):
-            return rope(x_BTNH, inputs.positions_BT, each["frequency"], each["gain"])
+            return rope(
+                x_BTNH, inputs.positions_BT, each["frequency"], each["gain"], policy
+            )
 
         with jax.named_scope("attention"):
             of_heads = functools.partial(OffsetRMSNorm, cfg.epsilon, "head_dim")

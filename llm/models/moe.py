@@ -97,7 +97,7 @@ class Block(nn.Module):
                 residual_scale=cfg.residual_scale,
                 name="attention",
             )
-            turn = rope_of(cfg, inputs.positions_BT)
+            turn = rope_of(cfg, inputs.positions_BT, policy)
             y_BTD, cache, noted = attention(y_BTD, cache, turn, inputs, capture, window)
             x_BTD = x_BTD + drop(y_BTD)
         with jax.named_scope("mlp"):

@@ -82,7 +82,7 @@ class Block(nn.Module):
         with jax.named_scope("attention"):
             norm = functools.partial(_norm_of_all_heads, cfg.epsilon)
             attention = Attention(cfg, policy, norm=norm, name="attention")
-            turn = rope_of(cfg, inputs.positions_BT)
+            turn = rope_of(cfg, inputs.positions_BT, policy)
             y_BTD, cache, noted = attention(x_BTD, cache, turn, inputs, capture)
             y_BTD = RMSNorm(cfg.epsilon, name="attention_norm")(y_BTD)
             x_BTD = x_BTD + drop(y_BTD)
