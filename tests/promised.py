@@ -77,12 +77,15 @@ LONG = ("lifecycle.py", "scaling.py", "350m.py", "8b.py", "sweep.py:of=gru")
 def cases(which):
     """Parameters of a test: the commands of which `which(command)` is true."""
 
+    def named(where, command):
+        return f"{where}-{runs_of(command)[0]}"  # a long command has no name of its own
+
     def marks(command):
         late = any(f"/{name}" in command for name in LONG)
         return pytest.mark.long if late else ()
 
     return [
-        pytest.param(where, command, marks=marks(command))
+        pytest.param(where, command, marks=marks(command), id=named(where, command))
         for where, command in promised()
         if which(command)
     ]
