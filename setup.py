@@ -98,6 +98,8 @@ setup(
         "wandb": ["wandb"],
         # notebooks/ and their test; Colab has most of it.
         "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "nbclient>=0.10"],
+        # The pages of docs/ as a site: mkdocs.yml.
+        "docs": ["mkdocs-material>=9.7"],
         "test": ["gguf>=0.17", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
         # Models and tokenizers of others: Hugging Face folders, GGUF files.
         "hf": ["gguf>=0.17", "tokenizers>=0.21"],

@@ -13,8 +13,8 @@ Planned by `configs/plan.py`, not measured: 8,030,269,440 parameters (Llama's ow
     8 x h200 (one machine)   30 days   $22,000   50 of 140 GiB a chip
     64 x v5p                 8 days    $53,000   15 of 95 GiB, train.accumulate=8
 
-Expected: none of this has run yet, and the recipe is not tuned at this size. README.md
-("On many chips") says how the processes of a pod start.
+Expected: none of this has run yet, and the recipe is not tuned at this size. How the
+processes of a pod start: docs/tpu.md, "Several machines".
 """
 
 from llm import config, registry

@@ -41,7 +41,7 @@ _FOLDERS = [name for name in registry.FOLDERS if name != "workloads"]
 
 
 def _section(cls: type) -> str:
-    title = f"`{cls.PATH}`" if cls.PATH else "The config itself"
+    title = f"`{cls.PATH}`" if cls.PATH else f"The config itself: {cls.__name__}"
     readers = [
         name
         for name in registry.choices("workloads")

@@ -3,7 +3,7 @@
 #
 #     ./launch/test.sh            # the suite
 #     ./launch/test.sh --all      # also the long ones, the oracle extra, the browser and
-#                                 # every command that README.md and the configs promise
+#                                 # every command that the documents and the configs promise
 #
 # in .venv (Python 3.12, else 3.11; newer only with --any-python), or in .venv-3.11 with
 # --python=3.11. Other arguments go to pytest, such as tests/test_plan.py or -k resume.

@@ -1,10 +1,10 @@
-"""Commands that README.md and the configs promise, run in their smallest form.
+"""Commands that the documents and the configs promise, run in their smallest form.
 
-Commands are read from the fenced blocks of README.md and from the docstrings of the
-configs, and run in that order in one temporary directory, each as a process of its own
-(`forks.py`), as a reader would, but for what they download. A config that trains gets
-`debug` added to its arguments, and PATH is a folder of text. Two files of tests share
-them, so that two processes can.
+Commands are read from the fenced blocks of README.md and docs/*.md and from the
+docstrings of the configs, and run in that order in one temporary directory, each as a
+process of its own (`forks.py`), as a reader would, but for what they download. A config
+that trains gets `debug` added to its arguments, and PATH is a folder of text. Two files
+of tests share them, so that two processes can.
 """
 
 import ast
@@ -24,6 +24,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 
+def documents():
+    """README.md and the pages of docs/, the quickstart before the others."""
+    pages = sorted((ROOT / "docs").glob("*.md"), key=lambda p: p.stem)
+    return [README, *sorted(pages, key=lambda p: p.stem != "quickstart")]
+
+
 def commands(text):
     """The `python -m llm.main` lines of a text, continuations joined, notes cut."""
     joined = re.sub(r"\\\n\s*", "", text)
@@ -33,8 +39,11 @@ def commands(text):
 
 def promised():
     """(where, command), without repetitions."""
-    fenced = re.findall(r"^```\w*\n(.*?)^```", README.read_text(), re.S | re.M)
-    found = [("README.md", command) for block in fenced for command in commands(block)]
+    found = []
+    for path in documents():
+        where, text = str(path.relative_to(ROOT)), path.read_text("utf-8")
+        fenced = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.S | re.M)
+        found += [(where, command) for block in fenced for command in commands(block)]
     # The quickstart first: others use its run.
     configs = sorted((ROOT / "configs").glob("*.py"), key=lambda p: p.stem)
     for path in sorted(configs, key=lambda p: p.stem != "quickstart"):
@@ -71,12 +80,15 @@ LONG = (
 def cases(which):
     """Parameters of a test: the commands of which `which(command)` is true."""
 
+    def named(where, command):
+        return f"{where}-{runs_of(command)[0]}"  # a long command has no name of its own
+
     def marks(command):
         late = any(f"/{name}" in command for name in LONG)
         return pytest.mark.long if late else ()
 
     return [
-        pytest.param(where, command, marks=marks(command))
+        pytest.param(where, command, marks=marks(command), id=named(where, command))
         for where, command in promised()
         if which(command)
     ]

@@ -1,4 +1,4 @@
-"""Every command that README.md and the configs promise runs: see `promised.py`.
+"""Every command that the documents and the configs promise runs: see `promised.py`.
 
 Those that need no other run are in test_commands_alone.py.
 """
@@ -10,7 +10,7 @@ import sys
 
 import promised
 import pytest
-from promised import README, ROOT, commands, place, server
+from promised import ROOT, commands, documents, place, server
 
 __all__ = ("place", "server")
 
@@ -32,9 +32,10 @@ def test_every_config_says_its_command(path):
 
 def test_documents_name_files_that_are_there():
     """Paths in code spans exist."""
-    for document in (README, ROOT / "CONTRIBUTING.md"):
+    for document in (*documents(), ROOT / "CONTRIBUTING.md"):
         text = document.read_text()
-        spans = re.findall(r"`((?:llm|configs|launch|tests|benchmarks)/[\w./]*)`", text)
+        kinds = "llm|configs|launch|tests|benchmarks|notebooks|docs"
+        spans = re.findall(rf"`((?:{kinds})/[\w./]*)`", text)
         named = [path for path in spans if "NAME" not in path]
         missing = [path for path in named if not (ROOT / path).exists()]
         assert not missing, f"{document.name} names {sorted(missing)}"
