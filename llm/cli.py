@@ -170,8 +170,8 @@ def _explained(error: Exception, argv: list[str]) -> InputError:
         paths = [word.partition("=")[0] for word in argv]
         found = [p for p in paths if p.startswith("--config.") and name in p.split(".")]
         return InputError(
-            got=f"the field {found[0] if found else name}, which there is not",
-            want="a field of this config: see docs/config.md"
+            got=f"unknown field {found[0] if found else name}",
+            want="a field of this config (docs/config.md)"
             + (f" (did you mean {meant[1]!r}?)" if meant else ""),
         )
     return InputError(

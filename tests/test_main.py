@@ -35,9 +35,9 @@ def assert_bad(answer, workdir, *shown):
 
 FIELDS = [
     # An unknown field, with the one that was meant.
-    ("train.step=3", "the field --config.train.step,", "did you mean 'steps'?"),
+    ("train.step=3", "unknown field --config.train.step;", "did you mean 'steps'?"),
     ("optimizer.learning_rat=3", "learning_rat", "did you mean 'learning_rate'?"),
-    ("trian.steps=3", "the field --config.trian.steps,", "did you mean 'train'?"),
+    ("trian.steps=3", "unknown field --config.trian.steps;", "did you mean 'train'?"),
     # A value of another type.
     ("train.steps=many", "many", "train.steps"),
     ("train.steps=2.5", "2.5", "train.steps"),
