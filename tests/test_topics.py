@@ -161,9 +161,12 @@ def test_a_model_makes_the_vectors(model, tmp_path):
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"count": 1}, "2 topics"),
-        ({"documents": 3}, "24 documents"),
-        ({"test_fraction": 0.9}, "between 0 and 0.5"),
+        ({"count": 1}, "topics.count 1; want 2 or more"),
+        ({"documents": 3}, "topics.documents 3; want 24 or more"),
+        (
+            {"test_fraction": 0.9},
+            "topics.test_fraction 0.9; want above 0",
+        ),
     ],
 )
 def test_wrong_configs_leave_nothing(model, tmp_path, knobs, message):
@@ -171,6 +174,7 @@ def test_wrong_configs_leave_nothing(model, tmp_path, knobs, message):
     c.unlock()
     c.topics.update(**knobs)
     with pytest.raises(InputError, match=message):
+        config.check(c)
         train_topics.run(c, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
