@@ -62,8 +62,15 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"skipped {count}: {reason}")
     path = config.getoption("--write-skipped")
     if path:
-        names = sorted({report.nodeid for report in skipped})
-        pathlib.Path(path).write_text("\n".join(names) + "\n")
+        names = {report.nodeid for report in skipped}
+        # Of files that are skipped for the same line of another file, pytest-xdist
+        # reports the first alone.
+        reports = (r for some in terminalreporter.stats.values() for r in some)
+        ran = {getattr(r, "nodeid", "").partition("::")[0] for r in reports}
+        folder = pathlib.Path(__file__).parent
+        files = (f.relative_to(folder.parent) for f in folder.rglob("test_*.py"))
+        names |= {file.as_posix() for file in files} - ran
+        pathlib.Path(path).write_text("\n".join(sorted(names)) + "\n")
 
 
 @pytest.fixture(scope="session")
