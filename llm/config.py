@@ -115,12 +115,12 @@ def _check_section(c: ConfigDict, cls: type) -> None:
             _check_plugins(folder, where, c[field.name])
 
 
-def _check_plugins(folder: str, where: str, given: ConfigDict) -> None:
+def _check_plugins(folder: str, where: str, entry: ConfigDict) -> None:
     """One plug-in with its knobs, or many by their labels."""
-    if "name" in given:
-        registry.check_spec(folder, given, where)
+    if "name" in entry:
+        registry.check_spec(folder, entry, where)
         return
-    for label, values in given.items():
+    for label, values in entry.items():
         spec = {"name": label, **values}
         registry.check_spec(folder, spec, f"{where}.{label}")
 

@@ -421,3 +421,20 @@ def test_a_model_that_only_reads(model):
         page = client.get("/")
         assert 'data-generates="false"' in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path, prompt",
+    [
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ],
+)
+def test_no_limit_is_the_context(up, path, prompt):
+    """-1 fills the context; without a limit, completions have 16 tokens."""
+    body = {**prompt, "ignore_eos": True}
+    used = post(up[0], path, {**body, "max_tokens": -1}).json()["usage"]
+    assert used["total_tokens"] == 128
+    used = post(up[0], path, body).json()["usage"]
+    assert (used["completion_tokens"] == 16) == (path == "/v1/completions")
+    assert post(up[0], path, {**body, "max_tokens": -2}).status_code == 400
