@@ -92,7 +92,12 @@ setup(
             "pydantic>=2.10",
             "uvicorn>=0.35",
         ],
-        "eval": ["lm-eval>=0.4.9", "rouge-score>=0.1.2", "sacrebleu>=2.5"],
+        "eval": [
+            "jsonschema>=4.23",
+            "lm-eval>=0.4.9",
+            "rouge-score>=0.1.2",
+            "sacrebleu>=2.5",
+        ],
         # The Bayesian search of sweeps.
         "sweep": ["optuna>=4"],
         "wandb": ["wandb"],

@@ -33,12 +33,19 @@ _UNREADABLE = (ValueError, KeyError, TypeError, OSError, RuntimeError)
 
 
 class State(NamedTuple):
-    """What training changes. `ema` is None where no average is kept."""
+    """What training changes.
+
+    Attributes:
+      ema: None where no average is kept.
+      rollouts: answers of the model that are still learned from; None where there are
+        none.
+    """
 
     step: jax.Array
     params: Any
     ema: Any
     opt_state: Any
+    rollouts: Any = None
 
 
 @dataclasses.dataclass
@@ -55,6 +62,7 @@ class LoopState:
       best: [validation loss, step] of the best checkpoints.
       waited: validations since the best one.
       late: the process that the others waited for when it was last measured.
+      collected: figures of the newest answers of the model, if it learns from these.
     """
 
     seconds: float = 0.0
@@ -70,6 +78,7 @@ class LoopState:
     waited: int = 0
     stopped_early: bool = False
     late: int | None = None
+    collected: dict[str, float] = dataclasses.field(default_factory=dict)
 
     VERSION: ClassVar[int] = 1  # of the record; raise it with a field that matters
 
@@ -381,7 +390,7 @@ def _manager(
         name: ocp.StandardCheckpointHandler(
             save_concurrent_gb=share, restore_concurrent_gb=share
         )
-        for name in ("params", "ema", "opt_state")
+        for name in ("params", "ema", "opt_state", "rollouts")
     }
     handlers["loop"] = ocp.JsonCheckpointHandler()
     return ocp.CheckpointManager(root, options=options, item_handlers=handlers)
@@ -409,6 +418,7 @@ def _read(manager, step: int, abstract: State) -> tuple[State, LoopState]:
         params=found["params"],
         ema=found["ema"] if abstract.ema is not None else None,
         opt_state=found["opt_state"],
+        rollouts=found["rollouts"] if abstract.rollouts is not None else None,
     )
     digests = loop.pop("digests")
     for name in items:

@@ -18,6 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from llm.precision import Policy, matmul, row_major, transposed
 
+_STRETCH = 1 << 19  # logits of a row that exist at a time, of `policy_scores`
+
 
 class Head(NamedTuple):
     """What logits are made of: softcap(hidden_BTD @ kernel_DV + bias_V).
@@ -275,3 +277,49 @@ def token_scores(
         return None, (nll_T, as_high_T == 1)  # a tie is not right
 
     return jax.lax.scan(row, None, (head.hidden_BTD, targets_BT))[1]
+
+
+def policy_scores(
+    head: Head,
+    targets_BT: jax.Array,
+    *,
+    temperature: float = 1.0,
+    vocab_size: int,
+    forbidden: tuple[int, ...] = (),
+    policy: Policy,
+) -> tuple[jax.Array, jax.Array]:
+    """log p of every target, in nats, and the entropy of what it was sampled from.
+
+    The logits of a stretch of positions of all rows exist at a time, also for the
+    gradient: rows stay on the devices that hold them.
+
+    Args:
+      temperature: that of the sampling.
+      vocab_size: ids from there on pad the vocabulary and are never sampled;
+      forbidden: nor are these.
+    """
+    B, T = targets_BT.shape
+    V = head.kernel_DV.shape[1]
+    size = max(_STRETCH // V, 1)
+    size = next(d for d in range(min(size, T), 0, -1) if T % d == 0)
+
+    never = jnp.array([*forbidden, *range(vocab_size, V)], jnp.int32)
+
+    @jax.checkpoint
+    def stretch(_, given):
+        hidden_BtD, target_Bt = given
+        logits_BtV = head._replace(hidden_BTD=hidden_BtD).logits(policy) / temperature
+        logits_BtV = logits_BtV.at[..., never].set(-jnp.inf)
+        logprobs_BtV = jax.nn.log_softmax(logits_BtV, axis=-1)
+        chosen_Bt1 = jnp.take_along_axis(logprobs_BtV, target_Bt[..., None], axis=2)
+        # A token that cannot be has p log p = 0, which -inf * 0 is not.
+        each_BtV = jnp.where(jnp.isfinite(logprobs_BtV), logprobs_BtV, 0.0)
+        entropy_Bt = -jnp.sum(jnp.exp(logprobs_BtV) * each_BtV, axis=-1)
+        return None, (chosen_Bt1[..., 0], entropy_Bt)
+
+    cut = [
+        x.reshape(B, T // size, size, *x.shape[2:]).swapaxes(0, 1)
+        for x in (head.hidden_BTD, targets_BT)
+    ]
+    _, made = jax.lax.scan(stretch, None, tuple(cut))
+    return tuple(x.swapaxes(0, 1).reshape(B, T) for x in made)

@@ -37,8 +37,8 @@ __all__ = (
 
 # The folders of plug-ins; their contracts are in the `__init__.py` of most.
 FOLDERS = (
-    "adapters", "compress", "evals", "guards", "models", "objectives", "sources",
-    "stages", "workloads",
+    "adapters", "compress", "evals", "guards", "models", "objectives", "rewards",
+    "sources", "stages", "workloads",
 )  # fmt: skip
 _ROOT = pathlib.Path(__file__).parent
 # Folders of plug-ins of one's own; child processes inherit it.
@@ -48,7 +48,8 @@ _GROUP = "llm.plugins"
 _SECTIONS = {
     "adapters": "adapter", "compress": "compress.method", "evals": "evaluate.task.{}",
     "guards": "serve.check.{}", "models": "model", "objectives": "objective",
-    "sources": "data.source", "stages": "data.stage.{}",
+    "rewards": "rollouts.reward.{}", "sources": "data.source",
+    "stages": "data.stage.{}",
 }  # fmt: skip
 _LITERALS = (bool, int, float, str, tuple)
 

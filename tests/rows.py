@@ -15,7 +15,7 @@ V = len(PIECES)
 PAD, BOS, EOS = 0, 2, 3
 TOKENIZER = types.SimpleNamespace(
     vocab_size=V, piece_bytes=PIECES, pad_id=PAD, unk_id=1, bos_id=BOS, eos_id=EOS,
-    never=(PAD, 1, BOS),
+    never=(PAD, 1, BOS), ends=(EOS,),
 )  # fmt: skip
 LABELS = ("code", "prose", "other")
 # One model of each kind that is quick to compile.
@@ -88,7 +88,8 @@ def whole_records(of, T, seed, most=9):
 
 def record_for(of, T, seed):
     """What the loader would give to an objective."""
-    return whole_records(of, T, seed) if of.room else random_record(T, seed)
+    most = 1 if of.online else 9
+    return whole_records(of, T, seed, most) if of.room else random_record(T, seed)
 
 
 def batch_of(of, rows, T=64):

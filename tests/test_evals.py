@@ -9,7 +9,7 @@ import pytest
 from llm import evals, registry
 from llm.document import Document
 from llm.errors import InputError
-from llm.evals import Context, classification, generation, robustness
+from llm.evals import Context, classification, robustness
 from llm.inference.requests import (
     Generate,
     Generated,
@@ -18,6 +18,7 @@ from llm.inference.requests import (
     Predicted,
     Score,
 )
+from llm.text import answer_text
 
 NOTHING = Context([], lambda: [], len)
 QUESTIONS = [
@@ -175,12 +176,12 @@ def test_chat_makes_turns(tmp_path):
 def test_matches_as_squad_makes_them():
     same = [("The Cat.", "cat"), ("$1,200", "1200"), ("42.0", "42"), ("a  b", "b")]
     for one, other in same:
-        assert generation.normalised(one) == generation.normalised(other), one
-    assert generation.normalised("The Cat.", exact=True) == "The Cat."
-    assert generation.normalised("4.2") != generation.normalised("42")
+        assert answer_text.normalised(one) == answer_text.normalised(other), one
+    assert answer_text.normalised("The Cat.", exact=True) == "The Cat."
+    assert answer_text.normalised("4.2") != answer_text.normalised("42")
     # Two of three words, both ways.
-    assert generation.f1("red cat here", "red cat there") == pytest.approx(2 / 3)
-    assert generation.f1("", "") == 1.0 and generation.f1("", "a") == 0.0
+    assert answer_text.f1("red cat here", "red cat there") == pytest.approx(2 / 3)
+    assert answer_text.f1("", "") == 1.0 and answer_text.f1("", "a") == 0.0
 
 
 def test_bleu_chrf_and_rouge_against_the_libraries(tmp_path):

@@ -22,7 +22,7 @@ LAYERS = (
     "serve",
     "guards evals",
     "training inference",
-    "interop adapters compress models objectives",
+    "interop adapters compress models objectives rewards",
     "nn",
     "sources stages data tokenizers corpus",
     "text",

@@ -69,10 +69,15 @@ class _Some(NamedTuple):
 class Batches(Sequence):
     """`batches[step]` is a dict of arrays [rows of this host, seq_len]."""
 
-    def __init__(self, split, lines, seq_len, batch_size, seed, features, room, hosts):
+    def __init__(
+        self, split, lines, seq_len, batch_size, seed, features, room, hosts, copies
+    ):
         self.split, self.seq_len, self.batch_size = split, seq_len, batch_size
         self.lines: list[Line] = lines
-        self.rows_per_epoch = sum(line.layout.rows_per_epoch for line in lines)
+        self._copies, self._alike = copies, max(copies, 1)
+        self.rows_per_epoch = self._alike * sum(
+            line.layout.rows_per_epoch for line in lines
+        )
         self.left_out = sum(line.layout.left_out for line in lines)
         self.mixture: mixture.Mixture | None = None
         self._seed, self._features, self._room = seed, features, room
@@ -87,6 +92,11 @@ class Batches(Sequence):
 
     def __getitem__(self, step: int) -> Batch:
         return self._dataset[step]
+
+    @property
+    def records_per_batch(self) -> int:
+        """Rows of a batch that differ, where each stands in it several times."""
+        return self.batch_size // self._alike
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
         """The batches from `start_step` on, without end, computed ahead by threads."""
@@ -104,21 +114,26 @@ class Batches(Sequence):
         for name in sorted(set(values)):
             documents = np.flatnonzero(values == name)
             if int(self.split.lengths[documents].sum()) > 1:
-                layout = layout_of(self.split, self.seq_len, self._room, documents)
+                layout = layout_of(
+                    self.split, self.seq_len, self._room, documents,
+                    alone=self._copies > 0,
+                )  # fmt: skip
                 lines.append(Line(name, layout, documents))
         made = Batches(
             self.split, lines, self.seq_len, self.batch_size, self._seed,
-            self._features, self._room, self._hosts,
+            self._features, self._room, self._hosts, self._copies,
         )  # fmt: skip
         rows = {line.name: line.layout.rows_per_epoch for line in lines}
-        made.mixture = mixture.plan(wanted, rows, steps, self.batch_size)
+        made.mixture = mixture.plan(wanted, rows, steps, self.records_per_batch)
         return made
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; it reads nothing but its arguments and the split."""
         places = self._places(step)
         first = step * self.batch_size
-        rows = [self._row(*places[row], first + row) for row in self._rows]
+        rows = [
+            self._row(*places[row // self._alike], first + row) for row in self._rows
+        ]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def document_ids(self, step: int) -> list[str]:
@@ -131,11 +146,11 @@ class Batches(Sequence):
         return list(found)
 
     def _places(self, step: int) -> list[tuple[int, int]]:
-        """(line, row of that line) of each row of the global batch."""
+        """(line, row of that line) of each record of the global batch."""
         if self.mixture:
             return self.mixture.places(step)
-        first = step * self.batch_size
-        return [(0, first + row) for row in range(self.batch_size)]
+        first = step * self.records_per_batch
+        return [(0, first + row) for row in range(self.records_per_batch)]
 
     def _row(self, line: int, n: int, row: int) -> Batch:
         epoch, r = divmod(n, self.lines[line].layout.rows_per_epoch)
@@ -176,6 +191,7 @@ def batches(
     features: Features,
     room: Room | None = None,
     hosts: tuple[int, int] = (0, 1),
+    copies: int = 0,
 ) -> Batches:
     """Endless training batches over a split, in a new order each epoch.
 
@@ -186,13 +202,23 @@ def batches(
         depends on (seed, epoch, number of the row) alone.
       room: the objective's, if its records are to stay whole.
       hosts: (number of this host, number of hosts).
+      copies: the objective's: rows in a line that a record stands in, alone; 0 is one
+        row with others.
 
     Raises:
       InputError: a split too short for a row, or a batch that hosts cannot share.
     """
     _check(split, seq_len, batch_size, hosts)
-    line = Line("", layout_of(split, seq_len, room))
-    return Batches(split, [line], seq_len, batch_size, seed, features, room, hosts)
+    if batch_size // hosts[1] % max(copies, 1):
+        raise InputError(
+            got=f"{batch_size // hosts[1]} rows of a batch a process, in groups of "
+            f"{copies}",
+            want="whole groups, by train.batch_size",
+        )
+    line = Line("", layout_of(split, seq_len, room, alone=copies > 0))
+    return Batches(
+        split, [line], seq_len, batch_size, seed, features, room, hosts, copies
+    )
 
 
 def layout_of(
@@ -200,8 +226,14 @@ def layout_of(
     seq_len: int,
     room: Room | None = None,
     documents: np.ndarray | slice = slice(None),
+    *,
+    alone: bool = False,
 ) -> packing.Line | packing.Boxes:
-    """How documents of a split come into rows; InputError if none fits in one."""
+    """How documents of a split come into rows; InputError if none fits in one.
+
+    Args:
+      alone: whether a row holds one record.
+    """
     if room is None:
         return packing.Line(split.lengths[documents], seq_len)
     rooms = room(seq_len)
@@ -222,7 +254,7 @@ def layout_of(
         for parts, most in rooms
     ]
     sizes = np.stack(sizes, axis=1)[documents]
-    made = packing.boxes(sizes, [most for _, most in rooms])
+    made = packing.boxes(sizes, [most for _, most in rooms], alone=alone)
     if not made.rows_per_epoch:
         raise InputError(
             got=f"{len(sizes)} records in the {split.name} split, the shortest of "
@@ -262,6 +294,7 @@ def eval_batches(
     room: Room | None = None,
     limit: int = 0,
     hosts: tuple[int, int] = (0, 1),
+    copies: int = 0,
 ) -> Sequence[Batch]:
     """Fixed rows in the order of the documents, for validation.
 
@@ -272,7 +305,7 @@ def eval_batches(
       Batches of one shape; rows that fill up the last one are all padding.
     """
     _check(split, seq_len, batch_size, hosts)
-    plan = layout_of(split, seq_len, room).unshuffled()
+    plan = layout_of(split, seq_len, room, alone=copies > 0).unshuffled()
     total = len(plan.rows)
     count = min(limit or total, total)
     host, n_hosts = hosts

@@ -150,14 +150,18 @@ class Boxed(NamedTuple):
         ]
 
 
-def boxes(sizes_DK: np.ndarray, room_K: Sequence[int]) -> Boxes:
+def boxes(sizes_DK: np.ndarray, room_K: Sequence[int], *, alone: bool = False) -> Boxes:
     """Puts documents of several sizes each, all of which count, into rows.
 
     Args:
       sizes_DK: such as the tokens of a source and of a target.
       room_K: of a row.
+      alone: whether each has a row of its own; rows are then in the order of documents.
     """
     room_K = np.asarray(room_K)
+    if alone:
+        documents = np.flatnonzero((sizes_DK <= room_K).all(axis=1))
+        return Boxes(sizes_DK.sum(axis=1), documents, np.arange(len(documents) + 1))
     order = np.argsort(-sizes_DK.sum(axis=1), kind="stable")
     left_RK = np.zeros((0, len(room_K)), np.int64)
     rows: list[list[int]] = []

@@ -91,11 +91,13 @@ class Engine:
     Attributes:
       forbidden: ids that are never chosen.
       ends: ids after which a row stands still.
+      tempered: whether log-probabilities are told after temperature.
     """
 
     model: Any
     forbidden: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
+    tempered: bool = False
 
     def empty(self, *sizes: int) -> State:
         """A state of so many rows and slots of each, and of the source if there is one.
@@ -213,7 +215,10 @@ class Engine:
         def one(held):
             step, state, left_B, made = held
             token_B = self._choose(state, rows, keys_B, left_B > 0, allowed_BW)
-            told = _told(state.logits_BV, token_B, told_B, left_B > 0, K)
+            logits_BV = state.logits_BV
+            if self.tempered:
+                logits_BV = logits_BV / rows.temperature_B[:, None]
+            told = _told(logits_BV, token_B, told_B, left_B > 0, K)
             now = (jnp.where(left_B > 0, token_B, NONE), *told)
             made = Made(*(x.at[step].set(n) for x, n in zip(made, now, strict=True)))
             state = self._fed(params, state, token_B, left_B > 0)

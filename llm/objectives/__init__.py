@@ -8,7 +8,9 @@ An objective of records, such as questions with answers, or of short texts says 
 `room` how they come into rows whole. One with a `reference` is given the parameters
 that training began with as `loss(..., reference=)`.
 `extend(key, params, width)` adds parameters of its own to the model's, such as those of
-a classifier of its hidden states.
+a classifier of its hidden states. One that learns from answers of the model itself says
+by `online` how: `features` then gives the prompt, and `llm/training/rollouts.py` puts
+the answer and what the objective makes of its reward in the same arrays.
 
 An objective may need tokens that no text has: a mask, or the sentinels of spans. It
 says how many; their ids follow those of the tokenizer, and the model's vocabulary is
@@ -32,6 +34,29 @@ def _nothing(key: jax.Array, params: Any, width: int) -> Any:
     return params
 
 
+class Online(NamedTuple):
+    """How an objective learns from answers of the model that trains.
+
+    Attributes:
+      group: answers to each prompt.
+      max_tokens: most tokens of an answer.
+      temperature: at which they are sampled.
+      score: from (apply, params, batch, policy) to {name: [B, T]} of the answers as the
+        model that sampled them sees them; `logprobs` among them.
+      learn: from the rewards of all processes ([B], nan of an answer that has none),
+        the slice of them that is this one's, and the arrays of its batch, to what is to
+        be added to these, and {name: (sum, weight)} for the log.
+      epochs: how often each answer is learned from.
+    """
+
+    group: int
+    max_tokens: int
+    temperature: float
+    score: Callable[..., dict[str, jax.Array]]
+    learn: Callable[[np.ndarray, slice, dict[str, np.ndarray]], tuple[dict, dict]]
+    epochs: int = 1
+
+
 class Objective(NamedTuple):
     """See the module docstring.
 
@@ -45,6 +70,7 @@ class Objective(NamedTuple):
         None where a text as a whole has no class.
       reads_end: whether `predict` looks at the end of a text, so that this is what must
         stay of one that is too long.
+      online: of one that learns from answers of the model itself.
     """
 
     kinds: tuple[str, ...]
@@ -58,6 +84,7 @@ class Objective(NamedTuple):
     classes: tuple[str, ...] = ()
     predict: Callable[..., jax.Array] | None = None
     reads_end: bool = False
+    online: Online | None = None
 
 
 def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:
@@ -71,6 +98,13 @@ def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:
     return registry.build(
         "objectives", spec, vocab_size=vocab_size, tokenizer=tokenizer
     )
+
+
+def never_sampled(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that no answer holds: the engine never samples them."""
+    if tokenizer is None:
+        return ()
+    return tuple(sorted(set(tokenizer.never) - set(tokenizer.ends)))
 
 
 def blank_record(seq_len: int) -> dict[str, np.ndarray]:

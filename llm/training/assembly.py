@@ -50,6 +50,21 @@ class Assembly:
     shapes: dict[str, jax.ShapeDtypeStruct]
 
     @property
+    def saved(self) -> State:
+        """What a checkpoint holds: the state, and answers still to be learned from."""
+        online = self.network.objective.online
+        batches = self.c.rollouts.batches if online else 1
+        if not online or batches * online.epochs == 1:
+            return self.state
+        shapes = {
+            name: jax.ShapeDtypeStruct((batches, *x.shape), x.dtype)
+            for name, x in self.shapes.items()
+        }
+        size = self.c.train.batch_size
+        kept = train_step.abstract_batch(shapes, size, self.mesh)
+        return self.state._replace(rollouts=kept)
+
+    @property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of the mesh, abstract."""
         size = self.c.train.batch_size

@@ -18,7 +18,7 @@ from llm.nn.attention import kernel
 from llm.nn.contract import has_head
 from llm.nn.pipelining import check_stages
 from llm.precision import Policy
-from llm.training import profiling
+from llm.training import profiling, rollouts
 from llm.training.assembly import assemble
 
 
@@ -49,6 +49,7 @@ def check(c: ConfigDict, devices: Sequence[jax.Device]) -> None:
     network = models.build(c.model, c.objective, policy, c.tokenizer.vocab_size)
     model, objective, _ = network
     check_pair(c, objective)
+    rollouts.check(c, objective.online)
     if objective.predicts_tokens and not has_head(model):
         raise InputError(
             got=f"objective {c.objective.name!r} with a {c.model.name} without a head",

@@ -20,6 +20,7 @@ from llm.checkpoint import Checkpoints, LoopState, State
 from llm.errors import Diverged, Interrupted, Preempted
 from llm.training import spikes
 from llm.training.local_checkpoint import LocalCheckpoints
+from llm.training.rollouts import Rollouts
 from llm.training.spikes import Verdict
 from llm.training.telemetry import Telemetry
 from llm.training.train_step import Knobs
@@ -30,12 +31,14 @@ class Program(NamedTuple):
 
     Attributes:
       step, validate: compiled forms of what `build_step` and `build_validate` return.
-      batches: from a step to an iterator over the batches of that step and on.
+      batches: from a step to an iterator over the batches of that step and on; of
+        prompts, with `rollouts`.
       validation: the validation batches, always the same; empty turns validation off.
       documents: ids of the documents in the batch of a step, for the error message.
       learning_rate: of a step, for the log.
       locate: says of parameters, a batch and its step where numbers stop being finite;
         with it, the loop waits for each step.
+      rollouts: of an objective that learns from answers of the model.
     """
 
     step: Callable
@@ -45,6 +48,7 @@ class Program(NamedTuple):
     documents: Callable[[int], list[str]]
     learning_rate: Callable[[int], float]
     locate: Callable[[Any, dict, int], str] | None = None
+    rollouts: Rollouts | None = None
 
 
 def fit(
@@ -85,6 +89,7 @@ class _Pending(NamedTuple):
     at: int
     metrics: dict[str, jax.Array]
     batch: dict
+    collected: dict[str, float]
 
 
 class _Settled(NamedTuple):
@@ -116,12 +121,12 @@ class _Trainer:
         stream, pending, save_pending = self.program.batches(at), None, False
         while at < knobs.steps and not loop.stopped_early:
             at += 1
-            batch = telemetry.next_batch(stream)
+            batch = self.next_batch(stream, state, at)
             telemetry.before_step(at)
             new_state, metrics = self.program.step(state, batch, self.limits(at))
             # One step late, so that the device never waits for the host.
             settled = self.settle(pending) if pending else _Settled({})
-            state, pending = new_state, _Pending(at, metrics, batch)
+            state, pending = new_state, _Pending(at, metrics, batch, loop.collected)
 
             if not settled.rollback:
                 telemetry.after_step(at, metrics)
@@ -155,10 +160,20 @@ class _Trainer:
                 self.save(at, state, validation.get("validation_loss"), learned)
             elif nearby and learned:
                 with telemetry.pause(at):
-                    self.local.save(state, loop)
+                    self.local.save(self.whole(state), loop)
             if stop and (learned or ends):
                 self.stop(at, stop)
         return state
+
+    def next_batch(self, stream: Iterator[dict], state: State, at: int) -> dict:
+        """What a step learns from: of the loader, or made by the model itself."""
+        rollouts, take = self.program.rollouts, self.telemetry.next_batch
+        if rollouts is None:
+            return take(stream)
+        batch = rollouts.next_batch(lambda: take(stream), state.params, at)
+        self.loop.collected = rollouts.figures
+        self.telemetry.alive()
+        return batch
 
     def limits(self, at: int) -> spikes.Bounds | None:
         """What a step may learn from."""
@@ -181,6 +196,7 @@ class _Trainer:
         if metrics.pop("skipped", 0.0) and self.program.locate:
             with telemetry.unwatched():  # it is compiled there
                 where = self.program.locate(params, pending.batch, at)
+        metrics |= pending.collected
         rollback = self.act_on(verdict, at, metrics, where)
         due = _due(at, knobs.log_every) or extra or at == knobs.steps
         if due or account:
@@ -228,7 +244,8 @@ class _Trainer:
     def roll_back(self, state: State, before: int) -> State:
         """The state of the newest checkpoint before a step."""
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            self.whole(state),
         )
         jax.tree.map(lambda x: x.delete(), state)  # there may be no room for two
         with self.telemetry.unwatched():
@@ -236,6 +253,8 @@ class _Trainer:
                 abstract, say=self.telemetry.message, before=before
             )
         at = int(state.step)
+        if self.program.rollouts:
+            state = self.program.rollouts.resume(state, then)
         self.loop.go_back(then)
         self.telemetry.rewind(at)
         self.telemetry.event(at, "rollback", f"went back to step {at}")
@@ -299,7 +318,12 @@ class _Trainer:
                 f"last good checkpoint: {self.last_good(at)}",
             )  # fmt: skip
         with self.telemetry.pause(at):
-            self.checkpoints.save(state, self.loop, loss)
+            self.checkpoints.save(self.whole(state), self.loop, loss)
+
+    def whole(self, state: State) -> State:
+        """The state with the answers that are still to be learned from."""
+        rollouts = self.program.rollouts
+        return state._replace(rollouts=rollouts.kept) if rollouts else state
 
     def stop(self, at: int, signal: str) -> None:
         """Ends a run that was asked to stop, and is saved."""

@@ -290,6 +290,13 @@ def _objective(
     loaded: load_model.Loaded, model_dir: str, c: ConfigDict
 ) -> Callable[[Any], dict[str, float]]:
     """From parameters to means over the tokens of the split: loss, accuracy, ..."""
+    if loaded.objective.online:
+        raise InputError(
+            got=f"evaluate.objective of {loaded.config.objective.name!r}, which learns "
+            "from answers of its own",
+            want="a task, such as evaluate.tasks=('generation',)",
+            do="--config.evaluate.objective=False",
+        )
     e, policy = c.evaluate, loaded.model.policy
     split = tokens.open_split(
         epath.Path(model_dir) / "tokens", e.split, loaded.tokenizer.fingerprint

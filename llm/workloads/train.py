@@ -43,6 +43,7 @@ from llm.training import (
     preemption,
     preview,
     profiling,
+    rollouts,
     spikes,
     train_checks,
     train_loop,
@@ -132,7 +133,8 @@ class Train:
 
 
 SECTIONS = (
-    init_state.Begin, Run, mixture.Wanted, optim.Optimizer, optim.Schedule, Train,
+    init_state.Begin, Run, mixture.Wanted, optim.Optimizer, optim.Schedule,
+    rollouts.Config, Train,
 )  # fmt: skip
 SECTIONS_OF = ("train_tokenizer",)
 
@@ -186,12 +188,15 @@ def _run(c: ConfigDict, workdir: str) -> None:
         say(line)
 
     checkpoints = Checkpoints(
-        workdir, whole.state, keep_last=t.keep_last, keep_best=t.keep_best
+        workdir, whole.saved, keep_last=t.keep_last, keep_best=t.keep_best
     )
     local = LocalCheckpoints(t.local_dir, workdir, say=say) if t.local_every else None
     state, loop, frozen = _begin(whole, workdir, source, host, checkpoints, local, say)
     held_out = _held_out(c, network.objective, validation_split, mesh)
-    step, program = _program(whole, knobs, options, frozen, data, held_out)
+    collector = _collector(whole, tokenizer, frozen, workdir)
+    if collector:
+        state = collector.resume(state, loop)
+    step, program = _program(whole, knobs, options, frozen, data, held_out, collector)
     say("compiling the step; the first line of the log comes after it")
     silent = not distributed.first()
     with (
@@ -232,6 +237,7 @@ def _batches(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> loader.Bat
         features=objective.features,
         room=objective.room,
         hosts=sharding.row_part(mesh),
+        copies=objective.online.group if objective.online else 0,
     )
 
 
@@ -244,6 +250,7 @@ def _held_out(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> Any:
         room=objective.room,
         limit=c.train.validation_sequences,
         hosts=sharding.row_part(mesh),
+        copies=1 if objective.online else 0,
     )
 
 
@@ -296,10 +303,10 @@ def _begin(
     ):  # fmt: skip
         restored = None
         if local:
-            restored = local.restore(whole.state, after=checkpoints.newest())
+            restored = local.restore(whole.saved, after=checkpoints.newest())
             if restored:
                 say("the checkpoints of the machines themselves are newer")
-        restored = restored or checkpoints.restore(whole.state, say=say)
+        restored = restored or checkpoints.restore(whole.saved, say=say)
         if restored:
             state, loop = restored
             say(f"resuming after step {int(state.step)}")
@@ -318,7 +325,22 @@ def _begin(
         return state, LoopState(), frozen
 
 
-def _program(whole, knobs, options, frozen, data, held_out):
+def _collector(
+    whole: Assembly, tokenizer: Any, frozen: train_step.Frozen, workdir: str
+) -> rollouts.Rollouts | None:
+    """What makes answers to learn from, where the objective does."""
+    if not whole.network.objective.online:
+        return None
+
+    def show(at: int, answers: list[dict[str, Any]]) -> None:
+        every = whole.c.train.log_every
+        if answers and distributed.first() and (at == 1 or (every and at % every == 0)):
+            run_dir.write(workdir, f"rollouts/{at}.json", {"answers": answers})
+
+    return rollouts.build(whole, tokenizer, frozen.own, show)
+
+
+def _program(whole, knobs, options, frozen, data, held_out, collector):
     """(the compiled step, what the loop runs)."""
     c, on_devices = whole.c, functools.partial(sharding.placed, mesh=whole.mesh)
     step, validate = whole.jit_step(knobs, options), whole.jit_validate()
@@ -329,14 +351,25 @@ def _program(whole, knobs, options, frozen, data, held_out):
             model, objective, whole.policy, knobs, whole.adapter.join
         )
         locate = functools.partial(found, frozen=frozen)
+    if collector:
+        sources = {
+            "batches": lambda start: data.iterate(collector.first_batch(start)),
+            "validation": lambda: held_out,
+            "validate": collector.validate,
+            "rollouts": collector,
+        }
+    else:
+        sources = {
+            "batches": lambda start: map(on_devices, data.iterate(start)),
+            "validation": lambda: map(on_devices, held_out),
+            "validate": lambda params, batch: validate(params, batch, frozen),
+        }
     program = train_loop.Program(
         step=lambda state, batch, bounds: step(state, batch, frozen, bounds),
-        validate=lambda params, batch: validate(params, batch, frozen),
-        batches=lambda start: map(on_devices, data.iterate(start)),
-        validation=lambda: map(on_devices, held_out),
         documents=data.document_ids,
         learning_rate=lambda at: peak * float(whole.factor(np.int32(at))),
         locate=locate,
+        **sources,
     )
     return step, program
 
@@ -364,7 +397,7 @@ def mixed(data: loader.Batches, steps: int) -> dict[str, dict[str, float]]:
     """{name: its share of the run's rows, rows, and epochs}; {} without a mixture."""
     if not data.mixture:
         return {}
-    rows, whole = data.mixture.rows[steps], steps * data.batch_size
+    rows, whole = data.mixture.rows[steps], steps * data.records_per_batch
     return {
         line.name: {
             "share": float(count / whole),

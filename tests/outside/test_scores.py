@@ -17,7 +17,7 @@ from llm.evals import Context, Task, generation, multiple_choice
 from llm.inference import finished_items
 from llm.inference.requests import Likelihood, Score
 from llm.reports import comparison
-from llm.text import numerals
+from llm.text import answer_text, numerals
 from llm.workloads import evaluate
 
 CONTEXT = Context([], lambda: [], len)
@@ -46,16 +46,16 @@ OTHER = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_the_same_answer(one, other):
-    assert generation.normalised(one) == generation.normalised(other)
+    assert answer_text.normalised(one) == answer_text.normalised(other)
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_another_answer(one, other):
-    assert generation.normalised(one) != generation.normalised(other)
+    assert answer_text.normalised(one) != answer_text.normalised(other)
 
 
 def test_the_other_point_and_exact_texts():
-    normalised = generation.normalised
+    normalised = answer_text.normalised
     assert normalised("500.000", point=",") == normalised("500000")
     assert normalised("12,5", point=",") == normalised("12.5")
     assert normalised("1,200", exact=True) != normalised("1200", exact=True)
@@ -101,8 +101,8 @@ def test_no_answer_is_told_apart_from_a_wrong_one(tmp_path):
      ("a big cat", "big cat", 1.0), ("北京 is big", "北京", 2 * 2 / 6)],
 )  # fmt: skip
 def test_f1_of_scripts_without_spaces(said, reference, f1):
-    normalised = generation.normalised
-    assert generation.f1(normalised(said), normalised(reference)) == pytest.approx(f1)
+    normalised = answer_text.normalised
+    assert answer_text.f1(normalised(said), normalised(reference)) == pytest.approx(f1)
 
 
 # --- files of items
