@@ -16,14 +16,10 @@ import numpy as np
 
 from llm import files, registry
 from llm.corpus import apply_stage, group_match, shard_tasks, shards, stage_stats
-from llm.corpus.file_source import Files
+from llm.corpus.file_source import in_parts
 from llm.corpus.shards import Place
 from llm.corpus.workers import Do, here, spread
 from llm.document import Document, Group, Map, Source
-
-_PART_BYTES = 1 << 25  # of files that are read in one go
-_CUT_BYTES = 1 << 23  # of a file that can be read by stretches
-_PART_FILES = 1000
 
 
 class Settings(NamedTuple):
@@ -165,32 +161,9 @@ def _missing(folder: pathlib.Path, calls: Mapping[str, Any]) -> dict[str, Any]:
 
 def parts_of(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, Any]]:
     """The parts that are read in one go, the key of them all, and what was skipped."""
-    if not isinstance(source, Files) or source.most:
-        return [None], apply_stage.hashed(spec, depends), {}
     skipped: dict[str, Any] = {}
-    paths = list(source.files(shard_tasks.noted(skipped)))
-    stats = [file.path.stat() for file in paths]
-    parts: list[list[tuple]] = [[]]
-    filled = 0
-    for file, stat in zip(paths, stats, strict=True):
-        pieces = [(str(file.path), file.name, 0, 0)]
-        if stat.st_size > _CUT_BYTES and source.cut(file):
-            starts = range(0, stat.st_size, _CUT_BYTES)
-            pieces = [(*pieces[0][:2], at, at + _CUT_BYTES) for at in starts]
-        for piece in pieces:
-            size = piece[3] - piece[2] or stat.st_size
-            full = filled + size > _PART_BYTES or len(parts[-1]) >= _PART_FILES
-            if parts[-1] and (full or len(pieces) > 1):
-                parts.append([])
-                filled = 0
-            parts[-1].append(piece)
-            filled += size
-    # A file that changed is another source: what was made of it is not taken.
-    seen = [
-        (file.name, stat.st_size, stat.st_mtime_ns)
-        for file, stat in zip(paths, stats, strict=True)
-    ]
-    return parts, apply_stage.hashed(spec, depends, seen), skipped
+    parts, seen = in_parts(source).parts(shard_tasks.noted(skipped))
+    return parts, apply_stage.hashed(spec, depends, *seen), skipped
 
 
 def _read(work: shard_tasks.Work, parts, skipped, do: Do):
