@@ -301,7 +301,7 @@ def test_a_process_that_is_ended_keeps_what_was_finished(tmp_path, monkeypatch):
             do("ending", {"a": (1,), "b": (1,)})
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr("llm.corpus.workers._do", os._exit)
+    monkeypatch.setattr("llm.corpus.runner._do", os._exit)
     with pytest.raises(InputError, match="a process that was ended"):
         prepare_data.run(c, tmp_path / "run")
     assert (tmp_path / "run/work/read/part.json").exists()

@@ -14,7 +14,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from llm import registry
-from llm.corpus import apply_stage, shard_tasks, shards, stage_stats
+from llm.corpus import apply_stage, shard_tasks, shards
 from llm.corpus.file_source import in_parts
 from llm.corpus.runner import Settings
 from llm.text import hashing
@@ -115,7 +115,7 @@ class Described(Stage):
             return
         keys = self.group.keys(rows) if len(rows) else rows
         about = shards.about(document)
-        named = (document.id, stage_stats.called(about), about["head"])
+        named = (document.id, apply_stage.display_name(about), about["head"])
         for part, (row, own) in enumerate(zip(rows, keys, strict=True)):
             held = ((place, part), row.tobytes(), *named)
             for key in {int(key) for key in own}:
