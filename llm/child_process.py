@@ -112,6 +112,7 @@ class Child:
 
     def ask(self, **arguments: Any) -> Verdict:
         """Calls `answer` of the script with these arguments: JSON values, or bytes."""
+        request = _request(arguments)
         with self._lock:
             if not self._alive():
                 self._end()
@@ -119,7 +120,7 @@ class Child:
                 if verdict.outcome is not Outcome.ANSWERED:
                     return verdict
             self._number += 1
-            return self._exchange(_request(arguments), self._limits.seconds)
+            return self._exchange(request, self._limits.seconds)
 
     def close(self) -> None:
         """Ends the process."""
@@ -171,7 +172,11 @@ class Child:
 
     def _exchange(self, request: bytes, seconds: float | None) -> Verdict:
         """Writes a request and reads the reply; any but an answer ends the process."""
-        reply, why = self._transfer(request, seconds)
+        try:
+            reply, why = self._transfer(request, seconds)
+        except BaseException:  # such as Ctrl-C: half a request may be written
+            self._end()
+            raise
         verdict = why or self._parsed(reply)
         if verdict.outcome is not Outcome.ANSWERED:
             code = self._end()

@@ -293,6 +293,28 @@ def test_threads_ask_one_after_the_other(child):
     assert found == {n: [n, 0] for n in range(8)}
 
 
+def test_a_request_that_is_interrupted_or_no_json_leaves_nothing(child):
+    """A signal may come while half of a request is written, or none of its reply."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    assert_answers(child)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            child.ask(do="sleep")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert_answers(child)
+    pid = child.pid
+    with pytest.raises(TypeError, match="set"):
+        child.ask(do="echo", value={1})
+    assert_answers(child)
+    assert child.pid == pid
+
+
 @linux
 def test_no_file_stays_open(limited):
     child = limited()

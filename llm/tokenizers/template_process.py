@@ -34,8 +34,8 @@ def rendered(
 
     Args:
       reply: whether it ends where the assistant's answer begins.
-      tokens: what the template reads by name: `bos_token` and the like, and variables.
-      tokens: `bos_token`, `eos_token` and the like, as the template writes them.
+      tokens: what the template reads by name: `bos_token`, `eos_token` and the like,
+        as it writes them, and variables.
       date: today, as YYYY-MM-DD, for a template that writes it; '' is today.
 
     Raises:
