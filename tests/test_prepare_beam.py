@@ -8,7 +8,7 @@ import pytest
 from test_runner import WEB, files, outcome, settings, shape  # noqa: F401
 
 from llm import registry
-from llm.corpus import beam_runner, runner
+from llm.corpus import beam_runner, file_source, runner
 from llm.errors import InputError
 
 STAGES = (*WEB, ("c4_lines", {}), ("exact_dedup", {}))
@@ -26,7 +26,7 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
 def test_what_the_local_runner_leaves(name, files, tmp_path, monkeypatch):  # noqa: F811
     pytest.importorskip("apache_beam")
     local = runner.run(settings(tmp_path / "local", files, STAGES))
-    monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 20_000)
     monkeypatch.setattr(beam_runner, "_CHUNK", 7)
     options = ["--runner=DirectRunner"]
     if name == "processes":

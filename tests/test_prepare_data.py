@@ -14,7 +14,7 @@ import data_config
 import pytest
 
 from llm import config, files
-from llm.corpus import runner, shards, storage
+from llm.corpus import file_source, runner, shards, storage
 from llm.errors import InputError
 from llm.workloads import prepare_data
 
@@ -257,7 +257,7 @@ def many_files(folder, monkeypatch):
         texts = [f"{rng.getrandbits(4000):x}" for _ in range(200 if n == 2 else 20)]
         lines = [json.dumps({"id": f"{n}-{t[:9]}", "text": t}) for t in texts]
         (folder / f"{n}.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(runner, "_PART_BYTES", 1)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 1)
     c = data_config.make("jsonl", path=str(folder))
     c.data.stages = ("normalise",)
     return c
@@ -301,7 +301,7 @@ def test_a_process_that_is_ended_keeps_what_was_finished(tmp_path, monkeypatch):
             do("ending", {"a": (1,), "b": (1,)})
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr("llm.corpus.workers._do", os._exit)
+    monkeypatch.setattr("llm.corpus.runner._do", os._exit)
     with pytest.raises(InputError, match="a process that was ended"):
         prepare_data.run(c, tmp_path / "run")
     assert (tmp_path / "run/work/read/part.json").exists()

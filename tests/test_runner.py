@@ -13,7 +13,7 @@ import data_config
 import numpy as np
 import pytest
 
-from llm.corpus import apply_stage, runner, shard_tasks
+from llm.corpus import apply_stage, file_source, runner, shard_tasks
 from llm.document import Document, Group, Map, Match, Tag
 from llm.errors import InputError
 from llm.text import hashing
@@ -198,7 +198,7 @@ def settings(root, files, stages=WEB, **more):
 def shape(monkeypatch):
     """Small shards, parts and shares, so that there are several of each."""
     monkeypatch.setattr(shard_tasks, "_SHARD_BYTES", 8000)
-    monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 20_000)
     monkeypatch.setattr("llm.corpus.group_match._KEYS", 200)
 
 
@@ -226,12 +226,12 @@ def test_shards_do_not_matter(files, tmp_path, monkeypatch, whole):
 
 
 def test_two_processes_do_what_one_does(files, tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 20_000)
     assert outcome(runner.run(settings(tmp_path, files), processes=2)) == whole
 
 
 def test_bad_input_in_another_process_is_one_line(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_PART_BYTES", 1)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 1)
     source = {"name": "text", "path": str(files)}
     (files / "odd.bin").write_bytes(b"\0")
     try:
@@ -272,8 +272,8 @@ def test_an_end_at_any_task_is_gone_on_from(files, tmp_path, monkeypatch, whole)
 
 _KILLED = """
 import pathlib, sys
-from llm.corpus import runner
-runner._PART_BYTES = 20_000
+from llm.corpus import file_source, runner
+file_source._PART_BYTES = 20_000
 stages = {stages!r}
 if __name__ == "__main__":
     settings = runner.Settings(
@@ -300,7 +300,7 @@ def test_killed_processes_are_gone_on_from(
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    monkeypatch.setattr(runner, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(file_source, "_PART_BYTES", 20_000)
     assert outcome(runner.run(settings(tmp_path / "work", files))) == whole
 
 
@@ -371,3 +371,31 @@ def test_texts_come_back_as_they_were(tmp_path):
     given = documents(texts)
     work = runner.make_work(pathlib.Path(tmp_path), lambda skip: iter(given), "key", [])
     assert list(runner.through(work).documents()) == given
+
+
+class Halves:
+    """A source that says itself how it is dealt out."""
+
+    def __call__(self, skip):
+        return [*self.read_part("ab", skip), *self.read_part("cd", skip)]
+
+    def fingerprint(self):
+        return "halves"
+
+    def parts(self, skip):
+        skip("empty", "e")
+        return ["ab", "cd"], ["version 1"]
+
+    def read_part(self, part, skip):
+        return [Document(id, id, "halves", id, "prose", 1) for id in part]
+
+
+def test_a_source_declares_its_parts(tmp_path):
+    source = Halves()
+    parts, key, skipped = runner.parts_of(source, {"name": "halves"}, "")
+    assert parts == ["ab", "cd"] and skipped["empty"]["documents"] == 1
+    work = runner.make_work(tmp_path, source, key, [])
+    result = runner.through(work, parts, skipped)
+    assert list(result.documents()) == source(None) and len(result.names) == 2
+    whole, other, _ = runner.parts_of(lambda skip: source(skip), {"name": "halves"}, "")
+    assert whole == [None] and other != key

@@ -230,14 +230,14 @@ def children():
 _ASKING = """
 import sys
 sys.path[:] = {path!r}
-from llm.corpus import extract_child
+from llm.corpus import extract, extract_child
 
 def extracted(html, charset, extractor):
-    size = 2 * extract_child.MEMORY if html == b"large" else 1
+    size = 2 * extract.MEMORY if html == b"large" else 1
     return {{"text": str(len(bytearray(size)))}}
 
 extract_child.extracted = extracted
-extract_child.main()
+answer = extract_child.answer
 """
 
 
@@ -251,9 +251,7 @@ def test_a_page_that_asks_for_all_memory_is_left(tmp_path, monkeypatch):
 
 
 def test_a_page_that_ends_its_process_is_left(tmp_path, monkeypatch):
-    child = _ASKING.format(path=sys.path).replace(
-        "2 * extract_child.MEMORY", "sys.exit()"
-    )
+    child = _ASKING.format(path=sys.path).replace("2 * extract.MEMORY", "sys.exit()")
     (tmp_path / "child.py").write_text(child)
     monkeypatch.setattr(extract, "_CHILD", tmp_path / "child.py")
     with extract.pages("resiliparse", 10) as read_page:

@@ -3,6 +3,11 @@
 Runners differ in where documents are and who works on them; what happens to a document,
 and what is counted, is here. A document that a stage fails on, or that takes longer
 than a limit, is dropped with that as the reason: one page never ends the run.
+
+A count is plain JSON, and parts add up to the same in any order. Examples bear the
+place of their document, so that of many parts the first three stay; of scores it has
+how many texts have about which, in two digits, since sums of fractions depend on their
+order.
 """
 
 import contextlib
@@ -11,18 +16,21 @@ import json
 import pathlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import llm
 from llm import registry
-from llm.corpus import shards, stage_stats
+from llm.corpus import shards
 from llm.document import Document, Group, Map, Stage, Tag
 from llm.errors import InputError
 
 NOTHING = "no text left"
+_SUMS = ("documents_in", "documents_out", "bytes_in", "bytes_out")
+_EXAMPLES = 3  # documents shown for each reason of a drop
+_NAMES = 200  # scores of a stage that are told apart, such as items of an examination
 
 Scores = dict[str, float]
 
@@ -124,7 +132,7 @@ def _with_files(knobs: Mapping[str, Any]) -> list[Any]:
 
 def new_counts(step: Step) -> list[dict[str, Any]]:
     """One count a stage."""
-    return [stage_stats.new(named.name) for named in step.stages]
+    return [_new(named.name) for named in step.stages]
 
 
 def mapped(
@@ -142,18 +150,13 @@ def mapped(
         made_of_all = []
         for one in held:
             before = shards.about(one)
-            stage_stats.came(count, before["bytes"])
-            try:
-                with limited(seconds):
-                    made, why = named.stage.apply(one), NOTHING
-            except InputError:
-                raise
-            except Exception as error:
-                made, why = [], failed(error)
+            _count_in(count, before["bytes"])
+            made = _attempt(named.stage.apply, one, seconds)
+            made, why = ([], made) if isinstance(made, str) else (made, NOTHING)
             if not made:
-                stage_stats.dropped(count, why, place, before)
+                _count_drop(count, why, place, before)
             for new in made:
-                stage_stats.left(count, before if new is one else shards.about(new))
+                _count_out(count, before if new is one else shards.about(new))
             made_of_all += made
         held = made_of_all
     return held
@@ -178,41 +181,29 @@ def tagged(
     """
     scores = list(known)
     for n, (named, count) in enumerate(zip(step.stages, counted, strict=True)):
-        stage_stats.came(count, about["bytes"])
+        _count_in(count, about["bytes"])
         if scores[n] is None:
             scores[n] = score(named.stage)
         if isinstance(scores[n], str):
             reason, scores[n] = scores[n], None
         else:
-            stage_stats.scored(count, scores[n])
+            _count_scores(count, scores[n])
             reason = named.stage.decide(scores[n])
         if reason:
-            stage_stats.dropped(count, reason, place, about)
+            _count_drop(count, reason, place, about)
             return False, scores
-        stage_stats.left(count, about)
+        _count_out(count, about)
     return True, scores
 
 
 def scored(stage: Tag, document: Document, seconds: float) -> Scores | str:
     """The scores of a document, or why there are none."""
-    try:
-        with limited(seconds):
-            return stage.score(document)
-    except InputError:
-        raise
-    except Exception as error:
-        return failed(error)
+    return _attempt(stage.score, document, seconds)
 
 
 def described(stage: Group, document: Document, seconds: float) -> np.ndarray | str:
     """The rows of a document, or why there are none."""
-    try:
-        with limited(seconds):
-            return stage.rows(document)
-    except InputError:
-        raise
-    except Exception as error:
-        return failed(error)
+    return _attempt(stage.rows, document, seconds)
 
 
 Taken = tuple[Sequence[int], str]  # parts of a document, and why
@@ -222,11 +213,11 @@ def kept(
     place: list[int], about: Mapping[str, Any], taken: Taken | None, count
 ) -> bool:
     """Whether a Group without `cut` keeps a document."""
-    stage_stats.came(count, about["bytes"])
+    _count_in(count, about["bytes"])
     if taken:
-        stage_stats.dropped(count, taken[1], place, about)
+        _count_drop(count, taken[1], place, about)
     else:
-        stage_stats.left(count, about)
+        _count_out(count, about)
     return not taken
 
 
@@ -239,25 +230,33 @@ def cut(
         kept(place, about, taken, count)
         return None if taken else document
     parts, reason = taken
-    stage_stats.came(count, about["bytes"])
+    _count_in(count, about["bytes"])
     removed = count["removed"]
     removed[reason] = removed.get(reason, 0) + len(parts)
     left = group.cut(document, parts)
     if left is None:
-        stage_stats.dropped(count, reason, place, about)
+        _count_drop(count, reason, place, about)
     else:
-        stage_stats.left(count, shards.about(left))
+        _count_out(count, shards.about(left))
     return left
 
 
-def failed(error: Exception) -> str:
-    """The reason for dropping a document that a stage failed on.
+def _attempt(
+    function: Callable[[Document], Any], document: Document, seconds: float
+) -> Any:
+    """What a stage makes of a document, or the reason for dropping it, a text.
 
-    Without what the error says, in which a part of the document may be.
+    The reason is without what the error says, in which a part of the document may be.
     """
-    if isinstance(error, _TooLong):
+    try:
+        with limited(seconds):
+            return function(document)
+    except InputError:
+        raise
+    except _TooLong as error:
         return str(error)
-    return f"the stage failed: {type(error).__name__}"
+    except Exception as error:
+        return f"the stage failed: {type(error).__name__}"
 
 
 class _TooLong(Exception):
@@ -282,3 +281,115 @@ def limited(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _new(name: str) -> dict[str, Any]:
+    """Nothing yet, of the stage `name`."""
+    trees = ("dropped", "removed", "kept", "scores")
+    return {"name": name, **dict.fromkeys(_SUMS, 0), **{tree: {} for tree in trees}}
+
+
+def _count_in(count: dict[str, Any], size: int) -> None:
+    """A document of so many bytes comes to the stage."""
+    count["documents_in"] += 1
+    count["bytes_in"] += size
+
+
+def _count_out(count: dict[str, Any], about: Mapping[str, Any]) -> None:
+    """A document leaves the stage."""
+    count["documents_out"] += 1
+    count["bytes_out"] += about["bytes"]
+    language = str(about["meta"].get("language", ""))
+    kept = count["kept"].setdefault(about["source"], {}).setdefault(language, [0, 0])
+    kept[0] += 1
+    kept[1] += about["bytes"]
+
+
+def _count_drop(
+    count: dict[str, Any], reason: str, place: list[int], about: Mapping[str, Any]
+) -> None:
+    """A document ends here, of which `place` says the order among all."""
+    nothing = {"documents": 0, "bytes": 0, "examples": []}
+    entry = count["dropped"].setdefault(reason, nothing)
+    entry["documents"] += 1
+    entry["bytes"] += about["bytes"]
+    if len(entry["examples"]) < _EXAMPLES or place < entry["examples"][-1][0]:
+        entry["examples"].append([place, display_name(about), about["head"]])
+        entry["examples"] = sorted(entry["examples"])[:_EXAMPLES]
+
+
+def display_name(about: Mapping[str, Any]) -> str:
+    """What a person knows a document by: its address, else its id."""
+    return str(about["meta"].get("url") or about["id"])
+
+
+def _count_scores(count: dict[str, Any], scores: Mapping[str, float]) -> None:
+    """What a document scored."""
+    for name, score in scores.items():
+        texts = count["scores"].setdefault(name, {})
+        about = f"{score:.2g}"
+        texts[about] = texts.get(about, 0) + 1
+
+
+def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both together."""
+    dropped = {}
+    for reason in sorted({*first["dropped"], *second["dropped"]}):
+        parts = [
+            c["dropped"][reason] for c in (first, second) if reason in c["dropped"]
+        ]
+        examples = sorted(example for part in parts for example in part["examples"])
+        dropped[reason] = {
+            "documents": sum(part["documents"] for part in parts),
+            "bytes": sum(part["bytes"] for part in parts),
+            "examples": examples[:_EXAMPLES],
+        }
+    return {
+        "name": first["name"],
+        **{name: first[name] + second[name] for name in _SUMS},
+        "dropped": dropped,
+        "removed": _added(first["removed"], second["removed"]),
+        "kept": _added(first["kept"], second["kept"]),
+        "scores": _added(first["scores"], second["scores"]),
+    }
+
+
+def report(count: dict[str, Any]) -> dict[str, Any]:
+    """As a report has it: examples are (id, beginning), scores their quantiles.
+
+    `scored` says how many scores there are in all; those of most texts are told.
+    """
+    dropped = {
+        reason: entry | {"examples": [example[1:] for example in entry["examples"]]}
+        for reason, entry in count["dropped"].items()
+    }
+    most = sorted(count["scores"], key=lambda n: (-sum(count["scores"][n].values()), n))
+    scores = {name: _quantiles(count["scores"][name]) for name in most[:_NAMES]}
+    return count | {"dropped": dropped, "scores": scores, "scored": len(most)}
+
+
+def _added(first, second):
+    """Trees of numbers and of lists of numbers, leaf by leaf."""
+    if isinstance(first, dict):
+        names = sorted({*first, *second})
+        return {
+            name: _added(first[name], second[name])
+            if name in first and name in second
+            else first.get(name, second.get(name))
+            for name in names
+        }
+    if isinstance(first, list):
+        return [a + b for a, b in zip(first, second, strict=True)]
+    return first + second
+
+
+def _quantiles(texts: Mapping[str, int]) -> dict[str, float]:
+    """Documents, and what a tenth, half and nine tenths of them score at most."""
+    ranked = sorted((float(about), count) for about, count in texts.items())
+    whole, found, seen = sum(texts.values()), {}, 0
+    shares = [("10%", 0.1), ("50%", 0.5), ("90%", 0.9), ("most", 1.0)]
+    for value, count in ranked:
+        seen += count
+        while shares and seen >= shares[0][1] * whole:
+            found[shares.pop(0)[0]] = value
+    return {"documents": whole, **found}

@@ -5,7 +5,6 @@ imports it. Elements are (place, document): a tuple that orders all documents, a
 it orders.
 """
 
-import pathlib
 from typing import Any
 
 import apache_beam as beam
@@ -15,9 +14,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from llm import registry
-from llm.corpus import apply_stage, shard_tasks, shards, stage_stats
-from llm.corpus.file_reader import File
-from llm.corpus.file_source import Files
+from llm.corpus import apply_stage, shard_tasks, shards
+from llm.corpus.file_source import in_parts
 from llm.corpus.runner import Settings
 from llm.text import hashing
 
@@ -56,12 +54,7 @@ class Read(beam.DoFn):
         part, some_files = element
         source, skipped = registry.build("sources", self._settings.source), {}
         skip, raw, index, digest = shard_tasks.noted(skipped), 0, -1, 0
-        if some_files is None:
-            documents = source(skip)
-        else:
-            assert isinstance(source, Files)
-            some = [File(pathlib.Path(path), *rest) for path, *rest in some_files]
-            documents = (d for d in source.read(some, skip) if d is not None)
+        documents = in_parts(source).read_part(some_files, skip)
         for index, document in enumerate(documents):
             raw += document.raw_bytes
             digest += hashing.of_document(document)
@@ -122,7 +115,7 @@ class Described(Stage):
             return
         keys = self.group.keys(rows) if len(rows) else rows
         about = shards.about(document)
-        named = (document.id, stage_stats.called(about), about["head"])
+        named = (document.id, apply_stage.display_name(about), about["head"])
         for part, (row, own) in enumerate(zip(rows, keys, strict=True)):
             held = ((place, part), row.tobytes(), *named)
             for key in {int(key) for key in own}:

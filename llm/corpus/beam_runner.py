@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from llm import files, registry
-from llm.corpus import apply_stage, group_match, shard_tasks, shards, stage_stats
+from llm.corpus import apply_stage, group_match, shard_tasks, shards
 from llm.corpus.runner import Result, Settings, parts_of
 from llm.document import Document, Group, Map
 from llm.errors import InputError
@@ -171,7 +171,7 @@ def _gathered(folder: pathlib.Path, root: str, steps, skipped) -> Result:
             else:
                 number, parts = told
                 both = zip(counted[number], parts, strict=True)
-                counted[number] = [stage_stats.merged(a, b) for a, b in both]
+                counted[number] = [apply_stage.merged(a, b) for a, b in both]
     given, skipped = {"documents": 0, "raw_bytes": 0, "digest": 0}, dict(skipped)
     for _, (left_out, some) in sorted(read.items()):
         skipped = {
@@ -193,7 +193,7 @@ def _gathered(folder: pathlib.Path, root: str, steps, skipped) -> Result:
         if step.kind is Group:
             about, linked = _clusters(step.stages[0].stage, matches.get(number, []))
             links.append(linked)
-        told += [stage_stats.told(count) | about for count in counted[number]]
+        told += [apply_stage.report(count) | about for count in counted[number]]
     links = np.concatenate(links, axis=1)
     return Result(shards.Place(folder), tuple(names), links, told, skipped, given)
 

@@ -14,20 +14,16 @@ name, else of the page, else guessed.
 import contextlib
 import dataclasses
 import importlib.util
-import json
-import os
 import pathlib
-import select
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 
-from llm.corpus import child_process
+from llm.child_process import Child, Limits, Outcome
 from llm.errors import InputError
 from llm.knobs import Count
 from llm.text import languages
 
 EXTRACTORS = ("resiliparse", "trafilatura")
+MEMORY = 2 * 2**30  # bytes of the process
 _CHILD = pathlib.Path(__file__).with_name("extract_child.py")
 
 Page = Callable[..., dict[str, str]]
@@ -71,74 +67,25 @@ def check(extractor: str) -> None:
 def pages(extractor: str, seconds: float) -> Iterator[Page]:
     """A function from (html, charset="") to the text, or to {"refused": why}."""
     check(extractor)
-    child: list[subprocess.Popen] = []
+    with Child(_CHILD, Limits(seconds=seconds, memory_bytes=MEMORY)) as child:
 
-    def page(html: bytes, charset: str = "") -> dict[str, str]:
-        if not child:
-            child.append(_start())
-        asked = {"bytes": len(html), "charset": charset, "extractor": extractor}
-        answer = _ask(child[0], json.dumps(asked).encode() + b"\n" + html, seconds)
-        if answer is not None:
+        def page(html: bytes, charset: str = "") -> dict[str, str]:
+            verdict = child.ask(html=html, charset=charset, extractor=extractor)
+            if verdict.outcome is Outcome.NOT_STARTED:
+                raise InputError(
+                    got="a process for pages that does not start",
+                    want="memory and processes to be had",
+                    do="see ulimit -a",
+                )
+            if verdict.outcome is Outcome.TIMED_OUT:
+                return {"refused": f"takes over {seconds:g} s"}
+            if verdict.outcome is Outcome.OUT_OF_MEMORY:
+                return {"refused": "MemoryError"}
+            if verdict.outcome is not Outcome.ANSWERED:
+                return {"refused": "ends its process"}
+            answer = verdict.value
             if answer.get("language"):
                 answer["language"] = languages.code(answer["language"])
             return answer
-        code = child[0].poll()
-        _end(child.pop())
-        why = f"takes over {seconds:g} s" if code is None else "ends its process"
-        return {"refused": why}
 
-    try:
         yield page
-    finally:
-        while child:
-            _end(child.pop())
-
-
-def _start() -> subprocess.Popen:
-    child = child_process.start(
-        _CHILD,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-    )
-    if child.stdout.readline() != b'"ready"\n':
-        _end(child)
-        raise InputError(
-            got="a process for pages that does not start",
-            want="memory and processes to be had",
-            do="see ulimit -a",
-        )
-    os.set_blocking(child.stdin.fileno(), False)
-    return child
-
-
-def _ask(child: subprocess.Popen, request: bytes, seconds: float):
-    """Its answer; None when it ended or the time is over."""
-    until, left, got = time.monotonic() + seconds, memoryview(request), bytearray()
-    reads, writes = [child.stdout], [child.stdin]
-    while not got.endswith(b"\n"):
-        rest = until - time.monotonic()
-        can_read, can_write, _ = select.select(
-            reads, writes if left else [], [], max(rest, 0)
-        )
-        if not can_read and not can_write:
-            return None
-        if can_write:
-            try:
-                left = left[os.write(child.stdin.fileno(), left[: 2**16]) :]
-            except BrokenPipeError:
-                child.wait()
-                return None
-        if can_read:
-            part = os.read(child.stdout.fileno(), 2**20)
-            if not part:
-                child.wait()
-                return None
-            got += part
-    return json.loads(got)
-
-
-def _end(child: subprocess.Popen) -> None:
-    child.kill()
-    child.communicate()

@@ -1,25 +1,19 @@
 """The process that turns HTML into text for `extract.py`; it may hang or die.
 
-It reads a line of JSON, {"bytes": n, "charset": "", "extractor": ""}, and n bytes of
-HTML; it answers with a line: {"text", "language", "licence"} or {"refused": why}.
+`answer` gets the HTML, its charset and the name of an extractor, and returns {"text",
+"language", "licence"} or {"refused": why}.
 
 resiliparse takes `<ul>` for a menu wherever it lies less than four elements deep, or a
 fifth of its letters are links, and drops all labels and buttons: ingredients,
 materials, steps. So lists that are a part of the text are put deeper, and their links
 and labels become spans, before it looks. It also takes a lone character of three bytes,
 such as the Chinese word for salt, for an icon; these get a mark that goes again.
-
-    python -P llm/corpus/extract_child.py
 """
 
 import contextlib
-import json
 import re
-import resource
-import sys
 from html import unescape
 
-MEMORY = 2 * 2**30
 _MOSTLY = 20  # letters for one that is lost
 # Lists that are no menu of the site, and not a part of another list.
 _LISTS = "ul:not(nav ul, header ul, footer ul, aside ul, li ul, ul ul)"
@@ -40,24 +34,12 @@ _NEAR = 3  # elements before and behind a list
 _TAGS = re.compile(r"^[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*$")
 
 
-def main() -> None:
-    """Answers until its input ends."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, hard))
-    put("ready")
-    while line := sys.stdin.buffer.readline():
-        asked = json.loads(line)
-        html = sys.stdin.buffer.read(asked["bytes"])
-        try:
-            put(extracted(html, asked["charset"], asked["extractor"]))
-        except (ValueError, RecursionError, MemoryError) as error:
-            put({"refused": type(error).__name__})
-
-
-def put(answer) -> None:
-    """Writes one line of JSON."""
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+def answer(html: bytes, charset: str, extractor: str) -> dict[str, str]:
+    """The main text of a page, or why there is none."""
+    try:
+        return extracted(html, charset, extractor)
+    except (ValueError, RecursionError) as error:
+        return {"refused": type(error).__name__}
 
 
 def extracted(html: bytes, charset: str, extractor: str) -> dict[str, str]:
@@ -223,7 +205,3 @@ def known(html: bytes, charset: str) -> str:
     if found.startswith("utf-16") and b"\0" not in html:
         found = detect_encoding(html)
     return found
-
-
-if __name__ == "__main__":
-    main()

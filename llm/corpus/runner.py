@@ -1,29 +1,35 @@
 """Runs a source and stages in processes of this machine, and goes on after any end.
 
-The documents lie in shards (`shards.py`); a step does one task for each (`tasks.py`),
-and whatever is whole is kept, in folders that are named after all they depend on. So
-the same call goes on where an earlier one ended, and one with another threshold takes
-the scores that are there. Memory is that of a shard a process, of 24 bytes a document,
-and of 24 bytes for each match of a Group.
+The documents lie in shards (`shards.py`); a step does one task for each of them
+(`shard_tasks.py`), and whatever is whole is kept, in folders that are named after all
+they depend on. So the same call goes on where an earlier one ended, and one with
+another threshold takes the scores that are there. Memory is that of a shard a process,
+of 24 bytes a document, and of 24 bytes for each match of a Group.
 """
 
+import concurrent.futures
+import contextlib
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm import files, registry
-from llm.corpus import apply_stage, group_match, shard_tasks, shards, stage_stats
-from llm.corpus.file_source import Files
+from llm import files, registry, units
+from llm.corpus import apply_stage, group_match, shard_tasks, shards
+from llm.corpus.file_source import in_parts
 from llm.corpus.shards import Place
-from llm.corpus.workers import Do, here, spread
+from llm.corpus.workers import pool
 from llm.document import Document, Group, Map, Source
 
-_PART_BYTES = 1 << 25  # of files that are read in one go
-_CUT_BYTES = 1 << 23  # of a file that can be read by stretches
-_PART_FILES = 1000
+# Called with what a person reads and, by marker, calls: the name of a function of
+# `shard_tasks.py` and its arguments.
+Do = Callable[[str, Mapping[str, tuple]], None]
+
+_PROGRESS_SECONDS = 10.0  # between lines
+_work: list[shard_tasks.Work] = []  # of this process, if it is one of several
 
 
 class Settings(NamedTuple):
@@ -53,7 +59,7 @@ class Result(NamedTuple):
       links: uint64 [2, links]: ids, as `digests.of_id` gives them, of documents that
         must end on one side of a split; some may be of dropped ones that stand between
         two survivors.
-      counts: one entry a stage, as `stage_stats.told` has it; of a Group with its
+      counts: one entry a stage, as `apply_stage.report` has it; of a Group with its
         `clusters` and the `largest`, (size, name, beginning).
       skipped: {reason: {documents, examples}} of what the source left out.
       given: documents, raw_bytes: of what it gave; digest: of all that was read.
@@ -116,7 +122,7 @@ def through(
     """Does all steps.
 
     Args:
-      parts: of the source, as `tasks.read` takes them.
+      parts: of the source, as `shard_tasks.read` takes them.
       skipped: what listing the parts left out.
       do: does tasks; one after the other in this process if there is none.
     """
@@ -165,32 +171,9 @@ def _missing(folder: pathlib.Path, calls: Mapping[str, Any]) -> dict[str, Any]:
 
 def parts_of(source: Source, spec, depends) -> tuple[list[Any], str, dict[str, Any]]:
     """The parts that are read in one go, the key of them all, and what was skipped."""
-    if not isinstance(source, Files) or source.most:
-        return [None], apply_stage.hashed(spec, depends), {}
     skipped: dict[str, Any] = {}
-    paths = list(source.files(shard_tasks.noted(skipped)))
-    stats = [file.path.stat() for file in paths]
-    parts: list[list[tuple]] = [[]]
-    filled = 0
-    for file, stat in zip(paths, stats, strict=True):
-        pieces = [(str(file.path), file.name, 0, 0)]
-        if stat.st_size > _CUT_BYTES and source.cut(file):
-            starts = range(0, stat.st_size, _CUT_BYTES)
-            pieces = [(*pieces[0][:2], at, at + _CUT_BYTES) for at in starts]
-        for piece in pieces:
-            size = piece[3] - piece[2] or stat.st_size
-            full = filled + size > _PART_BYTES or len(parts[-1]) >= _PART_FILES
-            if parts[-1] and (full or len(pieces) > 1):
-                parts.append([])
-                filled = 0
-            parts[-1].append(piece)
-            filled += size
-    # A file that changed is another source: what was made of it is not taken.
-    seen = [
-        (file.name, stat.st_size, stat.st_mtime_ns)
-        for file, stat in zip(paths, stats, strict=True)
-    ]
-    return parts, apply_stage.hashed(spec, depends, seen), skipped
+    parts, seen = in_parts(source).parts(shard_tasks.noted(skipped))
+    return parts, apply_stage.hashed(spec, depends, *seen), skipped
 
 
 def _read(work: shard_tasks.Work, parts, skipped, do: Do):
@@ -264,7 +247,7 @@ def _matched(work: shard_tasks.Work, number: int, place: Place, names, do: Do):
     largest = []
     for size, shard, line in told["largest"]:
         about = next(a for n, a in place.abouts(names[shard]) if n == line)
-        largest.append([size, stage_stats.called(about), about["head"]])
+        largest.append([size, apply_stage.display_name(about), about["head"]])
     return {"clusters": told["clusters"], "largest": largest}
 
 
@@ -272,5 +255,75 @@ def _told(folder: pathlib.Path, names, step: apply_stage.Step) -> list[dict[str,
     whole = apply_stage.new_counts(step)
     for name in names:
         parts = shards.counted(folder, name)["stages"]
-        whole = [stage_stats.merged(a, b) for a, b in zip(whole, parts, strict=True)]
-    return [stage_stats.told(count) for count in whole]
+        whole = [apply_stage.merged(a, b) for a, b in zip(whole, parts, strict=True)]
+    return [apply_stage.report(count) for count in whole]
+
+
+def here(work: shard_tasks.Work) -> Do:
+    """Does one task after the other."""
+
+    def do(what: str, calls: Mapping[str, tuple]) -> None:
+        progress = _Progress(what, len(calls))
+        for name, *arguments in calls.values():
+            shard_tasks.TASKS[name](work, *arguments)
+            progress.add()
+
+    return do
+
+
+@contextlib.contextmanager
+def spread(
+    count: int, work: shard_tasks.Work, make: Callable[[], shard_tasks.Work]
+) -> Iterator[Do]:
+    """Does tasks in so many processes, each of which makes the work anew.
+
+    One task alone is done here, so that little work begins no process.
+
+    Raises:
+      InputError: what a task raises.
+      MachineError: a process that was ended.
+    """
+
+    def do(what: str, calls: Mapping[str, tuple]) -> None:
+        if len(calls) < 2:
+            here(work)(what, calls)
+            return
+        progress = _Progress(what, len(calls))
+        waiting = [begun.submit(_do, *call) for call in calls.values()]
+        for done in concurrent.futures.as_completed(waiting):
+            done.result()
+            progress.add()
+
+    with pool(count, functools.partial(_set_work, make)) as begun:
+        yield do
+
+
+def _set_work(make: Callable[[], shard_tasks.Work]) -> None:
+    _work.append(make())
+
+
+def _do(name: str, *arguments: Any) -> None:
+    shard_tasks.TASKS[name](_work[0], *arguments)
+
+
+class _Progress:
+    """A line now and then: how many tasks are done, and how long the others take."""
+
+    def __init__(self, what: str, total: int):
+        self._what, self._total, self._done = what, total, 0
+        self._begun = self._said = time.monotonic()
+
+    def add(self) -> None:
+        """One more is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._said < _PROGRESS_SECONDS or self._done >= self._total:
+            return
+        self._said = now
+        rate = self._done / (now - self._begun)
+        left = units.duration((self._total - self._done) / rate)
+        print(
+            f"{self._what}: {self._done} of {self._total} shards, {rate:.2g} a second, "
+            f"{left} left",
+            flush=True,
+        )

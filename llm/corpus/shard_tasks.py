@@ -13,8 +13,8 @@ import numpy as np
 
 from llm import files
 from llm.corpus import apply_stage, group_match, shards
-from llm.corpus.file_reader import File, Skip
-from llm.corpus.file_source import Files
+from llm.corpus.file_reader import Skip
+from llm.corpus.file_source import Part, in_parts
 from llm.corpus.shards import Place
 from llm.document import Document, Source
 from llm.text import hashing
@@ -54,23 +54,13 @@ class Work(NamedTuple):
         return self.root / f"scores-{name}-{step.scores[stage]}"
 
 
-def read(work: Work, part: int, paths: Sequence[tuple] | None) -> None:
-    """Reads a part of the source into shards.
-
-    Args:
-      files: (path, name, start, stop), which are this part; None is the whole source.
-    """
+def read(work: Work, number: int, part: Part) -> None:
+    """Reads a part of the source into shards; `number` is its place among the parts."""
     folder, skipped = work.folder(-1), {}
-    skip = noted(skipped)
-    if paths is None:
-        documents = work.source(skip)
-    else:
-        assert isinstance(work.source, Files)
-        some = [File(pathlib.Path(path), *rest) for path, *rest in paths]
-        documents = (d for d in work.source.read(some, skip) if d is not None)
+    documents = in_parts(work.source).read_part(part, noted(skipped))
     names, raw, digest = [], 0, 0
-    for number, some in enumerate(_filled(documents)):
-        names.append(f"{part:05d}-{number:03d}")
+    for shard, some in enumerate(_filled(documents)):
+        names.append(f"{number:05d}-{shard:03d}")
         raw += sum(document.raw_bytes for document in some)
         digest += sum(map(hashing.of_document, some))
         if shards.counted(folder, names[-1]) is None:
@@ -81,7 +71,7 @@ def read(work: Work, part: int, paths: Sequence[tuple] | None) -> None:
     # A sum, so that documents may be read in any order.
     given = {"raw_bytes": raw, "digest": digest % 2**128}
     made = {"shards": names, "skipped": skipped, "given": given}
-    shards.finish(folder, f"part-{part:05d}", made)
+    shards.finish(folder, f"part-{number:05d}", made)
 
 
 def change(work: Work, number: int, place: Place, name: str) -> None:

@@ -1,69 +1,18 @@
-"""Does tasks in this process or in several, and says how far they are.
+"""A pool of processes that end with this one.
 
-with spread(2, work, make_work) as do:
-    do("normalise", {"00000-000": ("change", 0, place, "00000-000")})
+with pool(2, begin) as processes:
+    processes.submit(function, argument).result()
 """
 
 import concurrent.futures
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from llm import units
-from llm.corpus import shard_tasks
 from llm.errors import MachineError
-
-# Called with what a person reads and, by marker, calls: the name of a function of
-# tasks.py and its arguments.
-Do = Callable[[str, Mapping[str, tuple]], None]
-
-_EVERY = 10.0  # seconds between lines
-_held: list[shard_tasks.Work] = []  # of this process, if it is one of several
-
-
-def here(work: shard_tasks.Work) -> Do:
-    """Does one task after the other."""
-
-    def do(what: str, calls: Mapping[str, tuple]) -> None:
-        progress = _Progress(what, len(calls))
-        for name, *arguments in calls.values():
-            shard_tasks.TASKS[name](work, *arguments)
-            progress.add()
-
-    return do
-
-
-@contextlib.contextmanager
-def spread(
-    count: int, work: shard_tasks.Work, make: Callable[[], shard_tasks.Work]
-) -> Iterator[Do]:
-    """Does tasks in so many processes, each of which makes the work anew.
-
-    One task alone is done here, so that little work begins no process.
-
-    Raises:
-      InputError: what a task raises.
-      MachineError: a process that was ended.
-    """
-
-    def do(what: str, calls: Mapping[str, tuple]) -> None:
-        if len(calls) < 2:
-            here(work)(what, calls)
-            return
-        progress = _Progress(what, len(calls))
-        waiting = [begun.submit(_do, *call) for call in calls.values()]
-        for done in concurrent.futures.as_completed(waiting):
-            done.result()
-            progress.add()
-
-    with pool(count, functools.partial(_hold, make)) as begun:
-        yield do
 
 
 @contextlib.contextmanager
@@ -108,37 +57,6 @@ def _begin(begin: Callable[[], None]) -> None:
     begin()
 
 
-def _hold(make: Callable[[], shard_tasks.Work]) -> None:
-    _held.append(make())
-
-
 def _watch() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _do(name: str, *arguments: Any) -> None:
-    shard_tasks.TASKS[name](_held[0], *arguments)
-
-
-class _Progress:
-    """A line now and then: how many tasks are done, and how long the others take."""
-
-    def __init__(self, what: str, total: int):
-        self._what, self._total, self._done = what, total, 0
-        self._begun = self._said = time.monotonic()
-
-    def add(self) -> None:
-        """One more is done."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._said < _EVERY or self._done >= self._total:
-            return
-        self._said = now
-        rate = self._done / (now - self._begun)
-        left = units.duration((self._total - self._done) / rate)
-        print(
-            f"{self._what}: {self._done} of {self._total} shards, {rate:.2g} a second, "
-            f"{left} left",
-            flush=True,
-        )

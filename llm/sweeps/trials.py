@@ -406,7 +406,7 @@ def _started(config, workdir, log, environment, cores) -> subprocess.Popen:
             os.sched_setaffinity(0, cores)
 
     files.make_folder(log.parent)
-    package = str(pathlib.Path(__file__).parent.parent)
+    package = str(pathlib.Path(__file__).parent.parent.parent)
     with log.open("a", encoding="utf-8") as out:
         return subprocess.Popen(
             command(config, workdir),

@@ -1,4 +1,4 @@
-"""The process in which chat templates are rendered: it reads and writes lines of JSON.
+"""The process in which chat templates are rendered, within limits.
 
 Started by `llm/tokenizers/template_process.py`, never imported. A template may come
 with a model from anywhere: it gets no more than messages, Jinja's sandbox keeps it from
@@ -9,21 +9,16 @@ wherever it spends it: this process ends, and no other.
 import datetime
 import functools
 import json
-import resource
-import signal
-import sys
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY = 1 << 30  # bytes of this process
-SECONDS = 1.0  # of its own time, for a rendering
 CHARACTERS = 4_000_000  # of one rendering, beside what it is given
-# What an expression of a template can raise.
+# What an expression of a template can raise, beside MemoryError.
 _REFUSED = (
     TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError,
-    RecursionError, MemoryError,
+    RecursionError,
 )  # fmt: skip
 
 
@@ -79,7 +74,7 @@ def _strftime_now(date, form):
     return now.strftime(form)
 
 
-def rendered(template, messages, reply, tools, tokens, marks, date):
+def answer(template, messages, reply, tools, tokens, marks, date):
     """What a template makes of messages, as {"text"}, or why not, as another key."""
     try:
         ready = compiled(template, tuple(marks), date)
@@ -100,26 +95,5 @@ def rendered(template, messages, reply, tools, tokens, marks, date):
             if size > most:
                 return {"endless": f"it wrote more than {most:,} characters"}
         return {"text": "".join(made)}
-    except MemoryError:
-        del made
-        return {"endless": f"it took more than {MEMORY >> 20:,} MiB"}
     except _REFUSED as error:
         return {"refused": str(error)[:1000]}
-
-
-def main():
-    """Answers each line with a line, until there are no more."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    # Without a handler the kernel ends the process, even within a call into C.
-    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who asked
-    print("ready", flush=True)
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
-        answer = rendered(**json.loads(line))
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

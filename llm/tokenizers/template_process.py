@@ -7,73 +7,17 @@ it; the next one finds a new process.
     rendered(template, messages, reply=True, tokens={}, marks=("<", ">"))
 """
 
-import atexit
-import contextlib
-import json
-import os
 import pathlib
-import signal
-import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm.corpus import child_process
+from llm.child_process import Child, Limits, Outcome, Verdict
 from llm.errors import InputError, MachineError
 
 _CHILD = pathlib.Path(__file__).with_name("template_child.py")
-
-
-class _Child:
-    """A process that renders, one request after the other."""
-
-    def __init__(self):
-        self._process = child_process.start(
-            _CHILD,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, encoding="utf-8", errors="surrogatepass",
-        )  # fmt: skip
-        self.owner = os.getpid()
-        if self._process.stdout.readline() != "ready\n":
-            said = self._process.communicate()[1].strip().splitlines() or ["nothing"]
-            raise MachineError(
-                got=f"a process for chat templates that does not start ({said[-1]})",
-                want="the package jinja2",
-                do="pip install jinja2",
-            )
-
-    def answer(self, request: str) -> dict[str, str]:
-        """What it makes of a line of JSON, or how it ended."""
-        try:
-            self._process.stdin.write(request + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if line:
-            return json.loads(line)
-        code = self._process.wait()
-        self.stop()
-        if code == -signal.SIGVTALRM:
-            return {"endless": "its time is over"}
-        return {"endless": f"its process ended with {code}"}
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be asked, by this process: a fork has none of its own."""
-        return self.owner == os.getpid() and self._process.poll() is None
-
-    def stop(self) -> None:
-        """Ends it, if it is ours."""
-        if self.owner != os.getpid():
-            return
-        self._process.kill()
-        with contextlib.suppress(OSError):
-            self._process.communicate()
-
-
-_lock = threading.Lock()
-_child: _Child | None = None
+MEMORY = 1 << 30  # bytes of the process
+SECONDS = 1.0  # of its own time, for a rendering
+_child = Child(_CHILD, Limits(cpu_seconds=SECONDS, memory_bytes=MEMORY))
 
 
 def rendered(
@@ -90,31 +34,30 @@ def rendered(
 
     Args:
       reply: whether it ends where the assistant's answer begins.
-      tokens: what the template reads by name: `bos_token` and the like, and variables.
-      tokens: `bos_token`, `eos_token` and the like, as the template writes them.
+      tokens: what the template reads by name: `bos_token`, `eos_token` and the like,
+        as it writes them, and variables.
       date: today, as YYYY-MM-DD, for a template that writes it; '' is today.
 
     Raises:
       InputError: no template, one that refuses the messages, or that does not end.
       MachineError: the process that renders does not start.
     """
-    global _child
-    request = json.dumps(
-        {
-            "template": template,
-            "messages": [dict(message) for message in messages],
-            "reply": reply,
-            "tools": [dict(tool) for tool in tools],
-            "tokens": dict(tokens),
-            "marks": marks,
-            "date": date,
-        }
+    verdict = _child.ask(
+        template=template,
+        messages=[dict(message) for message in messages],
+        reply=reply,
+        tools=[dict(tool) for tool in tools],
+        tokens=dict(tokens),
+        marks=marks,
+        date=date,
     )
-    with _lock:
-        if _child is None or not _child.alive:
-            _child = _Child()
-            atexit.register(_child.stop)
-        answer = _child.answer(request)
+    if verdict.outcome is Outcome.NOT_STARTED:
+        raise MachineError(
+            got=f"a process for chat templates that does not start ({verdict.message})",
+            want="the package jinja2",
+            do="pip install jinja2",
+        )
+    answer = verdict.value if verdict.outcome is Outcome.ANSWERED else _limit(verdict)
     if "text" in answer:
         return answer["text"]
     if "broken" in answer:
@@ -131,3 +74,11 @@ def rendered(
         got=f"messages that the chat template refuses ({answer['refused']})",
         want="roles and contents as it has them",
     )
+
+
+def _limit(verdict: Verdict) -> dict[str, str]:
+    if verdict.outcome is Outcome.TIMED_OUT:
+        return {"endless": "its time is over"}
+    if verdict.outcome is Outcome.OUT_OF_MEMORY:
+        return {"endless": f"it took more than {MEMORY >> 20:,} MiB"}
+    return {"endless": f"its process ended with {verdict.exit_code}"}

@@ -15,8 +15,7 @@ import urllib.parse
 
 from ml_collections import ConfigDict
 
-from llm import files, json_text, run_dir
-from llm.corpus import child_process
+from llm import child_process, files, json_text, run_dir
 from llm.errors import InputError, Stopped
 from llm.knobs import Above0, Amount, Count, Positive, section
 

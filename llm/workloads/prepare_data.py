@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from llm import files, registry, run_dir, units
 from llm.corpus import beam_runner, runner, split, storage, workers
-from llm.corpus.file_source import Files
+from llm.corpus.file_source import in_parts
 from llm.document import NOTE
 from llm.errors import InputError, MachineError
 from llm.knobs import Amount, Between0And1, Count, section
@@ -279,7 +279,7 @@ def _check_groups(done: runner.Result, source: dict[str, Any]) -> None:
 def _files(settings: dict[str, Any]) -> str:
     """What tells that files of the source changed; '' for other sources."""
     source = registry.build("sources", settings["source"])
-    return source.seen() if isinstance(source, Files) else ""
+    return in_parts(source).fingerprint()
 
 
 def _say_if_changed(before: str, settings: dict[str, Any]) -> None:

@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from llm.corpus import child_process
+from llm import child_process
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # The parents: each prints the number of its child, then waits to be ended.
 PLAIN = """
 import sys, time
-from llm.corpus import child_process
+from llm import child_process
 print(child_process.start(sys.argv[1]).pid, flush=True)
 time.sleep(60)
 """
 THREAD = """
 import sys, threading, time
-from llm.corpus import child_process
+from llm import child_process
 made = []
 thread = threading.Thread(target=lambda: made.append(child_process.start(sys.argv[1])))
 thread.start()
@@ -51,7 +51,14 @@ TEMPLATE = """
 import time
 from llm.tokenizers import template_process
 template_process.rendered("a", [], reply=False, tokens={}, marks=("<", ">"))
-print(template_process._child._process.pid, flush=True)
+print(template_process._child.pid, flush=True)
+time.sleep(60)
+"""
+LIMITED = """
+import sys, time
+from llm.child_process import Child
+child = Child(sys.argv[1])
+print(child.ask(do="start_another").value, flush=True)
 time.sleep(60)
 """
 # What a child does: it sleeps, or is in a call into C that holds Python's lock.
@@ -134,6 +141,14 @@ class TestEnds:
         parent.wait()
         parent.stdout.close()
         assert ends(child)
+
+    def test_what_a_limited_child_started(self):
+        parent, other = started(LIMITED, ROOT / "tests" / "limited_child.py")
+        assert alive(other)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        assert ends(other)
 
 
 def test_a_child_has_its_arguments_and_ends_as_it_likes(tmp_path):

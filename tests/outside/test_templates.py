@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import served
 
+from llm.child_process import Child
 from llm.data import chat, record_forms, record_tokens, tokens
 from llm.document import Document
 from llm.errors import InputError, MachineError
@@ -279,8 +280,7 @@ def test_the_date_is_a_value():
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_template(monkeypatch):
     """Else every record would be dropped, or a template said not to write its turns."""
-    monkeypatch.setattr(template_process, "_child", None)
-    monkeypatch.setattr(template_process, "_CHILD", "/nowhere/child.py")
+    monkeypatch.setattr(template_process, "_child", Child("/nowhere/child.py"))
     template = LAST_THINKS + "{# not seen before #}"
     with pytest.raises(MachineError, match="does not start"):
         chat_template.view(template, TWO)
