@@ -41,7 +41,9 @@ NAMES = registry.choices("objectives")
 OF_TOKENS = [name for name in NAMES if build(name).predicts_tokens]
 # Those of whole records have theirs in test_records.py, too.
 OF_TEXTS = [name for name in NAMES if build(name).room is None]
-ALWAYS_THE_SAME = ("causal_lm", "classify", "sft", "seq2seq", "dpo")
+ALWAYS_THE_SAME = (
+    "causal_lm", "classify", "sft", "seq2seq", "dpo", "kto", "orpo", "reward",
+)  # fmt: skip
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 
@@ -82,7 +84,9 @@ def test_no_tokenizer_same_shapes(name):
     assert not made["weights"].any()
 
 
-@pytest.mark.parametrize("name", [n for n in OF_TOKENS if n != "dpo"])
+@pytest.mark.parametrize(
+    "name", [n for n in OF_TOKENS if "z_loss" in registry.knobs("objectives", n)]
+)
 def test_loss_by_hand(name):
     """Against log-softmax in numpy, and the weights are those of the features."""
     of = build(name, z_loss=1e-2)

@@ -231,6 +231,7 @@ def _batches(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> loader.Bat
         seed=c.seed,
         features=objective.features,
         room=objective.room,
+        unpaired=objective.unpaired,
         hosts=sharding.row_part(mesh),
     )
 
@@ -242,6 +243,7 @@ def _held_out(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> Any:
         batch_size=c.train.batch_size // c.train.accumulate,
         features=objective.features,
         room=objective.room,
+        unpaired=objective.unpaired,
         limit=c.train.validation_sequences,
         hosts=sharding.row_part(mesh),
     )
