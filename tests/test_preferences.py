@@ -8,13 +8,19 @@ import numpy as np
 import optax
 import pytest
 import test_records
+import tiny
+from ml_collections import ConfigDict
 from rows import EOS, PAD, V, bits, build, small_model
 from test_records import stored
 
-from llm import tree
+from llm import adapters, registry, tree
 from llm.checkpoint import State
 from llm.data import loader, record_tokens
+from llm.document import Document
 from llm.errors import InputError
+from llm.evals import Context
+from llm.inference import load_model, reward_scores
+from llm.inference.requests import Reward
 from llm.losses import Head
 from llm.nn.contract import Output, with_head
 from llm.precision import FLOAT32
@@ -479,3 +485,89 @@ def test_records_that_an_objective_cannot_use(ours, tmp_path):
         data = loader.batches(split, seed=0, **knobs)  # of kto, which takes all
         answers = data[0]["segments"][0]
         assert len(set(answers[answers > 0])) == {"pair": 2, "mixed": 4}.get(kind, 1)
+
+
+# --- a reward model that is asked
+
+
+def asked(name):
+    """A small model as it is loaded."""
+    of = build(name)
+    model, params = small_model(of)
+    config = ConfigDict({"objective": {"name": name}, "train": {"seq_len": T}})
+    return load_model.Loaded(model, of, params, None, config, 1)
+
+
+def test_rewards_of_rows_are_those_of_training():
+    """Alone in a padded row, in any order, or packed behind others: the same number."""
+    loaded = asked("reward")
+    batch, answers = batch_of(loaded.objective, PAIRS)
+    _, _, metrics = loaded.objective.loss(
+        with_head(loaded.model), loaded.params, batch, policy=FLOAT32
+    )
+    rows = [(prompt + said, good) for row in answers for _, prompt, said, good in row]
+    rewards = reward_scores.scorer(loaded, batch_size=3)([row for row, _ in rows])
+    for name, side in (("chosen_reward", True), ("rejected_reward", False)):
+        mine = [r for r, (_, good) in zip(rewards, rows, strict=True) if good == side]
+        assert sum(mine) == pytest.approx(float(metrics[name][0]), rel=1e-4, abs=1e-4)
+    assert len(set(rewards.tolist())) == len(rows)
+    with pytest.raises(InputError, match="trained by dpo, for rewards"):
+        reward_scores.scorer(asked("dpo"))
+
+
+def test_a_row_ends_where_the_answer_does(ours):
+    said = {"role": "assistant", "content": "good day"}
+    row = reward_scores.reward_row(ours, "1 +", " 2")
+    assert row == [*ours.start(), *ours.encode("1 +"), *ours.encode(" 2"), ours.eos_id]
+    whole = reward_scores.reward_row(ours, [said | {"role": "user"}], [said])
+    assert whole[-1] == ours.eos_id
+    ends = len(ours.encode("good day")) + 1
+    assert ours.decode(whole[-ends:-1]) == "good day"
+
+
+def test_the_evaluation_of_held_out_pairs():
+    """Figures of written-out margins, of which 3 in 4 are right."""
+    margins = (2.0, 0.5, -1.0, 3.0)
+    record = {"prompt": "1 +", "chosen": " 2", "rejected": " 3"}
+    documents = [
+        Document(str(n), "a", "s", str(n), "record", 1, {"record": record})
+        for n in range(4)
+    ]
+    context = Context(documents, list, len)
+    task = registry.build("evals", {"name": "preferences"}, context=context)
+    assert task.requests(documents[0])[1] == Reward("1 +", " 3", ((), {}))
+    figures = [
+        task.measure(d, [m + 1, 1.0]) for d, m in zip(documents, margins, strict=True)
+    ]
+    made = task.summarise(figures)
+    assert made["accuracy"] == 0.75 and made["n"] == 4
+    # Wilson's interval of three in four, and each margin in a bin of its own.
+    assert made["interval"]["accuracy"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    sure = [1 / (1 + math.exp(-abs(m))) for m in margins]
+    gaps = [abs(p - (m > 0)) for p, m in zip(sure, margins, strict=True)]
+    assert made["calibration_error"] == pytest.approx(np.mean(gaps))
+    losses = [softplus(-m) for m in margins]
+    assert made["log_loss"] == pytest.approx(np.mean(losses))
+    with pytest.raises(InputError, match="no preferences among 0 documents"):
+        registry.build("evals", {"name": "preferences"}, context=Context([], list, len))
+
+
+def test_low_rank_updates_and_the_vector_as_it_is():
+    of = build("reward")
+    model, _ = small_model(of)
+    boxed = of.extend(jax.random.key(1), tiny.init(model, jax.random.key(0)), D)
+    adapter = adapters.build({"name": "lora", "rank": 2, "full": "reward/.*"})
+    trained, own = jax.tree.map(
+        lambda x: x.value,
+        adapter.split(jax.random.key(2), boxed),
+        is_leaf=adapters.is_box,
+    )
+    assert trained["reward"]["kernel"].shape == (D,)
+    trained["reward"]["kernel"] = trained["reward"]["kernel"] + 1.0
+    joined = adapter.plain(adapter.join(trained, own))
+    kernel = own["reward"]["kernel"]
+    np.testing.assert_array_equal(joined["reward"]["kernel"], kernel + 1.0)
+    for full in ("rewards", r".*/query/kernel"):
+        bad = adapters.build({"name": "lora", "full": full})
+        with pytest.raises(InputError, match=r"adapter\.full"):
+            bad.split(jax.random.key(2), boxed)
