@@ -1,4 +1,4 @@
-"""Preference tuning: answers that people prefer become likelier (DPO).
+"""Preference tuning: answers that people prefer become likelier (DPO, ORPO, KTO).
 
     python -m llm.main --config=configs/dpo.py:model=runs/sft --workdir=runs/dpo
 
@@ -9,6 +9,11 @@ Without it: the functions of the standard library, where the body that belongs t
 signature is preferred to that of another function. `adapter=lora` trains low-rank
 updates, and needs no second copy of the model. The log shows the share of pairs whose
 margin is on the right side as `accuracy`; it starts at 0, where there is no margin yet.
+
+`form=ipo` and `form=hinge` are other losses of a pair. `objective=orpo` learns the
+chosen answers, too, and needs no reference: it can begin with a model that was not
+tuned. `objective=kto` takes answers that are labelled one by one, of records
+`{"prompt": ..., "completion": ..., "label": true}`, and pairs as two of them.
 """
 
 from llm import config, registry
@@ -16,12 +21,18 @@ from llm import config, registry
 
 def get_config(arg=None):
     arg = config.parse_arg(
-        arg, model="quickstart", data="", adapter="full", beta=0.1, debug=False
-    )
+        arg, model="quickstart", data="", adapter="full", objective="dpo",
+        form="sigmoid", beta=0.1, debug=False,
+    )  # fmt: skip
     c = config.base("pipeline")
     config.begin_with(c, __file__, arg.model)
     config.records(c, arg.data, task="prefer")
-    c.objective = registry.spec("objectives", "dpo", beta=arg.beta)
+    c.objective = registry.spec("objectives", arg.objective, beta=arg.beta)
+    if arg.objective == "dpo":
+        c.objective.form = arg.form
+        c.objective.length = "mean" if arg.form == "ipo" else "sum"
+    if arg.data:
+        c.data.source.labels = arg.objective == "kto"
     c.adapter = registry.spec("adapters", arg.adapter)
     c.optimizer.update(
         name="adamw", learning_rate=1e-4 if arg.adapter == "lora" else 5e-6, b2=0.99

@@ -323,3 +323,31 @@ def policy_scores(
     ]
     _, made = jax.lax.scan(stretch, None, tuple(cut))
     return tuple(x.swapaxes(0, 1).reshape(B, T) for x in made)
+
+
+def answer_sums(x_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
+    """Sums over the tokens of each answer of rows of preferences, [B, records, 2].
+
+    Args:
+      segments_BT: of record r, from 1, those of its preferred answer are 2r - 1, and
+        those of its rejected one 2r (`llm/data/preference_rows.py`).
+    """
+    # A record has two tokens at least, and a row one more than its inputs.
+    records = (segments_BT.shape[1] + 2) // 2
+    sums_BS = jax.vmap(
+        lambda x_T, segment_T: jax.ops.segment_sum(x_T, segment_T, 2 * records + 1)
+    )(x_BT, segments_BT)
+    return sums_BS[:, 1:].reshape(-1, records, 2)
+
+
+def answer_logprobs(
+    head: Head, batch: dict[str, jax.Array], *, policy: Policy
+) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihoods of the answers of rows of preferences, and the tokens of each,
+    both [B, records, 2]; an answer that is not there has none."""
+    nll_BT, _ = token_scores(head, batch["targets"], policy=policy)
+    weights_BT = batch["weights"].astype(jnp.float32)
+    return (
+        answer_sums(-nll_BT * weights_BT, batch["segments"]),
+        answer_sums(weights_BT, batch["segments"]),
+    )

@@ -41,7 +41,10 @@ NAMES = registry.choices("objectives")
 OF_TOKENS = [name for name in NAMES if build(name).predicts_tokens]
 # Those of whole records have theirs in test_records.py, too.
 OF_TEXTS = [name for name in NAMES if build(name).room is None]
-ALWAYS_THE_SAME = ("causal_lm", "classify", "sft", "seq2seq", "dpo", "grpo")
+ALWAYS_THE_SAME = (
+    "causal_lm", "classify", "sft", "seq2seq", "dpo", "grpo", "kto", "orpo",
+    "reward",
+)  # fmt: skip
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 

@@ -124,7 +124,7 @@ def test_texts_are_no_records(ours, tmp_path):
 # --- objectives of records
 
 
-@pytest.mark.parametrize("name", ["sft", "seq2seq", "dpo"])
+@pytest.mark.parametrize("name", ["sft", "seq2seq", "dpo", "orpo", "reward"])
 def test_records_of_a_row_do_not_meet(name):
     """The loss of a row of records is the sum of the losses of each on its own."""
     of = build(name)

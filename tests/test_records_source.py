@@ -7,6 +7,7 @@ import pytest
 from llm import registry
 from llm.data.record_forms import canonical
 from llm.errors import InputError
+from llm.sources.records import readable
 
 USER = {"role": "user", "content": "hi"}
 SAID = {"role": "assistant", "content": "yo"}
@@ -141,3 +142,41 @@ def test_no_file(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\xff")
     with pytest.raises(InputError, match="not UTF-8 at byte 0"):
         read(tmp_path / "a.jsonl")
+
+
+def test_bad_answers_are_dropped_unless_their_label_is_kept(tmp_path):
+    pair = {"prompt": "hi", "chosen": "a", "rejected": "b"}
+    items = [
+        {"prompt": "hi", "completion": "yo", "label": True},
+        {"prompt": "hi", "completion": "no", "label": False},
+        {"messages": [USER, SAID], "kto_tag": 1},
+        {"prompt": [USER], "answer": [OTHER], "good": False},
+        {"prompt": "hi", "completion": "yo"},
+        pair,
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, items)))
+
+    def read(**knobs):
+        spec = {"name": "records", "path": str(tmp_path), **knobs}
+        skipped = []
+        documents = registry.build("sources", spec)(lambda why, id: skipped.append(why))
+        return [d.meta["record"] for d in documents], skipped
+
+    made, skipped = read()
+    assert made == [
+        {"prompt": "hi", "completion": "yo"}, {"messages": [USER, SAID]},
+        {"prompt": "hi", "completion": "yo"}, pair,
+    ]  # fmt: skip
+    assert skipped == ["label false: the answer is marked as bad",
+                       "good false: the answer is marked as bad"]  # fmt: skip
+    made, skipped = read(labels=True)
+    assert made == [
+        items[0], items[1], {"messages": [USER, SAID], "label": True},
+        {"messages": [USER, OTHER], "label": False}, pair,
+    ]  # fmt: skip
+    assert skipped == ["no label that says whether the answer is good or bad"]
+
+
+def test_texts_that_differ_by_their_label_alone_stay_apart():
+    record = {"prompt": "hi", "completion": "yo"}
+    assert len({readable(record | {"label": b}) for b in (True, False)}) == 2

@@ -5,7 +5,9 @@ added to each.
 
 `b` starts at zero, so training starts from the model as it is. Only `a` and `b` are in
 checkpoints and have moments; the kernels need no gradient, which is a third of the work
-of a step. Kernels of experts are left alone.
+of a step. Kernels of experts are left alone. What `full` names is trained as it is,
+such as the vector that the objective `reward` adds to a model, which is random at
+first: no low-rank update of a model makes up for it.
 """
 
 import re
@@ -28,6 +30,7 @@ def make(
     rank: Positive = 16,
     alpha: float = 32.0,
     targets: str = r".*/(query|key|value|out|gate|up|down)/kernel",
+    full: str = "",
 ) -> Adapter:
     """Low-rank adaptation.
 
@@ -35,17 +38,13 @@ def make(
       rank: of the update of a kernel.
       alpha: the update is scaled by alpha / rank.
       targets: regular expression of the kernels that are adapted.
+      full: regular expression of the parameters that are trained as they are.
 
     Raises:
       InputError: a rank below 1, a bad regular expression, or, when parameters are
         there, one that names no kernel.
     """
-    try:
-        pattern = re.compile(targets)
-    except re.error as error:
-        raise InputError(
-            got=f"adapter.targets {targets!r} ({error})", want="a regular expression"
-        ) from error
+    pattern, whole = _pattern("targets", targets), _pattern("full", full)
     scale = alpha / rank
 
     def split(key, boxed):
@@ -62,17 +61,37 @@ def make(
             name: _pair(k, leaves[name], rank)
             for name, k in zip(chosen, keys, strict=True)
         }
-        return nested(made), boxed
+        kept = {n: box for n, box in leaves.items() if whole.fullmatch(n)}
+        if (full and not kept) or set(kept) & set(chosen):
+            raise InputError(
+                got=f"adapter.full {full!r}, which names {_some(kept) or 'nothing'}",
+                want=f"parameters that are not adapted, of {_some(leaves)}",
+            )
+        return nested(made | kept), boxed
 
     def join(pairs, kernels):
         own = named_leaves(kernels)
         held = named_leaves(pairs)
-        for name in {n.rpartition("/")[0] for n in held}:
+        own |= {name: leaf for name, leaf in held.items() if name in own}
+        for name in {n.rpartition("/")[0] for n in held.keys() - own.keys()}:
             a, b = held[f"{name}/a"], held[f"{name}/b"]
             own[name] = Lora(own[name], a, b, scale)
         return nested(own)
 
     return Adapter(split=split, join=join, plain=_plain)
+
+
+def _pattern(knob: str, expression: str) -> re.Pattern:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise InputError(
+            got=f"adapter.{knob} {expression!r} ({error})", want="a regular expression"
+        ) from error
+
+
+def _some(names) -> str:
+    return ", ".join(list(names)[:4])
 
 
 def _adaptable(name: str, axes: tuple[str, ...]) -> bool:

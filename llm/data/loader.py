@@ -190,6 +190,7 @@ def batches(
     seed: int,
     features: Features,
     room: Room | None = None,
+    unpaired: bool = False,
     hosts: tuple[int, int] = (0, 1),
     copies: int = 0,
 ) -> Batches:
@@ -201,6 +202,7 @@ def batches(
       features: the objective's; called with the record of a row and a generator that
         depends on (seed, epoch, number of the row) alone.
       room: the objective's, if its records are to stay whole.
+      unpaired: the objective's: whether a record may have one answer, good or bad.
       hosts: (number of this host, number of hosts).
       copies: the objective's: rows in a line that a record stands in, alone; 0 is one
         row with others.
@@ -209,6 +211,7 @@ def batches(
       InputError: a split too short for a row, or a batch that hosts cannot share.
     """
     _check(split, seq_len, batch_size, hosts)
+    _check_answers(split, seq_len, room, unpaired)
     if batch_size // hosts[1] % max(copies, 1):
         raise InputError(
             got=f"{batch_size // hosts[1]} rows of a batch a process, in groups of "
@@ -247,8 +250,6 @@ def layout_of(
             want="records such as questions with answers",
             do="see data.source and data.stages in configs/sft.py",
         )
-    if of_records:
-        _check_answers(split, {part for parts, _ in rooms for part in parts})
     sizes = [
         record_tokens.sizes(split, parts) if parts else np.minimum(split.lengths, most)
         for parts, most in rooms
@@ -265,24 +266,36 @@ def layout_of(
     return made
 
 
-def _check_answers(split: TokenSplit, wanted: set[int]) -> None:
-    """Raises InputError for preferences where none are learned, or the reverse."""
-    rejected = record_tokens.sizes(split, (record_tokens.REJECTED_ANSWER,))
-    prefers = record_tokens.REJECTED_ANSWER in wanted
-    if prefers and not rejected.all():
-        raise InputError(
-            got=f"{int((rejected == 0).sum())} of {len(rejected)} records without a "
-            f"rejected answer, in the {split.name} split",
-            want="records of prompt, chosen and rejected",
-            do="teach conversations by configs/sft.py",
-        )
-    if not prefers and rejected.any():
-        raise InputError(
-            got=f"{int((rejected > 0).sum())} of {len(rejected)} records with a "
-            f"rejected answer, in the {split.name} split",
-            want="conversations, or prompts with completions",
-            do="teach preferences by configs/dpo.py",
-        )
+def _check_answers(
+    split: TokenSplit, seq_len: int, room: Room | None, unpaired: bool
+) -> None:
+    """Raises InputError for records with other answers than an objective learns."""
+    parts = {part for some, _ in room(seq_len) for part in some} if room else ()
+    if not parts or split.labels is None:
+        return
+    chosen, rejected = (
+        record_tokens.sizes(split, (part,)) > 0
+        for part in (record_tokens.ANSWER, record_tokens.REJECTED_ANSWER)
+    )
+
+    def refuse(these, what: str, want: str, do: str) -> None:
+        if these.any():
+            raise InputError(
+                got=f"{int(these.sum())} of {len(these)} records {what}, in the "
+                f"{split.name} split",
+                want=want,
+                do=do,
+            )
+
+    if record_tokens.REJECTED_ANSWER not in parts:
+        want = "conversations, or prompts with completions"
+        do = "teach preferences by configs/dpo.py"
+        refuse(rejected, "with a rejected answer", want, do)
+    elif not unpaired:
+        want = "records of prompt, chosen and rejected"
+        do = "teach conversations by configs/sft.py, and labelled answers by kto"
+        refuse(~rejected, "without a rejected answer", want, do)
+        refuse(~chosen, "without a chosen answer", want, do)
 
 
 def eval_batches(
@@ -292,6 +305,7 @@ def eval_batches(
     batch_size: int,
     features: Features,
     room: Room | None = None,
+    unpaired: bool = False,
     limit: int = 0,
     hosts: tuple[int, int] = (0, 1),
     copies: int = 0,
@@ -305,6 +319,7 @@ def eval_batches(
       Batches of one shape; rows that fill up the last one are all padding.
     """
     _check(split, seq_len, batch_size, hosts)
+    _check_answers(split, seq_len, room, unpaired)
     plan = layout_of(split, seq_len, room, alone=copies > 0).unshuffled()
     total = len(plan.rows)
     count = min(limit or total, total)

@@ -5,13 +5,14 @@
     {"instruction": ..., "context": ..., "response": ...}   Dolly
     {"question" | "query" | "problem" | "prompt": ..., "answer" | "response" | …: ...}
     {"prompt": ..., "completion": ...}      {"source": ..., "target": ...}
+    {"prompt": ..., "completion": ..., "label": bool}       KTO, also of messages
     {"prompt": ..., "chosen": ..., "rejected": ...}         UltraFeedback and others
     {"chosen": ..., "rejected": ...}                        whole dialogues, HH-RLHF
     {"text": ..., "label": ...}                             a class
 
 Messages come before fields that repeat them. A field that is read under no form is
-named; an answer that is marked as bad, or that belongs to another prompt, is not
-learned.
+named; an answer that belongs to another prompt is not learned, nor one that is marked
+as bad, unless `labels` keeps the marks.
 
     record, unused = read(item)
 """
@@ -27,7 +28,7 @@ _TALKS = ("messages", "conversations", "conversation")
 _QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "inputs")
 _ANSWERS = ("output", "response", "completion", "answer", "solution", "targets")
 _CONTEXTS = ("input", "context")
-_MARKS = ("label", "kto_tag")  # of an answer: whether people liked it
+_MARKS = ("label", "kto_tag", "good")  # of an answer: whether people liked it
 _BAD = ("false", "0", "-1", "no", "bad", "undesirable", "rejected", "dislike")
 _GOOD = ("true", "1", "yes", "good", "desirable", "chosen", "like")
 _TURN = re.compile(r"(?:^|\n\n)(Human|User|Assistant):")  # of HH-RLHF and the like
@@ -81,20 +82,29 @@ def canonical(item: Mapping[str, Any], *, system: str = "", chat: bool = False) 
 
 
 def read(
-    item: Mapping[str, Any], *, system: str = "", chat: bool = False
+    item: Mapping[str, Any],
+    *,
+    system: str = "",
+    chat: bool = False,
+    labels: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """(a record in one of our forms, the names of the fields that are not in it).
 
     Args:
       system: a system message for conversations that have none.
       chat: whether prompts and completions that are texts become messages, too.
+      labels: whether answers are to be labelled as good or bad, and both are kept.
 
     Raises:
       ValueError: no known form, or something that cannot be honoured.
+      Disliked: without `labels`, an answer that is marked as bad.
       InputError: a form of which no record can be.
     """
     of = _Item(item)
-    _check_liked(of)
+    _check_weight(of)
+    mark, liked = _mark(of)
+    if liked is False and not labels:
+        raise Disliked(f"{mark}: the answer is marked as bad")
     named = of.one_of(("system", "system_prompt"), "system message")
     own = text(of[named], named) if named else ""
     # Who is told how to behave is in a conversation, whatever the fields are called.
@@ -112,6 +122,8 @@ def read(
         if not isinstance(variables, Mapping):
             raise ValueError("chat_template_kwargs that are no object")
         record["variables"] = dict(variables)
+    if labels and "rejected" not in record:
+        record = _labelled(record, liked)
     return record, of.left()
 
 
@@ -219,21 +231,40 @@ def _history(pairs: Any) -> list[dict[str, Any]]:
     return made
 
 
-def _check_liked(of: _Item) -> None:
-    """Raises Disliked for an answer that people did not like, or of weight 0."""
+def _check_weight(of: _Item) -> None:
+    """Raises Disliked for a record of weight 0."""
     weight = of.fields.get("weight")
     if isinstance(weight, int | float):
         if of["weight"] == 0:
             raise Disliked("weight 0: the record is not to be learned")
         if weight != 1:
             raise ValueError(f"a weight of {weight}: only 0 and 1 are honoured")
+
+
+def _mark(of: _Item) -> tuple[str, bool | None]:
+    """The mark of an answer, and whether people liked it; None where it has none."""
+    liked = "", None
     # Of a class, and of a pair, a label says something else.
     for name in () if "text" in of or "chosen" in of else _MARKS:
         mark = str(of.fields.get(name, "")).strip().lower().removesuffix(".0")
-        if mark in _BAD:
-            raise Disliked(f"{name} {mark}: the answer is marked as bad")
-        if mark in _GOOD:
+        if mark in (*_BAD, *_GOOD):
             of.read.add(name)
+            liked = f"{name} {mark}", mark in _GOOD
+        if mark in _BAD:
+            break
+    return liked
+
+
+def _labelled(record: dict[str, Any], liked: bool | None) -> dict[str, Any]:
+    """A record of one answer with its label; the answer ends it."""
+    if "messages" not in record and "completion" not in record:
+        raise ValueError(f"a label of {' and '.join(record)}: want a prompt and answer")
+    if liked is None:
+        raise ValueError("no label that says whether the answer is good or bad")
+    last = record.get("messages", [{"role": "assistant"}])[-1]
+    if last["role"] != "assistant" or not last.get("weight", 1):
+        raise ValueError("a label of messages that do not end with an answer to learn")
+    return record | {"label": liked}
 
 
 def _class(label: Any) -> str:

@@ -6,6 +6,8 @@ A record is one of
     {"prompt": ..., "completion": ...}                      texts as they are
     {"source": ..., "target": ...}                          for an encoder-decoder
     {"prompt": ..., "chosen": ..., "rejected": ...}         texts, or messages
+    {"prompt": ..., "completion": ..., "label": bool}       an answer, good or bad
+    {"messages": [...], "label": bool}                      of messages, the last answer
 
 those of messages also with "tools" and with "variables" of the chat template. A record
 stands in `meta["record"]` of a document, whose text is what a person reads of it. A
@@ -33,6 +35,8 @@ FORMS = (
     ("prompt", "completion"),
     ("source", "target"),
     ("prompt", "chosen", "rejected"),
+    ("prompt", "completion", "label"),
+    ("messages", "label"),
 )
 
 
@@ -62,6 +66,9 @@ def encode(record: Mapping[str, Any], tokenizer: Any) -> list[Encoded]:
     """
     form = form_of(record)
     given = record.get("tools", ()), record.get("variables", {})
+    if "label" in form:
+        answer = _labelled(tokenizer, record, given)
+        return [answer if record["label"] else as_rejected(answer)]
     if form == ("messages",):
         learned = {n for n, m in enumerate(record["messages"]) if m.get("weight", 1)}
         return _conversation(tokenizer, record["messages"], given, learned)
@@ -74,10 +81,10 @@ def encode(record: Mapping[str, Any], tokenizer: Any) -> list[Encoded]:
         parts = [GIVEN] * len(source) + [ANSWER] * len(target)
         return [Encoded([*source, *target], np.array(parts, np.int16))]
     chosen, rejected = (
-        _answered(tokenizer, record["prompt"], record[which], given)
+        answered(tokenizer, record["prompt"], record[which], given)
         for which in ("chosen", "rejected")
     )
-    parts = np.concatenate([chosen.parts, rejected.parts + REJECTED_GIVEN])
+    parts = np.concatenate([chosen.parts, as_rejected(rejected).parts])
     return [Encoded([*chosen.ids, *rejected.ids], parts)]
 
 
@@ -88,7 +95,30 @@ def sizes(split: Any, parts: tuple[int, ...]) -> np.ndarray:
     return np.diff(before[split.offsets])
 
 
-def _answered(tokenizer, prompt, answer, given) -> Encoded:
+def as_rejected(answer: Encoded) -> Encoded:
+    """An answer with its prompt, as the one that was not preferred."""
+    return answer._replace(parts=answer.parts + np.int16(REJECTED_GIVEN))
+
+
+def _labelled(tokenizer, record, given) -> Encoded:
+    """The one answer of a record that says whether it is a good one."""
+    if "completion" in record:
+        return _texts(tokenizer, record["prompt"], record["completion"])
+    *asked, said = record["messages"]
+    return answered(tokenizer, asked, [said], given)
+
+
+def answered(
+    tokenizer: Any, prompt: Any, answer: Any, given: tuple[Any, Any] = ((), {})
+) -> Encoded:
+    """A prompt and an answer, each a text or messages; only the answer is learned.
+
+    Args:
+      given: definitions of tools, and variables of the template.
+
+    Raises:
+      InputError: an answer of several turns that the template writes in several ways.
+    """
     if isinstance(prompt, str) and isinstance(answer, str):
         return _texts(tokenizer, prompt, answer)
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -21,7 +21,8 @@ from llm.inference.decoding import generate
 from llm.inference.likelihood import likelihoods
 from llm.inference.progress import Progress
 from llm.inference.prompt_rows import check_generates
-from llm.inference.requests import Generate, Predict, Rolling, Score
+from llm.inference.requests import Generate, Predict, Reward, Rolling, Score
+from llm.inference.reward_scores import reward_row, scorer
 from llm.inference.score import rolling_scorer
 
 
@@ -68,6 +69,10 @@ def answerer(
     @functools.cache
     def classes():
         return classifier(loaded, batch_size=batch_size)
+
+    @functools.cache
+    def rewards():
+        return scorer(loaded, batch_size=batch_size)
 
     @functools.cache
     def decoding():
@@ -122,6 +127,8 @@ def answerer(
                 cut["tokens"] += sum(one.cut for one in made)
             elif asked is Predict:
                 made = classes()([r.text for r in some], progress)
+            elif asked is Reward:
+                made = rewards()([reward_row(tokenizer, *r) for r in some], progress)
             else:
                 made = written(some, progress)
             for number, one in zip(numbers, made, strict=True):

@@ -4,7 +4,7 @@ A request says nothing about models; `llm/inference/answer_requests.py` answers 
 kind in batches.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Rolling(NamedTuple):
@@ -65,6 +65,19 @@ class Predicted(NamedTuple):
     def best(self) -> str:
         """The most likely class."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+class Reward(NamedTuple):
+    """Asks a reward model how good an answer is; answered by a number.
+
+    Attributes:
+      prompt, answer: each a text, or messages.
+      about: definitions of tools, and variables of the template.
+    """
+
+    prompt: Any
+    answer: Any
+    about: tuple[Any, Any] = ((), {})
 
 
 class Generate(NamedTuple):

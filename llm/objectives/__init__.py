@@ -71,6 +71,12 @@ class Objective(NamedTuple):
       reads_end: whether `predict` looks at the end of a text, so that this is what must
         stay of one that is too long.
       online: of one that learns from answers of the model itself.
+      unpaired: whether a record may have one answer alone, good or bad, where `room`
+        has a place for both.
+      reward: of a reward model: from (apply, params, inputs, policy) to a number for
+        each row, [B], the higher the better its answer, which ends the row.
+      whole: names of metrics whose mean over a whole batch the loss of a part of it
+        needs: it is given to that part, as `batch[name]`.
     """
 
     kinds: tuple[str, ...]
@@ -85,6 +91,9 @@ class Objective(NamedTuple):
     predict: Callable[..., jax.Array] | None = None
     reads_end: bool = False
     online: Online | None = None
+    unpaired: bool = False
+    reward: Callable[..., jax.Array] | None = None
+    whole: tuple[str, ...] = ()
 
 
 def build(spec: Any, vocab_size: int, tokenizer: Any = None) -> Objective:

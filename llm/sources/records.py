@@ -31,7 +31,12 @@ _FEW = 20  # records of which each may have a class of its own
 
 
 def make(
-    *, path: str = "", system: str = "", chat: bool = False, max_documents: int = 0
+    *,
+    path: str = "",
+    system: str = "",
+    chat: bool = False,
+    labels: bool = False,
+    max_documents: int = 0,
 ) -> Source:
     """Makes the source.
 
@@ -39,6 +44,8 @@ def make(
       path: a file, or a folder of them.
       system: a system message for every conversation that has none.
       chat: whether prompts and completions that are texts become messages, too.
+      labels: whether answers that are marked as good or bad keep that mark, for the
+        objective kto; without it, bad ones are dropped and counted.
       max_documents: at most so many records, evenly spread; 0 takes all.
 
     Raises:
@@ -49,8 +56,8 @@ def make(
         found = [item for file in _files(path, skip) for item in _read(file)]
         count = min(max_documents or len(found), len(found))
         found = [found[i * len(found) // count] for i in range(count)]
-        taken = list(_records(found, skip, system, chat))
-        _check_classes([record["label"] for _, record in taken if "label" in record])
+        taken = list(_records(found, skip, system, chat, labels))
+        _check_classes([record["label"] for _, record in taken if "text" in record])
         for id, record in taken:
             reason = _nothing(record)
             if reason:
@@ -61,7 +68,9 @@ def make(
     return documents
 
 
-def _records(found, skip, system: str, chat: bool) -> Iterator[tuple[str, dict]]:
+def _records(
+    found, skip, system: str, chat: bool, labels: bool
+) -> Iterator[tuple[str, dict]]:
     """(id, record) of those that can be read; InputError if none of them can."""
     first_wrong, readable_ones = "", 0
     for id, item in found:
@@ -70,7 +79,9 @@ def _records(found, skip, system: str, chat: bool) -> Iterator[tuple[str, dict]]
             first_wrong = first_wrong or f"{id}: {str(item)[:80]}"
             continue
         try:
-            record, unused = record_forms.read(item, system=system, chat=chat)
+            record, unused = record_forms.read(
+                item, system=system, chat=chat, labels=labels
+            )
         except InputError as error:
             raise InputError(f"{id}: {error.got}", error.want, error.do) from error
         except record_forms.Disliked as error:
@@ -142,7 +153,7 @@ def _document(id: str, record: dict[str, Any]) -> Document:
         places = [i for i, m in enumerate(asked) if m["role"] == "assistant"]
         asked = asked[: places[0]]
     group = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-    if "label" in record:
+    if "text" in record:
         meta, text = {"label": record["label"]}, record["text"]
     else:
         meta, text = {"record": record}, readable(record)
@@ -154,7 +165,9 @@ def readable(record: dict[str, Any]) -> str:
     """What a person reads of a record, and what makes two of them the same."""
     parts = []
     for value in (value for name, value in record.items() if name not in _ABOUT):
-        if isinstance(value, str):
+        if isinstance(value, bool):
+            parts.append("[good]" if value else "[bad]")
+        elif isinstance(value, str):
             parts.append(value)
         else:
             parts += map(readable_message, value)

@@ -170,7 +170,9 @@ def build_step(
         if knobs.accumulate == 1 and pipelining.stages() == 1:
             return gradient_of(params, batch, key, frozen)
         parts = in_turn(batch, knobs.accumulate)
-        whole = whole_batch(lambda part: loss_of(params, part, key, frozen)[1], parts)
+        whole = whole_batch(
+            lambda part: loss_of(params, part, key, frozen)[1], parts, objective.whole
+        )
         return sum_over(
             lambda part: gradient_of(params, part | whole, key, frozen), parts
         )
@@ -225,27 +227,34 @@ def sum_over(function: Callable[[dict], Any], parts: dict) -> Any:
     return jax.lax.scan(add, zeros, parts)[0]
 
 
-def whole_batch(aux: Callable[[dict], tuple], parts: dict) -> dict[str, jax.Array]:
-    """What the losses of a mixture of experts must know of a batch to be cut in parts.
+def whole_batch(
+    aux: Callable[[dict], tuple], parts: dict, names: tuple[str, ...] = ()
+) -> dict[str, jax.Array]:
+    """What the losses of parts must know of the whole batch that is cut in them.
 
-    The balance loss is of the loads of the whole batch, and its gradient needs them
-    before the first part goes backward: all parts go forward once more than for another
-    model. Nothing for another model.
+    Those of the objective are means of its metrics. The balance loss of a mixture of
+    experts is of the loads of the whole batch. Either is needed before the first part
+    goes backward: all parts go forward once more. Nothing where there is neither.
 
     Args:
       aux: (weight, metrics) of a part.
+      names: the objective's, of metrics.
     """
     first = jax.tree.map(lambda x: x[0], parts)
-    if "expert_load" not in jax.eval_shape(aux, first)[1]:
+    known = jax.eval_shape(aux, first)[1]
+    names = [name for name in (*names, "expert_load") if name in known]
+    if not names:
         return {}
 
     def of_part(part):
         weight, metrics = aux(part)
-        return weight, metrics["expert_load"]
+        return weight, {name: metrics[name] for name in names}
 
-    weight, (load_LE, tokens) = sum_over(of_part, parts)
-    tokens = jnp.maximum(tokens, 1.0)
-    return {"expert_load": load_LE / tokens, "own_share": weight / tokens}
+    weight, sums = sum_over(of_part, parts)
+    means = {name: x / jnp.maximum(w, 1.0) for name, (x, w) in sums.items()}
+    if "expert_load" in means:
+        means["own_share"] = weight / jnp.maximum(sums["expert_load"][1], 1.0)
+    return means
 
 
 def _within(metrics, bounds: spikes.Bounds) -> jax.Array:

@@ -307,6 +307,7 @@ def _objective(
         batch_size=e.batch_size,
         features=loaded.objective.features,
         room=loaded.objective.room,
+        unpaired=loaded.objective.unpaired,
     )
     apply = with_head(loaded.model)
     sums = jax.jit(train_step.build_validate(apply, loaded.objective, policy))

@@ -236,6 +236,7 @@ def _batches(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> loader.Bat
         seed=c.seed,
         features=objective.features,
         room=objective.room,
+        unpaired=objective.unpaired,
         hosts=sharding.row_part(mesh),
         copies=objective.online.group if objective.online else 0,
     )
@@ -248,6 +249,7 @@ def _held_out(c: ConfigDict, objective: Any, split: Any, mesh: Any) -> Any:
         batch_size=c.train.batch_size // c.train.accumulate,
         features=objective.features,
         room=objective.room,
+        unpaired=objective.unpaired,
         limit=c.train.validation_sequences,
         hosts=sharding.row_part(mesh),
         copies=1 if objective.online else 0,
