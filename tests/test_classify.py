@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from llm import config, models, registry
+from llm import config, models, objectives, registry
 from llm.data import loader
 from llm.errors import InputError
 from llm.nn.contract import with_head
@@ -107,8 +107,9 @@ def test_documents_of_a_row_do_not_touch_each_other():
 def test_bad_input():
     with pytest.raises(InputError, match="two different ones"):
         classify.make(classes=("x",), vocab_size=16)
+    spec = {"name": "classify", "classes": CLASSES, "ask": "middle"}
     with pytest.raises(InputError, match="ask 'middle'"):
-        classify.make(classes=CLASSES, ask="middle", vocab_size=16)
+        objectives.build(spec, 16)
     bare = {k: v for k, v in RECORD.items() if not k.startswith("label")}
     with pytest.raises(InputError, match="no labels"):
         build("last").features(bare, None)

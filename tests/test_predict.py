@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm import config, registry
+from llm import config, objectives, registry
 from llm.errors import InputError
 from llm.inference import load_model
 from llm.inference.class_probabilities import classifier
@@ -101,5 +101,6 @@ def test_what_is_no_classifier(run, tmp_path):
     loaded = load_model.load(str(run), jax.devices("cpu")[0])
     other = loaded.config.copy_and_resolve_references()
     other.objective = registry.spec("objectives", "masked_lm")
+    objective = objectives.build(other.objective, loaded.tokenizer.vocab_size)
     with pytest.raises(InputError, match="trained by masked_lm, to classify texts"):
-        classifier(loaded._replace(config=other))
+        classifier(loaded._replace(config=other, objective=objective))

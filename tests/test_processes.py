@@ -275,8 +275,10 @@ def test_two_trainings_in_one_directory(place):
     """The second is refused at once, and the first does not notice."""
     workdir, first = start(place, "twice", 1)
     until_step(workdir, 1, first)
+    first[0].send_signal(signal.SIGSTOP)  # else it may end before the second begins
     _, second = start(place, "twice", 1, "--config.train.watchdog=0")
-    assert second[0].wait(timeout=60) == 2
+    assert second[0].wait(timeout=240) == 2
+    first[0].send_signal(signal.SIGCONT)
     assert first[0].wait(timeout=240) == 0
     said = (place / "twice.0.txt").read_text()  # of the second, which came later
     assert "in which another process trains" in said
