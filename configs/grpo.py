@@ -34,7 +34,14 @@ def get_config(arg=None):
         config.records(c, arg.data, task="write")
         c.generate.update(chat=config.chats(arg.data))
         c.evaluate.task.generation.chat = c.generate.chat
-    return config.debug(c) if arg.debug else c
+    return _debug(c) if arg.debug else c
+
+
+def _debug(c: ConfigDict) -> ConfigDict:
+    c = config.debug(c)
+    c.data.source.max_documents = 400
+    c.objective.update(group=4, max_tokens=16)
+    return c
 
 
 def _whole(arg) -> ConfigDict:
@@ -45,10 +52,8 @@ def _whole(arg) -> ConfigDict:
     c.runs.grpo = g = _learn(arg, "{workdir}/start")
     g.evaluate.before = True
     if arg.debug:
-        c.runs.start, c.runs.grpo = config.debug(c.runs.start), config.debug(g)
+        c.runs.start, c.runs.grpo = config.debug(c.runs.start), _debug(g)
         c.runs.start.data.source.max_documents = 400
-        g.data.source.max_documents = 400
-        g.train.batch_size = 16
     return c
 
 

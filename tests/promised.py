@@ -147,6 +147,8 @@ def benchmarks(folder):
         f'{{"time": {n * 3600}, "prompt_tokens": {n % 9}, "completion_tokens": 5}}\n'
         for n in range(60)
     )
+    sums = (f'{{"prompt": "{n}+1=", "completion": "{n + 1}"}}\n' for n in range(80))
+    (folder.parent / "sums.jsonl").write_text("".join(sums))
     (folder.parent / "requests.jsonl").write_text("".join(records))
     head = ",sent_more,sent_less,stereo_antistereo,bias_type\n"
     (folder / "crows_pairs.csv").write_text(head + pair)

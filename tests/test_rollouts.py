@@ -228,3 +228,38 @@ def test_rows_of_prompts():
     assert made["weights"][0].tolist() == [0] * 6 + [1, 1] + [0] * 3
     assert made["sampled"][0, 6:8].tolist() == [-1.0, -2.0]
     assert made["segments"][0].sum() == 8 and made["positions"][0, 7] == 7
+
+
+@pytest.mark.long
+def test_a_reward_model_judges(data):
+    """The number that it gives to the very tokens; another tokenizer is refused."""
+    c = settings(**{"train.steps": 2})
+    c.objective = registry.spec("objectives", "reward")
+    c.data.source = registry.spec("sources", "records", path=str(_pairs(data.parent)))
+    folder = data.parent / "reward"
+    folder.mkdir()
+    prepare_data.run(c, folder)
+    for name in ("tokenizer", "tokens"):
+        assert not (folder / name).exists()
+    c.init_from, begun = str(trained(data, "begun", **{"train.steps": 1})), folder
+    train_tokenizer.run(c, begun)
+    train.run(c, str(begun))
+    workdir = trained(
+        data, "judged",
+        **{
+            "train.steps": 2, "rollouts.rewards": ("model",),
+            "rollouts.reward.model.model_dir": str(begun),
+        },
+    )  # fmt: skip
+    assert all(np.isfinite(r["reward_model"]) for r in logged(workdir))
+    with pytest.raises(InputError, match="of a reward model"):
+        train.check(settings(**{"rollouts.rewards": ("model",)}))
+
+
+def _pairs(folder):
+    path = folder / "pairs.jsonl"
+    lines = [
+        {"prompt": f"{n}+1=", "chosen": str(n + 1), "rejected": "no"} for n in range(60)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path

@@ -24,8 +24,9 @@ class Answer(NamedTuple):
       prompt, text: as texts, without the token that ends them.
       reference: the answer that the record has; what it means is up to the reward: a
         number, a text, a schema, unit tests.
-      ids: the tokens of the answer, its end among them.
+      ids, prompt_ids: the tokens of both, the end of the answer among them.
       ended: whether the model ended it; if not, it was cut off at the most tokens.
+      tokenizer: the fingerprint of the one that these are tokens of.
     """
 
     prompt: str
@@ -33,6 +34,8 @@ class Answer(NamedTuple):
     reference: str
     ids: tuple[int, ...] = ()
     ended: bool = True
+    prompt_ids: tuple[int, ...] = ()
+    tokenizer: str = ""
 
 
 class Failed(Exception):

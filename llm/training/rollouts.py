@@ -239,7 +239,8 @@ class Rollouts:
         )
         return rewards.Answer(
             text(prompt), text(ids), text(reference), tuple(ids),
-            ended=bool(ids) and ids[-1] in ends,
+            ended=bool(ids) and ids[-1] in ends, prompt_ids=tuple(prompt),
+            tokenizer=self.tokenizer.fingerprint,
         )  # fmt: skip
 
     def _sample(
