@@ -61,7 +61,7 @@ def _start(arg) -> ConfigDict:
     c = config.base("pipeline")
     c.seed = arg.seed
     _sums(c)
-    c.tokenizer.kind = "byte"
+    c.tokenizer.update(kind="char", vocab_size=300)
     c.model = registry.spec(
         "models", "llama", layers=3, width=128, heads=4, kv_heads=4, head_dim=32,
         mlp=344, how="unroll",

@@ -237,6 +237,47 @@ def _filled(held: Any, defaults: Any) -> Any:
     return {k: defaults[k] for k in defaults.keys() - held} | made
 
 
+def with_new_fields(values: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config, with the fields that are newer than it at their defaults.
+
+    Sections that it lacks stay away: they are of other workloads.
+
+    Args:
+      now: the config at hand. Plug-ins that were not there then are as in it: no list
+        of that config could name them.
+    """
+    made = ConfigDict(values).to_dict()
+    workload = values.get("workload", "")
+    for cls in sections(workload if workload in registry.choices("workloads") else ""):
+        place, here = made, now
+        for part in filter(None, cls.PATH.split(".")):
+            place, here = place.get(part, {}), here.get(part, {})
+        if cls.PATH and not place:
+            continue
+        for field in dataclasses.fields(cls):
+            name, folder = field.name, field.metadata.get("folder")
+            if folder and name in place:
+                place[name] = _newer_knobs(folder, place[name], here.get(name, {}))
+            elif name not in place and (cls.PATH or not folder):
+                place[name] = getattr(cls(), name)
+    return made
+
+
+def _newer_knobs(folder: str, entry: dict[str, Any], now: dict[str, Any]) -> Any:
+    """A plug-in with its knobs, or many by their labels, with those they lack."""
+    if "name" in entry:
+        return _knobs(folder, entry["name"]) | entry
+    return {
+        label: _knobs(folder, values.get("name", label)) | values
+        for label, values in (now | entry).items()
+    }
+
+
+def _knobs(folder: str, name: str) -> dict[str, Any]:
+    known = name in registry.choices(folder)
+    return registry.defaults(registry.module(folder, name).make) if known else {}
+
+
 def begin_with(c: ConfigDict, sibling: str, model: str) -> None:
     """What a config's argument `model=` names: a size, or a model that there is.
 

@@ -13,6 +13,7 @@ import pathlib
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -40,7 +41,12 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def claim(
-    workdir: str, config: dict[str, Any], *, device: str, devices: int
+    workdir: str,
+    config: dict[str, Any],
+    *,
+    device: str,
+    devices: int,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> list[str]:
     """Makes `workdir` this config's, or checks that it is already.
 
@@ -50,6 +56,7 @@ def claim(
 
     Args:
       config: nested plain values, as `ConfigDict.to_dict()` returns them.
+      complete: gives the config that is there the fields that are newer than it.
 
     Returns:
       The fields that a run which goes on has other values of.
@@ -62,7 +69,7 @@ def claim(
     if "preview" in config:  # to look at what would be trained on is no other run
         config["preview"] = 0
     if path.exists():
-        held = load(workdir)["config"]
+        held = json.loads(json.dumps(complete(load(workdir)["config"])))
         # Sections that one of them lacks are of other workloads.
         held = {name: value for name, value in held.items() if name in config}
         if held == {name: value for name, value in config.items() if name in held}:

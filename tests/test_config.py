@@ -201,3 +201,22 @@ def test_the_config_of_a_run_comes_back(tmp_path):
         assert type(found.optimizer.learning_rate) is float
     with pytest.raises(InputError, match=r"no config\.json"):
         config.of_run(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ("quickstart", "dpo", "grpo", "lifecycle", "serve"))
+def test_an_older_config_has_new_fields_at_their_defaults(name):
+    """Else a run that is older than a field could not be resumed."""
+    arg = "model=quickstart" if name == "grpo" else None
+    whole = json.loads(json.dumps(config.load("configs/x", name, arg).to_dict()))
+    older = json.loads(json.dumps(whole))
+    for path in (
+        "evaluate.task.perplexity", "evaluate.task.generation.point", "train.spike",
+        "rollouts.reward.length", "objective.clip_low", "objective.form", "preview",
+        "serve.port",
+    ):  # fmt: skip
+        *folders, last = path.split(".")
+        place = older
+        for folder in folders:
+            place = place.get(folder, {})
+        place.pop(last, None)
+    assert json.loads(json.dumps(config.with_new_fields(older, whole))) == whole

@@ -27,7 +27,7 @@ def settings(**changes):
     c.data.source = registry.spec("sources", "arithmetic", most=12)
     c.data.stages = ()
     c.data.validation_fraction = c.data.test_fraction = 0.1
-    c.tokenizer.kind = "byte"
+    c.tokenizer.update(kind="char", vocab_size=300)
     tiny = registry.module("models", "llama").TINY
     c.model = registry.spec("models", "llama", **tiny)
     c.objective = registry.spec("objectives", "grpo", group=4, max_tokens=12)

@@ -10,9 +10,10 @@ answer says so by None, or raises: such an answer teaches nothing and is counted
         return float(answer.text == answer.reference)
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm import registry
 
@@ -79,9 +80,16 @@ def each(judge: Callable[[Answer], float]) -> Reward:
     return reward
 
 
-def build(specs: dict[str, dict]) -> dict[str, Reward]:
-    """{label: reward} of {label: name and knobs}."""
-    return {label: registry.build("rewards", spec) for label, spec in specs.items()}
+def build(specs: dict[str, dict], device: Any = None) -> dict[str, Reward]:
+    """{label: reward} of {label: name and knobs}; a `make` that asks for a device, such
+    as that of a reward model, is given this one."""
+    made = {}
+    for label, spec in specs.items():
+        make = registry.module("rewards", spec["name"]).make
+        asks = "device" in inspect.signature(make).parameters
+        given = {"device": device} if asks else {}
+        made[label] = registry.build("rewards", spec, **given)
+    return made
 
 
 def judge(

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from llm import run_dir
 from llm.errors import InputError
 from llm.rewards import Answer, Failed, Reward
 
 TINY: dict[str, Any] = {}
 
 
-def make(*, model_dir: str = "") -> Reward:
+def make(*, model_dir: str = "", device: Any = None) -> Reward:
     """Makes the reward.
 
     Args:
       model_dir: the run directory of a reward model.
+      device: where it is to lie; without one the model is not read, only checked.
 
     Raises:
       InputError: none, or another kind of model.
@@ -29,12 +31,13 @@ def make(*, model_dir: str = "") -> Reward:
             want="the run directory of a reward model",
             do="train one: configs/reward.py",
         )
-    import jax
-
+    if device is None:
+        run_dir.load(model_dir)
+        return lambda answers: [None] * len(answers)
     from llm.inference import load_model
     from llm.inference.reward_scores import scorer
 
-    loaded = load_model.load(model_dir, jax.devices()[0])
+    loaded = load_model.load(model_dir, device)
     score = scorer(loaded)
 
     # A thread of its own: the mesh of the model that trains is a context of a thread,

@@ -95,12 +95,12 @@ def check(c: Any, online: Online | None) -> None:
         )
 
 
-def _build(r: Any) -> dict[str, rewards.Reward]:
+def _build(r: Any, device: Any = None) -> dict[str, rewards.Reward]:
     specs = {}
     for name in r.rewards:
         knobs = r.reward[name].to_dict() if name in r.reward else {}
         specs[name] = {"name": name, **knobs}
-    return rewards.build(specs)
+    return rewards.build(specs, device)
 
 
 @dataclasses.dataclass
@@ -130,7 +130,7 @@ class Rollouts:
     figures: Figures = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        self._rewards = _build(self.config)
+        self._rewards = _build(self.config, self.mesh.local_devices[0])
         self._weights = self.config.weights or (1.0,) * len(self._rewards)
         self._part, self._parts = sharding.row_part(self.mesh)
         self._score = jax.jit(

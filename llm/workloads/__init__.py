@@ -11,10 +11,12 @@ config or a file must show before the run directory is claimed, so the order is:
     run_dir.write(workdir, "embed.json", result)
 """
 
+import functools
+
 import jax
 from ml_collections import ConfigDict
 
-from llm import run_dir
+from llm import config, run_dir
 from llm.inference import import_model, load_model
 
 
@@ -32,5 +34,6 @@ def claim(c: ConfigDict, workdir: str) -> list[str]:
     """Makes the run directory this config's: see `run_dir.claim`."""
     devices = jax.devices()
     return run_dir.claim(
-        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices)
-    )
+        workdir, c.to_dict(), device=devices[0].device_kind, devices=len(devices),
+        complete=functools.partial(config.with_new_fields, now=c.to_dict()),
+    )  # fmt: skip
