@@ -148,7 +148,7 @@ def benchmarks(folder):
         for n in range(60)
     )
     sums = (f'{{"prompt": "{n}+1=", "completion": "{n + 1}"}}\n' for n in range(80))
-    (folder / "sums.jsonl").write_text("".join(sums))
+    (folder.parent / "sums.jsonl").write_text("".join(sums))
     (folder.parent / "requests.jsonl").write_text("".join(records))
     head = ",sent_more,sent_less,stereo_antistereo,bias_type\n"
     (folder / "crows_pairs.csv").write_text(head + pair)
